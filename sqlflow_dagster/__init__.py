@@ -1,0 +1,1 @@
+"""SQLFlow pipelines as Dagster assets."""

@@ -1,0 +1,1 @@
+"""Systems outside → batches of rows, and rows → systems outside; one file a system."""

@@ -1,0 +1,187 @@
+"""What every connector is: options, streams, three kinds of batches, and a sink.
+
+A connector turns one system into batches. It never retries, sleeps, logs progress or catches
+broadly, and it knows neither Dagster nor the warehouse's connection. It raises the errors of
+`sqlflow_dagster.errors` that are named by what happens next.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sqlflow_dagster.connectors.options import SourceOptions
+    from sqlflow_dagster.cursor import Cursor
+    from sqlflow_dagster.sql import Sql, Value
+
+Family = Literal["database", "object_store", "api", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One table-like thing of a source.
+
+    `primary_key` and `cursor_field` are what the source declares; a SOURCE's own parameters win.
+    `columns` maps names to DuckDB types where they are known without reading. `own_cursor` says
+    that the cursor is made by the connector (files seen, a log position) and not a column.
+    `ordered` says that batches come in cursor order, so that each may be committed by itself.
+    """
+
+    name: str
+    primary_key: tuple[str, ...] = ()
+    cursor_field: str | None = None
+    columns: Mapping[str, str] | None = None
+    own_cursor: bool = False
+    ordered: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """A database that the warehouse attaches, read-only, while a Scan runs."""
+
+    url: str
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Rows that the warehouse reads natively: a SELECT with its values bound as `$1`, `$2` ….
+
+    `rejects` says that the scan stores bad rows in DuckDB's reject tables (`store_rejects`).
+    `provenance` says that the SELECT ends with the column `_sqlflow_file`, which the warehouse
+    drops unless the LOAD keeps provenance; `replaces` are values of it whose stored rows this
+    batch takes the place of. `position` is where the source stands after this batch, for
+    streams that make their own cursor.
+    """
+
+    query: Sql
+    parameters: tuple[Value, ...] = ()
+    extensions: tuple[str, ...] = ()
+    attach: tuple[Attach, ...] = ()
+    rejects: bool = False
+    provenance: bool = False
+    replaces: tuple[str, ...] = ()
+    position: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """Arrow record batches of one schema; read once, in order, then closed."""
+
+    reader: pa.RecordBatchReader
+    position: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """Chunks of newline-delimited JSON and the DuckDB type of each column.
+
+    A chunk ends at the end of a line. A column whose name a record lacks is NULL.
+    """
+
+    chunks: Iterable[bytes]
+    columns: Mapping[str, str]
+    position: Cursor | None = None
+
+
+Batch = Scan | Arrow | JsonLines
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a connector may work on this machine: the project's root and a folder for spools."""
+
+    root: Path
+    spool: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `check()` found: `ok`, one line for people, and facts by name (latency in seconds)."""
+
+    ok: bool
+    message: str
+    facts: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+class Rows(Protocol):
+    """The result of an EXPORT's query, as the warehouse hands it to `write`."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Names and DuckDB types, in order."""
+
+    def copy_to(self, path: Path, options: Sql) -> int:
+        """Run `COPY (query) TO path (options)` and return the rows written."""
+
+    def arrow(self, batch_rows: int) -> pa.RecordBatchReader:
+        """Return the rows as Arrow record batches of at most `batch_rows` rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an export made: rows, bytes (None where the target does not say), and where."""
+
+    rows: int
+    bytes: int | None
+    target: str
+
+
+O = TypeVar("O", bound="SourceOptions")  # noqa: E741 - the type parameter's usual name
+
+
+class Connector(ABC, Generic[O]):
+    """One system, opened with its options. A context manager that frees what it holds."""
+
+    options_type: ClassVar[type[SourceOptions]]
+    sink_options_type: ClassVar[type[BaseModel] | None] = None
+    family: ClassVar[Family]
+
+    def __init__(self, options: O, place: Place) -> None:
+        """Keep the options. Nothing is contacted before `discover`, `read`, `write` or `check`."""
+        self.options = options
+        self.place = place
+
+    def __enter__(self) -> Connector[O]:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free connections and spools."""
+        self.close()
+
+    @abstractmethod
+    def streams(self) -> Sequence[Stream]:
+        """Return the streams that the options declare, without contacting anything.
+
+        The first one is what `LOAD t FROM source` reads.
+        """
+
+    @abstractmethod
+    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Batch]:
+        """Yield the stream's rows at or after `since` (all of them for None).
+
+        Rows equal to `since` are read again. A connector may leave the comparison with a cursor
+        column to the warehouse, which makes it on every batch.
+        """
+
+    def write(self, rows: Rows, target: str, options: BaseModel) -> Written:
+        """Store all rows at `target`, or nothing."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def check(self) -> Health:
+        """Contact the system and say how it is; an unreachable one is `ok=False`, not an error."""
+
+    def close(self) -> None:
+        """Free what is held; called once, also after an error."""

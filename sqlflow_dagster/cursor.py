@@ -1,0 +1,98 @@
+"""How far a stream was read, and under which name that is remembered.
+
+The values here are what the warehouse writes beside the rows, what Dagster's run storage keeps as
+its copy, and what a connector is asked to read on from. They carry text, never Python datetimes:
+`infinity` and nanoseconds do not survive those.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import NamedTuple, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A position in a stream: text and the SQL type it is to be compared in.
+
+    A position that only its connector can read (a set of files, a log sequence number with a
+    time line) has the type `JSON`.
+    """
+
+    value: str
+    type: str
+
+
+class Position(NamedTuple):
+    """Where a marker stands among those of its key; the newest is the greatest.
+
+    `epoch` grows with every reset or rewind, `seq` with every commit.
+    """
+
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateKey:
+    """The name under which the state of one LOAD is kept."""
+
+    project: str
+    environment: str
+    pipeline: str
+    source: str
+    stream: str
+    table: str
+    partition: str | None = None
+
+    def __str__(self) -> str:
+        """Return the key in run storage, e.g. `sqlflow/v1/shop/dev/sales/pg.orders>orders`."""
+        parts = (self.project, self.environment, self.pipeline)
+        # The separators are escaped in the parts, so that two keys never meet in one text.
+        lead = "/".join(_escape(part) for part in ("sqlflow", "v1", *parts))
+        tail = f"{_escape(self.source)}.{_escape(self.stream)}>{_escape(self.table)}"
+        return f"{lead}/{tail}" + (f"/{_escape(self.partition)}" if self.partition else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """One committed load of one state key, as the warehouse and run storage remember it.
+
+    `complete` is False for a checkpoint inside a read. `committed_at` is UTC, ISO 8601.
+    """
+
+    position: Position
+    cursor: Cursor | None
+    run_id: str
+    rows: int
+    schema_hash: str
+    complete: bool
+    committed_at: str
+
+    def to_json(self) -> str:
+        """Return the document that run storage keeps; `from_json` reads it back."""
+        return json.dumps({"version": 1, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises ValueError where the text is not such a document or of a version we do not know.
+        """
+        try:
+            document = json.loads(text)
+            if document.pop("version") != 1:
+                raise ValueError("the cursor document has a version this release does not know")
+            cursor = document.pop("cursor")
+            return cls(
+                position=Position(*document.pop("position")),
+                cursor=Cursor(**cursor) if cursor else None,
+                **document,
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a cursor document: {text[:80]!r}") from error
+
+
+def _escape(part: str) -> str:
+    return "".join(f"%{ord(c):02X}" if c in "%/.>" or ord(c) < 32 else c for c in part)

@@ -1,0 +1,1 @@
+"""SQLFlow text → syntax tree, variables and conditions."""

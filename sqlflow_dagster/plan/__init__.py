@@ -1,0 +1,1 @@
+"""Syntax trees → the plan: what runs, and who needs whom."""

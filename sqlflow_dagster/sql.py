@@ -1,0 +1,106 @@
+"""Names and values → SQL text that cannot be broken out of.
+
+All SQL that we build goes through `sql()`, which takes a template and parts that are already SQL.
+A plain `str` as a part is a TypeError, so a name or value from outside can only get in through
+`quote()` or `literal()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from string import Formatter
+from typing import Literal, NamedTuple
+
+from sqlflow_dagster.errors import ProjectError
+
+_FORMATTER = Formatter()
+
+
+class Sql(str):
+    """Text that is known to be SQL. Only this module and users' own SQL bodies make it."""
+
+    __slots__ = ()
+
+
+class TableName(NamedTuple):
+    """A table of the warehouse by schema and name. Names compare case-insensitively in DuckDB."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        """`schema.name`, unquoted: for people, never for SQL (`quote` is)."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def folded(self) -> TableName:
+        """The same table in the case that comparisons use."""
+        return TableName(self.schema.casefold(), self.name.casefold())
+
+
+def quote(*names: str) -> Sql:
+    """Return the names quoted and joined by dots: `quote("a", 'b"c')` is `"a"."b""c"`.
+
+    Raises ProjectError for an empty name or one with a control character (DuckDB cuts at NUL).
+    """
+    for name in names:
+        if not name or any(ord(c) < 32 or ord(c) == 127 for c in name):
+            raise ProjectError(
+                f"{name!r} cannot be a name: it is empty or has a control character; rename it at the source"
+            )
+    return Sql(".".join('"' + name.replace('"', '""') + '"' for name in names))
+
+
+def literal(value: str | float | Decimal | bool | None) -> Sql:
+    """Return a value as a SQL literal of its own type; text is quoted and its quotes doubled.
+
+    Raises ProjectError for text with a NUL, which no SQL literal can carry.
+    """
+    if value is None:
+        return Sql("NULL")
+    if isinstance(value, bool):
+        return Sql("TRUE" if value else "FALSE")
+    if isinstance(value, int | Decimal):
+        return Sql(str(value))
+    if isinstance(value, float):
+        return sql("CAST({text} AS DOUBLE)", text=literal(repr(value)))
+    if "\0" in value:
+        raise ProjectError("a text value holds a NUL character, which SQL cannot carry")
+    return Sql("'" + value.replace("'", "''") + "'")
+
+
+def sql(template: str, /, **parts: Sql) -> Sql:
+    """Fill `{name}` places of `template` with parts that are SQL already; `{{` is a literal brace.
+
+    Raises TypeError for a part that is not `Sql`: quote names, bind or `literal()` values.
+    """
+    text: list[str] = []
+    for before, field, _spec, _conversion in _FORMATTER.parse(template):
+        text.append(before)
+        if field is None:
+            continue
+        part = parts[field]
+        if not isinstance(part, Sql):
+            raise TypeError(f"part {field!r} of {template!r} is plain text; quote() or literal() it")
+        text.append(part)
+    return Sql("".join(text))
+
+
+def join(separator: str, parts: Iterable[Sql]) -> Sql:
+    """Join parts that are SQL already, e.g. a column list by `", "`."""
+    return Sql(separator.join(parts))
+
+
+Value = str | int | float | bool | Decimal | None
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "IN", "NOT IN"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`column operator values`, the values to be bound; `values` has one item but for IN."""
+
+    column: str
+    operator: Operator
+    values: tuple[Value, ...]

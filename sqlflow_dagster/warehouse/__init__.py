@@ -1,0 +1,1 @@
+"""Where tables live: batches, cursors and SQL → committed tables."""
