@@ -99,10 +99,11 @@ Batch = Scan | Arrow | JsonLines
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a connector may work on this machine: the project's root and a folder for spools."""
+    """Where a connector may work: the project's root, a folder for spools, and roots outside it."""
 
     root: Path
     spool: Path
+    allowed: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +176,12 @@ class Connector(ABC, Generic[O]):
         column to the warehouse, which makes it on every batch.
         """
 
-    def write(self, rows: Rows, target: str, options: BaseModel) -> Written:
-        """Store all rows at `target`, or nothing."""
+    @classmethod
+    def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
+        """Store all rows at `target`, or nothing; `options` is a `sink_options_type`.
+
+        A class method: a sink needs no source's options, such as the path to read from.
+        """
         raise NotImplementedError
 
     @abstractmethod
