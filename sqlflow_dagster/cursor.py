@@ -96,3 +96,73 @@ class Marker:
 
 def _escape(part: str) -> str:
     return "".join(f"%{ord(c):02X}" if c in "%/.>" or ord(c) < 32 else c for c in part)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a LOAD begins, after the warehouse and run storage were compared.
+
+    `found` is the newest marker's position, which the commit must still find there. `epoch` is the
+    one to commit under. `cursor` None means reading everything and, where the LOAD is its table's
+    only writer, swapping it. `rewound` says that rows after `cursor` are to be deleted first.
+    `repair` is what run storage should hold now, None where it does already.
+    """
+
+    found: Position | None
+    epoch: int
+    cursor: Cursor | None
+    rewound: bool = False
+    repair: Marker | None = None
+    notice: str | None = None
+
+
+def reconcile(marker: Marker | None, stored: str | None) -> Start:
+    """Return where to start, given the warehouse's newest marker and run storage's text.
+
+    The marker is written in the transaction of its rows, so it is right about them; run storage is
+    right only about a reset that is newer than the warehouse (one restored from a backup).
+    """
+    try:
+        copy = Marker.from_json(stored) if stored else None
+    except ValueError as error:
+        return _from_marker(marker, None, f"run storage held an unreadable cursor ({error}); it was repaired")
+    if marker is None and copy is None:
+        return Start(found=None, epoch=0, cursor=None)
+    if copy is not None and (marker is None or copy.position.epoch > marker.position.epoch):
+        return Start(
+            found=marker.position if marker else None,
+            # Above the copy's, so that positions only ever grow.
+            epoch=copy.position.epoch + 1,
+            cursor=None,
+            notice="the warehouse is older than the cursor in run storage (restored or replaced): "
+            "everything is read again",
+        )
+    return _from_marker(marker, copy, _difference(marker, copy))
+
+
+def _from_marker(marker: Marker | None, copy: Marker | None, notice: str | None) -> Start:
+    if marker is None:
+        return Start(found=None, epoch=0, cursor=None, notice=notice)
+    return Start(
+        found=marker.position,
+        epoch=marker.position.epoch,
+        cursor=marker.cursor,
+        # A marker without a commit (seq 0) is a reset, or with a cursor a rewind.
+        rewound=marker.position.seq == 0 and marker.cursor is not None,
+        repair=None if copy == marker else marker,
+        notice=notice,
+    )
+
+
+def _difference(marker: Marker | None, copy: Marker | None) -> str | None:
+    if marker == copy or marker is None:
+        return None
+    if copy is None:
+        return "run storage had no cursor; it was restored from the warehouse"
+    if copy.position < marker.position:
+        return "run storage was behind the warehouse; its cursor was moved on"
+    if copy.position > marker.position:
+        return "the warehouse is behind run storage (restored from a backup); its own cursor is used"
+    return (
+        "the cursor in run storage was edited; the warehouse's is used (`sqlflow cursors reset` moves both)"
+    )

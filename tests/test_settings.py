@@ -1,0 +1,112 @@
+"""A project's folder and profile become settings; what is not known is refused by name."""
+
+import pytest
+
+from sqlflow_dagster.errors import SettingsError
+from sqlflow_dagster.settings import load_settings
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv("SQLFLOW_PROFILE", raising=False)
+    root = tmp_path / "shop"
+    (root / "profiles").mkdir(parents=True)
+    (root / "pipelines").mkdir()
+
+    def write(profile: str, name: str = "dev"):
+        (root / "profiles" / f"{name}.yml").write_text(profile, "utf-8")
+        return root
+
+    return write
+
+
+def test_a_folder_without_any_file_runs_on_the_defaults(tmp_path):
+    settings = load_settings(tmp_path)
+    assert settings.environment == "dev"
+    assert settings.project == tmp_path.name
+    assert settings.database == tmp_path / "data/warehouse.duckdb"
+
+
+def test_a_file_that_starts_with_a_byte_order_mark_is_read(project):
+    root = project("﻿variables: {a: 1}\n")
+    assert load_settings(root).profile.variables == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ("{mode: memory}", None),
+        ("{path: ':memory:'}", None),
+        ("{mode: persistent, path: target/x.db}", "target/x.db"),
+        ("{mode: persistent, database_path: old.db}", "old.db"),
+    ],
+    ids=["memory", "memory-path", "path", "old-name"],
+)
+def test_the_engine_says_where_the_database_is(project, engine, expected):
+    root = project(f"engines: {{duckdb: {engine}}}\n")
+    assert load_settings(root).database == (root / expected if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("variabels: {}", r"dev\.yml: variabels: unknown key; did you mean 'variables'"),
+        (
+            "pipelines: {a: {scheduel: {cron: '@daily'}}}",
+            r"pipelines\.a\.scheduel: unknown key; did you mean 'schedule'",
+        ),
+        ("a: 1\na: 2", r"given twice"),
+        ("- 1", r"must be a mapping"),
+        ("variables: [", r"dev\.yml: "),
+        ("x: !!python/object/apply:os.system ['true']", r"constructor"),
+        ("a: &a [1]\nb: [*a, *a]", r"aliases"),
+        ("engines: {duckdb: {threads: 0}}", r"engines\.duckdb\.threads: "),
+        ("defaults: {sensors: [{type: new_file, source: a}]}", r"new_files"),
+    ],
+    ids=["misspelt", "nested", "twice", "list", "syntax", "python-tag", "alias", "range", "sensor"],
+)
+def test_a_wrong_profile_is_refused_with_its_file_and_key(project, profile, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(project(profile))
+
+
+def test_an_unknown_profile_names_those_there_are(project):
+    project("", "dev")
+    root = project("", "prod")
+    with pytest.raises(SettingsError, match="there are dev, prod"):
+        load_settings(root, "staging")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(SettingsError, match="no such folder"):
+        load_settings(tmp_path / "nowhere")
+
+
+def test_the_profile_is_asked_for_then_the_environments_then_the_projects(project, monkeypatch):
+    root = project("")
+    project("", "prod")
+    project("", "ci")
+    (root / "sqlflow.yml").write_text("name: shop2\nprofile: prod\n")
+    assert (load_settings(root).environment, load_settings(root).project) == ("prod", "shop2")
+    monkeypatch.setenv("SQLFLOW_PROFILE", "ci")
+    assert load_settings(root).environment == "ci"
+    assert load_settings(root, "dev").environment == "dev"
+
+
+def test_a_pipeline_has_the_defaults_but_for_its_own_keys(project):
+    root = project(
+        "defaults: {owners: ['team:data'], retry: {max_retries: 1}}\n"
+        "pipelines: {sales: {retry: {max_retries: 5}}}\n"
+    )
+    profile = load_settings(root).profile
+    assert (profile.pipeline("sales").retry.max_retries, profile.pipeline("sales").owners) == (
+        5,
+        ("team:data",),
+    )
+    assert profile.pipeline("other").retry.max_retries == 1
+
+
+def test_dotenv_values_are_kept_as_written(project):
+    root = project("")
+    (root / ".env").write_text("A='x ${B}'\nB=1\nC=\n")
+    assert load_settings(root).dotenv == {"A": "x ${B}", "B": "1", "C": ""}
