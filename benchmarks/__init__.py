@@ -1,0 +1,1 @@
+"""Speed and memory of `sqlflow run`, side by side with the same work typed by hand."""
