@@ -1,0 +1,228 @@
+"""PARAMS and OPTIONS objects → frozen models, every problem of one object reported together.
+
+The parameters here are those of every source; a connector's own class adds to them. A name that
+other tools or earlier releases use is an alias: when both it and the present name are given, the
+present one wins and a notice says so.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from sqlflow_dagster.connectors import parameters as read
+from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.sql import Condition
+
+SyncMode = Literal["full_refresh", "incremental", "cdc"]
+DestinationSyncMode = Literal["overwrite", "append", "append_dedup"]
+SchemaPolicy = Literal["strict", "guided", "permissive"]
+Masking = Literal["hash", "redact"]
+
+
+class Options(BaseModel):
+    """What a PARAMS or OPTIONS object may hold: unknown names are refused, values frozen.
+
+    `aliases` maps other names to the present one. `refused` maps a name that the class inherits,
+    but cannot honour, to the reason; `idle` one that needs no honouring to the notice about it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+    aliases: ClassVar[Mapping[str, str]] = {}
+    refused: ClassVar[Mapping[str, str]] = {}
+    idle: ClassVar[Mapping[str, str]] = {}
+
+
+class SourceOptions(Options):
+    """The parameters of every source (defaults in the fields)."""
+
+    aliases: ClassVar[Mapping[str, str]] = {
+        "replication_method": "sync_mode",
+        "replication_key": "cursor_field",
+        "incremental_column": "cursor_field",
+        "key_properties": "primary_key",
+        "unique_key": "primary_key",
+        "write_mode": "destination_sync_mode",
+        "lookback": "lookback_window",
+        "timeout": "timeout_seconds",
+        "retries": "max_retries",
+    }
+    # What this connector can do, and whether it knows its cursor without `cursor_field`.
+    sync_modes: ClassVar[tuple[SyncMode, ...]] = ("full_refresh", "incremental")
+    own_cursor: ClassVar[bool] = False
+
+    sync_mode: Annotated[SyncMode, BeforeValidator(read.sync_mode)] = Field(
+        "full_refresh", description="`full_refresh`, `incremental`, or `cdc` where the connector has it."
+    )
+    cursor_field: Annotated[str | None, BeforeValidator(read.path)] = Field(
+        None,
+        description="Column that grows with every change; a dotted path or a list of its parts. "
+        "`incremental` needs it unless the connector has a cursor of its own.",
+    )
+    primary_key: Annotated[tuple[str, ...], BeforeValidator(read.keys)] = Field(
+        (), description="Column or columns that name a row; a string, a list, or a list of paths."
+    )
+    destination_sync_mode: Annotated[DestinationSyncMode | None, BeforeValidator(read.lower)] = Field(
+        None, description="`overwrite`, `append` or `append_dedup`: the same as MODE of the LOAD."
+    )
+    lookback_window: Annotated[str | None, BeforeValidator(read.interval)] = Field(
+        None, description="Read again this far behind the cursor: `P7D`, `7 days`, or seconds."
+    )
+    start_date: Annotated[str | None, BeforeValidator(read.moment)] = Field(
+        None, description="Where the first sync begins, ISO 8601."
+    )
+    end_date: Annotated[str | None, BeforeValidator(read.moment)] = Field(
+        None, description="Where every sync ends (this moment excluded), ISO 8601."
+    )
+    batch_size: int | None = Field(None, ge=1, le=10_000_000, description="Rows that travel together.")
+    timeout_seconds: float | None = Field(None, gt=0, description="Longest wait for one answer, in seconds.")
+    max_retries: int | None = Field(None, ge=0, le=100, description="Tries after the first one.")
+    rate_limit: Annotated[float | None, BeforeValidator(read.rate)] = Field(
+        None, gt=0, description="Requests a minute; also `10/second`, `600/minute`, `36000/hour`."
+    )
+    schema_policy: Annotated[SchemaPolicy | None, BeforeValidator(read.lower)] = Field(
+        None, description="What a changed schema does: `strict`, `guided` or `permissive`; the profile's."
+    )
+    columns: Annotated[tuple[str, ...], BeforeValidator(read.names)] = Field(
+        (), description="Columns to load; all of them by default."
+    )
+    exclude_columns: Annotated[tuple[str, ...], BeforeValidator(read.names)] = Field(
+        (), description="Columns that are never stored."
+    )
+    mask: Annotated[Mapping[str, Masking], BeforeValidator(read.masks)] = Field(
+        default_factory=dict,
+        description="Columns stored as a hash (`hash`) or a fixed mark (`redact`); a list means `hash`.",
+    )
+    filters: Annotated[tuple[Condition, ...], BeforeValidator(read.conditions)] = Field(
+        (),
+        description='Rows to load: `{"col": ">= 300"}`, `{"col": {">": 300, "<": 500}}`, '
+        '`{"col": [1, 2]}`, `{"col": "x"}`.',
+    )
+    row_provenance: bool = Field(
+        False, description="Keep in `_sqlflow_file` which file each row came from, to replace changed files."
+    )
+    isolate: bool = Field(False, description="One asset for each stream instead of one group.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> SourceOptions:
+        """Refuse parameters that contradict each other; all that do are named at once."""
+        problems = [*self._cursor_problems()]
+        if self.sync_mode not in self.sync_modes:
+            problems.append(f"sync_mode: {self.sync_mode!r} is not one of {', '.join(self.sync_modes)} here")
+        problems.extend(self.problems())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def problems(self) -> list[str]:
+        """Return what is wrong between this connector's own parameters, as `name: message` lines."""
+        return []
+
+    def _cursor_problems(self) -> list[str]:
+        if self.cursor_field is None:
+            if self.sync_mode == "incremental" and not self.own_cursor:
+                return [
+                    "cursor_field: incremental reading needs it; name a column that grows with each change"
+                ]
+            return []
+        column = self.cursor_field.casefold()
+        problems = []
+        if column in {name.casefold() for name in self.exclude_columns}:
+            problems.append(f"exclude_columns: {self.cursor_field!r} is the cursor and must be stored")
+        if column in {name.casefold() for name in self.mask}:
+            problems.append(f"mask: {self.cursor_field!r} is the cursor and must be stored as it is")
+        return problems
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def parse(options_type: type[_M], params: Mapping[str, Any]) -> tuple[_M, tuple[str, ...]]:
+    """Return the model of `params` and notices for people; text such as `"5"` becomes a number.
+
+    Raises BadOption with one line a problem; its `option` is the first one's name.
+    """
+    given, notices = _present_names(options_type, params)
+    problems = [*_unknown(options_type, given), *_refused(options_type, given)]
+    notices += [f"{name}: {why}" for name, why in _inherited(options_type, "idle").items() if given.get(name)]
+    known = {name: value for name, value in given.items() if name in options_type.model_fields}
+    try:
+        model = options_type.model_validate(known)
+    except ValidationError as error:
+        problems += _explained(error, options_type)
+        raise _bad(problems) from None  # pydantic's own text shows values, which may be secret
+    if problems:
+        raise _bad(problems)
+    return model, tuple(notices)
+
+
+def _bad(problems: list[str]) -> BadOption:
+    option = problems[0].partition(":")[0].partition(".")[0]
+    return BadOption("\n".join(problems), option=option)
+
+
+def _inherited(options_type: type[BaseModel], attribute: str) -> dict[str, str]:
+    """The class's and its bases' mappings in one, the class's own entries winning."""
+    merged: dict[str, str] = {}
+    for base in reversed(options_type.__mro__):
+        merged |= vars(base).get(attribute, {})
+    # A connector may have made a field of a name that is an alias, or a reason, of its base.
+    return {name: text for name, text in merged.items() if text is not None}
+
+
+def _present_names(
+    options_type: type[BaseModel], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    fields = options_type.model_fields
+    aliases = {old: new for old, new in _inherited(options_type, "aliases").items() if old not in fields}
+    given = {name: value for name, value in params.items() if name not in aliases}
+    notices: list[str] = []
+    used: dict[str, str] = {}
+    for old, new in aliases.items():
+        if old not in params:
+            continue
+        if new in params or new in used:
+            notices.append(f"both {(used.get(new) or new)!r} and {old!r} are given; {old!r} is ignored")
+            continue
+        given[new] = params[old]
+        used[new] = old
+    return given, notices
+
+
+def _unknown(options_type: type[BaseModel], given: Mapping[str, Any]) -> list[str]:
+    fields = options_type.model_fields
+    refused = _inherited(options_type, "refused")
+    names = [name for name in [*fields, *_inherited(options_type, "aliases")] if name not in refused]
+    problems = []
+    for name in given:
+        if name in fields:
+            continue
+        near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(fields))}"
+        problems.append(f"{name}: unknown parameter; {hint}")
+    return problems
+
+
+def _refused(options_type: type[BaseModel], given: Mapping[str, Any]) -> list[str]:
+    refused = _inherited(options_type, "refused")
+    return [f"{name}: {refused[name]}" for name in given if name in refused]
+
+
+def _explained(error: ValidationError, options_type: type[BaseModel]) -> list[str]:
+    problems = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        message = item["msg"].removeprefix("Value error, ")
+        place = ".".join(str(part) for part in item["loc"])
+        if not place:
+            problems += message.splitlines()
+        elif item["type"] == "missing":
+            field = options_type.model_fields.get(place)
+            about = f": {field.description}" if field and field.description else ""
+            problems.append(f"{place}: this parameter is required{about}")
+        else:
+            problems.append(f"{place}: {message[:1].lower()}{message[1:]}")
+    return problems

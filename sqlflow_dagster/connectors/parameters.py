@@ -1,0 +1,207 @@
+"""The forms in which people write a parameter → the one form that connectors read.
+
+Each function takes what stood in the JSON object and returns what the model's field holds; it
+raises ValueError with a text that says what to write instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, cast
+
+from sqlflow_dagster.sql import Condition, Operator, Value
+
+_SYNC_MODES = {
+    "full_table": "full_refresh",
+    "full": "full_refresh",
+    "log_based": "cdc",
+    "fullrefresh": "full_refresh",
+}
+_ISO_DURATION = re.compile(
+    r"P(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_UNITS = {
+    "": "seconds", "s": "seconds", "sec": "seconds", "secs": "seconds", "second": "seconds",
+    "m": "minutes", "min": "minutes", "mins": "minutes", "minute": "minutes",
+    "h": "hours", "hr": "hours", "hrs": "hours", "hour": "hours",
+    "d": "days", "day": "days", "w": "weeks", "week": "weeks", "mo": "months", "month": "months",
+    "y": "years", "year": "years", "ms": "milliseconds", "millisecond": "milliseconds",
+}  # fmt: skip
+_UNITS |= {unit: unit for unit in (*_UNITS.values(),)}
+_OPERATORS: dict[str, Operator] = {
+    "=": "=", "==": "=", "eq": "=", "!=": "!=", "<>": "!=", "ne": "!=",
+    "<": "<", "lt": "<", "<=": "<=", "lte": "<=", "le": "<=",
+    ">": ">", "gt": ">", ">=": ">=", "gte": ">=", "ge": ">=",
+    "in": "IN", "not in": "NOT IN", "not_in": "NOT IN",
+}  # fmt: skip
+_COMPARISON = re.compile(r"\s*(>=|<=|!=|<>|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(\d+)(\.\d+)?")
+
+
+def lower(value: Any) -> Any:
+    """Return text in lower case; anything else as it is."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def sync_mode(value: Any) -> Any:
+    """Return our name of a sync mode, also for `FULL_TABLE`, `INCREMENTAL` and `LOG_BASED`."""
+    name = lower(value)
+    return _SYNC_MODES.get(name, name) if isinstance(name, str) else value
+
+
+def path(value: Any) -> Any:
+    """Return a dotted path, also for a list of its parts; an empty one is None."""
+    if isinstance(value, list | tuple):
+        if not all(isinstance(part, str) for part in value):
+            raise ValueError("write one column, as text or as a list of the parts of its path")
+        return ".".join(value) or None
+    return value.strip() or None if isinstance(value, str) else value
+
+
+def keys(value: Any) -> Any:
+    """Return the columns of a key: `"a, b"`, `["a", "b"]` and `[["a"], ["b"]]` are the same."""
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        names = tuple(path(item) for item in value)
+    elif isinstance(value, str):
+        names = tuple(part.strip() for part in value.split(",") if part.strip())
+    else:
+        raise ValueError("write a column, or a list of columns")  # noqa: TRY004 - what pydantic collects
+    if len({str(name).casefold() for name in names}) != len(names):
+        raise ValueError("a column is named twice")
+    return names
+
+
+def names(value: Any) -> Any:
+    """Return a tuple of column names, also for one name or a comma-separated text."""
+    if value is None:
+        return ()
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+def masks(value: Any) -> Any:
+    """Return column → `hash` or `redact`; a list of columns means `hash`."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return {column: lower(how) for column, how in value.items()}
+    return dict.fromkeys(names(value), "hash")
+
+
+def interval(value: Any) -> Any:
+    """Return a DuckDB interval text such as `7 days` for `P7D`, `7 days`, `7d` or seconds."""
+    if value is None or value == "":
+        return None
+    text = str(value).strip()
+    iso = _ISO_DURATION.fullmatch(text)
+    if iso and any(iso.groups()):
+        return " ".join(f"{amount} {unit}" for unit, amount in iso.groupdict().items() if amount)
+    plain = _AMOUNT.fullmatch(text)
+    unit = _UNITS.get(plain.group(2).lower()) if plain else None
+    if plain is None or unit is None or isinstance(value, bool):
+        raise ValueError(f"{text!r} is no length of time; write e.g. 'P7D', '7 days' or seconds")
+    return f"{plain.group(1)} {unit}"
+
+
+def moment(value: Any) -> Any:
+    """Return an ISO 8601 date or time as text, or a number as text for cursors that are numbers."""
+    if value is None or value == "":
+        return None
+    text = str(value).strip()
+    if _NUMBER.fullmatch(text):
+        return text
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no date; write e.g. '2024-01-31' or '2024-01-31T08:00:00Z'") from None
+    return text
+
+
+def rate(value: Any) -> Any:
+    """Return requests a minute, also for `10/second` and the like."""
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    amount, _slash, unit = value.partition("/")
+    seconds = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+    per = seconds.get(unit.strip().lower().removesuffix("s") or "s")
+    if per is None or not _NUMBER.fullmatch(amount.strip()):
+        raise ValueError(f"{value!r} is no rate; write requests a minute, or e.g. '10/second'")
+    return float(amount) * 60 / per
+
+
+def conditions(value: Any) -> Any:
+    """Return `Condition`s, to be read as joined by AND; lists mean IN, None means NULL."""
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        return tuple(item for column, wanted in value.items() for item in _of_column(column, wanted))
+    if isinstance(value, list | tuple):
+        return tuple(item for entry in value for item in _of_entry(entry))
+    raise ValueError('write an object such as {"amount": ">= 300", "country": ["DE", "AT"]}')
+
+
+def _of_entry(entry: Any) -> Iterator[Condition]:
+    if isinstance(entry, Condition):
+        yield entry
+    elif isinstance(entry, Mapping) and {"column", "operator", "value"} == set(entry):
+        yield _condition(entry["column"], entry["operator"], entry["value"])
+    elif isinstance(entry, Mapping):
+        for column, wanted in entry.items():
+            yield from _of_column(column, wanted)
+    else:
+        raise ValueError('write conditions as objects such as {"amount": ">= 300"}')
+
+
+def _of_column(column: str, wanted: Any) -> Iterator[Condition]:
+    if isinstance(wanted, Mapping):
+        for operator, operand in wanted.items():
+            yield from _compared(column, operator, operand)
+    elif isinstance(wanted, list | tuple):
+        yield _condition(column, "IN", wanted)
+    elif isinstance(wanted, str) and (found := _COMPARISON.fullmatch(wanted)):
+        yield _condition(column, found.group(1), _operand(found.group(2)))
+    else:
+        yield _condition(column, "=", wanted)
+
+
+def _compared(column: str, operator: str, operand: Any) -> Iterator[Condition]:
+    if operator.strip().lower() == "between" and isinstance(operand, list | tuple) and len(operand) == 2:
+        yield _condition(column, ">=", operand[0])
+        yield _condition(column, "<=", operand[1])
+    else:
+        yield _condition(column, operator, operand)
+
+
+def _condition(column: Any, operator: Any, operand: Any) -> Condition:
+    sign = _OPERATORS.get(" ".join(str(operator).lower().split()))
+    if sign is None:
+        raise ValueError(f"{column}: {operator!r} is no comparison; there are {', '.join(_OPERATORS)}")
+    several = isinstance(operand, list | tuple)
+    if several and sign in ("=", "!="):
+        sign = "IN" if sign == "=" else "NOT IN"
+    values = tuple(operand) if several else (operand,)
+    if not all(item is None or isinstance(item, str | int | float | bool | Decimal) for item in values):
+        raise ValueError(f"{column}: compare with text, numbers, true, false or null")
+    if not values:
+        raise ValueError(f"{column}: the list is empty and would match no row")
+    if len(values) > 1 and sign not in ("IN", "NOT IN"):
+        raise ValueError(f"{column}: {sign} takes one value")
+    return Condition(str(column), sign, cast("tuple[Value, ...]", values))
+
+
+def _operand(text: str) -> Value:
+    """The value after an operator: a number where it looks like one, text without its quotes else."""
+    if number := _NUMBER.fullmatch(text):
+        return Decimal(text) if number.group(2) else int(text)
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1].replace(text[0] * 2, text[0])
+    return {"null": None, "true": True, "false": False}.get(text.lower(), text)

@@ -1,0 +1,177 @@
+"""PARAMS objects → options."""
+
+from decimal import Decimal
+from typing import ClassVar
+
+import pytest
+from pydantic import Field, SecretStr
+
+from sqlflow_dagster.connectors.options import SourceOptions, parse
+from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.sql import Condition
+
+
+class ShopOptions(SourceOptions):
+    aliases: ClassVar = {"dbname": "database", "pwd": "password"}
+    refused: ClassVar = {"rate_limit": "a shop is read at one rate"}
+    idle: ClassVar = {"batch_size": "not needed: a shop sends all at once"}
+
+    database: str = Field(description="The database.")
+    password: SecretStr | None = None
+    port: int = 5432
+
+
+def shop(**params):
+    return parse(ShopOptions, {"database": "d", **params})[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("id", ("id",)),
+        ("id, shop", ("id", "shop")),
+        (["id", "shop"], ("id", "shop")),
+        ([["id"], ["shop"]], ("id", "shop")),
+        ([["data", "id"]], ("data.id",)),
+        (None, ()),
+        ([], ()),
+    ],
+)
+def test_a_primary_key_is_read_in_every_form(given, expected):
+    assert shop(primary_key=given).primary_key == expected
+
+
+@pytest.mark.parametrize("given", ["data.updated_at", ["data", "updated_at"]], ids=["text", "list"])
+def test_a_cursor_field_is_a_dotted_path(given):
+    assert shop(cursor_field=given).cursor_field == "data.updated_at"
+
+
+def test_an_empty_cursor_field_is_none():
+    assert shop(cursor_field=[]).cursor_field is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("P7D", "7 days"),
+        ("P1DT12H", "1 days 12 hours"),
+        ("PT30M", "30 minutes"),
+        ("7 days", "7 days"),
+        ("1 day", "1 days"),
+        ("12h", "12 hours"),
+        (3600, "3600 seconds"),
+        ("3600", "3600 seconds"),
+        (None, None),
+    ],
+)
+def test_a_lookback_window_becomes_an_interval(given, expected):
+    assert shop(lookback_window=given).lookback_window == expected
+
+
+@pytest.mark.parametrize("given", ["soon", "P", "7 parsecs", True, -5], ids=str)
+def test_what_is_no_length_of_time_is_refused(given):
+    with pytest.raises(BadOption, match="no length of time"):
+        shop(lookback_window=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("FULL_TABLE", "full_refresh"), ("INCREMENTAL", "incremental"), ("incremental", "incremental")],
+)
+def test_fivetrans_replication_method_is_our_sync_mode(given, expected):
+    assert shop(replication_method=given, cursor_field="c").sync_mode == expected
+
+
+def test_a_mode_the_connector_lacks_is_refused():
+    with pytest.raises(BadOption, match="sync_mode: 'cdc' is not one of full_refresh, incremental"):
+        shop(replication_method="LOG_BASED")
+
+
+def test_incremental_without_a_cursor_is_refused():
+    with pytest.raises(BadOption, match="cursor_field: incremental reading needs it") as caught:
+        shop(sync_mode="incremental")
+    assert caught.value.option == "cursor_field"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"a": ">= 300"}, [Condition("a", ">=", (300,))]),
+        ({"a": ">=4.15"}, [Condition("a", ">=", (Decimal("4.15"),))]),
+        ({"a": {">": 300, "<": 500}}, [Condition("a", ">", (300,)), Condition("a", "<", (500,))]),
+        ({"a": [1, 2]}, [Condition("a", "IN", (1, 2))]),
+        ({"a": "x"}, [Condition("a", "=", ("x",))]),
+        ({"a": "300"}, [Condition("a", "=", ("300",))]),
+        ({"a": True}, [Condition("a", "=", (True,))]),
+        ({"a": None}, [Condition("a", "=", (None,))]),
+        ({"a": "<> 'x y'"}, [Condition("a", "!=", ("x y",))]),
+        ({"a": "> 2024-01-01"}, [Condition("a", ">", ("2024-01-01",))]),
+        ({"a": "!= null"}, [Condition("a", "!=", (None,))]),
+        ({"a": {"not in": ["x"]}}, [Condition("a", "NOT IN", ("x",))]),
+        ({"a": {"between": [1, 2]}}, [Condition("a", ">=", (1,)), Condition("a", "<=", (2,))]),
+        ([{"column": "a", "operator": "=", "value": 1}], [Condition("a", "=", (1,))]),
+    ],
+    ids=str,
+)
+def test_filters_become_conditions(given, expected):
+    assert list(shop(filters=given).filters) == expected
+
+
+@pytest.mark.parametrize("given", ["a > 3", {"a": {"like": "x"}}, {"a": []}, {"a": {">": [1, 2]}}], ids=str)
+def test_filters_that_cannot_be_read_are_refused(given):
+    with pytest.raises(BadOption, match="filters: "):
+        shop(filters=given)
+
+
+def test_the_present_name_wins_and_a_notice_names_both():
+    options, notices = parse(ShopOptions, {"dbname": "old", "database": "new"})
+    assert options.database == "new"
+    assert notices == ("both 'database' and 'dbname' are given; 'dbname' is ignored",)
+
+
+def test_an_old_name_works_alone_without_a_notice():
+    options, notices = parse(ShopOptions, {"dbname": "old"})
+    assert (options.database, notices) == ("old", ())
+
+
+def test_all_problems_are_reported_together():
+    with pytest.raises(BadOption) as caught:
+        parse(ShopOptions, {"databse": "x", "port": "many", "rate_limit": 5})
+    assert str(caught.value).splitlines() == [
+        "databse: unknown parameter; did you mean 'database'?",
+        "rate_limit: a shop is read at one rate",
+        "database: this parameter is required: The database.",
+        "port: input should be a valid integer, unable to parse string as an integer",
+    ]
+    assert caught.value.option == "databse"
+
+
+def test_an_option_that_needs_no_honouring_is_said_to():
+    assert parse(ShopOptions, {"database": "d", "batch_size": 10})[1] == (
+        "batch_size: not needed: a shop sends all at once",
+    )
+
+
+def test_text_from_variables_is_taken_for_numbers_and_booleans():
+    options = shop(port="5433", row_provenance="true", max_retries="5")
+    assert (options.port, options.row_provenance, options.max_retries) == (5433, True, 5)
+
+
+@pytest.mark.parametrize("option", ["exclude_columns", "mask"])
+def test_the_cursor_column_is_stored_as_it_is(option):
+    with pytest.raises(BadOption, match=f"{option}: 'Updated' is the cursor"):
+        shop(sync_mode="incremental", cursor_field="Updated", **{option: ["updated"]})
+
+
+def test_a_secret_is_in_no_repr_and_no_error():
+    assert "hunter2" not in repr(shop(password="hunter2"))
+    with pytest.raises(BadOption) as caught:
+        shop(password=["hunter2"], pwd="x", port="hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(60, 60), ("10/second", 600), ("120/minute", 120), ("3600/hour", 60)]
+)
+def test_a_rate_is_requests_a_minute(given, expected):
+    assert parse(SourceOptions, {"rate_limit": given})[0].rate_limit == expected
