@@ -1,0 +1,399 @@
+"""SQL → where each column of its result comes from, or "not certain".
+
+Reads the tree of DuckDB's own parser, which knows the whole dialect, and follows the names as
+DuckDB's binder does. A column's inputs are the stored columns that its expression names, also in
+FILTER, OVER and CASE; WHERE, ON, GROUP BY and QUALIFY decide about rows and are no inputs. What is
+not understood is unknown, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlflow_dagster.plan.nodes import Lineage
+from sqlflow_dagster.plan.scope import NOTHING, Column, Inputs, Relation, Scope, union
+from sqlflow_dagster.plan.syntax import syntax_trees
+from sqlflow_dagster.sql import TableName
+
+# A table's columns by name, in order; None where they are not known.
+Schemas = Mapping[TableName, Sequence[str] | None]
+Node = Mapping[str, Any]
+
+_MOST_ROUNDS = 50
+
+
+def column_lineage(
+    sql: str,
+    schemas: Schemas,
+    search_path: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+) -> tuple[Lineage, ...]:
+    """Return the lineage of each column of a query's result, in order.
+
+    `sql` has its variables' values in it. `schemas` holds the tables that exist; a name without a
+    schema is looked for along `search_path`. `columns` are the result's names where the query has
+    run; without them columns that DuckDB would name by their expression are left out.
+    """
+    (tree,) = syntax_trees([sql])
+    found = None if tree.error else Walk(schemas, search_path).query(tree.statements[0], {}, None)
+    if columns is None:
+        return tuple(_lineage(column.name, column.inputs) for column in found or () if column.name)
+    if found is None or len(found) != len(columns):
+        return tuple(Lineage(name, None) for name in columns)
+    return tuple(_lineage(name, column.inputs) for name, column in zip(columns, found, strict=True))
+
+
+def output_columns(node: Node, schemas: Schemas, search_path: Sequence[str] = ()) -> tuple[str, ...] | None:
+    """Return the names of a parsed query's result; None where any of them is not known."""
+    found = Walk(schemas, search_path).query(node, {}, None)
+    if found is None:
+        return None
+    names = [column.name for column in found]
+    return None if None in names else tuple(name for name in names if name is not None)
+
+
+def _lineage(name: str, inputs: Inputs) -> Lineage:
+    return Lineage(name, None if inputs is None else tuple(sorted(inputs)))
+
+
+Columns = tuple[Column, ...] | None
+Ctes = Mapping[str, Columns]
+
+
+class Walk:
+    """One walk over one query's tree; `schemas` by folded name."""
+
+    def __init__(self, schemas: Schemas, search_path: Sequence[str]) -> None:
+        """Keep the stored tables."""
+        self.tables = {table.folded: (table, columns) for table, columns in schemas.items()}
+        self.search_path = [schema.casefold() for schema in search_path]
+
+    def query(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
+        """Return the columns of a query, None where their number or order is not known."""
+        ctes = self._with(node, ctes, outer)
+        match node.get("type"):
+            case "SELECT_NODE":
+                return self._select(node, ctes, outer)
+            case "SET_OPERATION_NODE":
+                sides = [node[key] for key in ("left", "right") if key in node] + node.get("children", [])
+                results = [self.query(side, ctes, outer) for side in sides]
+                return _combined(str(node.get("setop_type")), results)
+            case "RECURSIVE_CTE_NODE":
+                return self._recursive(node, ctes, outer)
+        return None
+
+    def _with(self, node: Node, ctes: Ctes, outer: Scope | None) -> Ctes:
+        for entry in node.get("cte_map", {}).get("map", []):
+            value = entry["value"]
+            columns = self.query(value["query"]["node"], ctes, outer)
+            ctes = {**ctes, entry["key"].casefold(): _renamed(columns, value.get("aliases", []))}
+        return ctes
+
+    def _recursive(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
+        if node.get("key_targets"):  # USING KEY also replaces rows
+            return None
+        name = str(node.get("cte_name", "")).casefold()
+        columns = _renamed(self.query(node["left"], ctes, outer), node.get("aliases", []))
+        for _ in range(_MOST_ROUNDS):
+            again = self.query(node["right"], {**ctes, name: columns}, outer)
+            together = _combined("UNION", [columns, again])
+            if together == columns:
+                return columns
+            columns = together
+        return None
+
+    # --- SELECT
+
+    def _select(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
+        scope = self.from_(node.get("from_table", {"type": "EMPTY"}), ctes, outer)
+        columns: list[Column] = []
+        for item in node.get("select_list", []):
+            found = self._item(item, scope, ctes)
+            if found is None:
+                return None
+            columns += found
+            if item.get("alias"):
+                aliases = {**scope.aliases, item["alias"].casefold(): found[0].inputs}
+                scope = replace(scope, aliases=aliases)
+        return _without_twins(columns)
+
+    def _item(self, item: Node, scope: Scope, ctes: Ctes) -> Sequence[Column] | None:
+        if item.get("class") == "STAR":
+            return self._star(item, scope, ctes)
+        if _has_star(item) or item.get("function_name") == "unnest":
+            # COLUMNS() in an expression, `* LIKE`, and a struct in unnest() make several columns.
+            return None
+        name = item.get("alias")
+        if not name and item.get("class") == "COLUMN_REF":
+            name = item["column_names"][-1]
+        return [Column(name or None, self.value(item, scope, ctes))]
+
+    def _star(self, item: Node, scope: Scope, ctes: Ctes) -> Sequence[Column] | None:
+        if item.get("expr"):
+            return None
+        owner = item.get("relation_name")
+        columns = _columns_of(scope, owner.casefold()) if owner else scope.star
+        if columns is None:
+            return None
+        dropped = [str(name) for name in item.get("exclude_list", [])]
+        dropped += [entry["column"] for entry in item.get("qualified_exclude_list", [])]
+        replaced = {entry["key"]: entry["value"] for entry in item.get("replace_list", [])}
+        renamed = {entry["key"]["column"]: entry["value"] for entry in item.get("rename_list", [])}
+        for name in [*dropped, *replaced, *renamed]:
+            if sum(_same(column.name, name) for column in columns) != 1:
+                return None
+        kept = [c for c in columns if not any(_same(c.name, name) for name in dropped)]
+        values = {name.casefold(): self.value(value, scope, ctes) for name, value in replaced.items()}
+        names = {name.casefold(): value for name, value in renamed.items()}
+        return [
+            Column(names.get(_fold(c.name), c.name), values.get(_fold(c.name), c.inputs)) if c.name else c
+            for c in kept
+        ]
+
+    # --- FROM
+
+    def from_(self, node: Node, ctes: Ctes, outer: Scope | None) -> Scope:
+        """Return the names that a FROM brings; `outer` is what lateral and correlated parts see."""
+        match node.get("type"):
+            case "EMPTY":
+                return Scope(parent=outer)
+            case "JOIN":
+                return self._join(node, ctes, outer)
+        relation = self._relation(node, ctes, outer)
+        return Scope(relations=(relation,), star=relation.columns, parent=outer)
+
+    def _relation(self, node: Node, ctes: Ctes, outer: Scope | None) -> Relation:
+        alias, names = str(node.get("alias", "")), node.get("column_name_alias", [])
+        match node.get("type"):
+            case "BASE_TABLE":
+                return self._table(node, ctes).named(alias, names)
+            case "SUBQUERY":
+                columns = self.query(node["subquery"]["node"], ctes, outer)
+                return Relation(alias, columns).named(alias, names)
+            case "EXPRESSION_LIST":
+                return Relation(alias, self._values(node, ctes, outer)).named(alias, names)
+            case "TABLE_FUNCTION":
+                return self._function(node, ctes, outer).named(alias, names)
+        return Relation(alias)
+
+    def _table(self, node: Node, ctes: Ctes) -> Relation:
+        schema, name = str(node.get("schema_name", "")), str(node["table_name"])
+        if not schema and name.casefold() in ctes:
+            return Relation(name, ctes[name.casefold()])
+        if node.get("catalog_name") or node.get("at_clause"):
+            return Relation(name)
+        for candidate in [schema.casefold()] if schema else self.search_path:
+            stored = self.tables.get(TableName(candidate, name.casefold()))
+            if stored:
+                table, known = stored
+                columns = known and tuple(Column(column, frozenset({(table, column)})) for column in known)
+                return Relation(name, columns or None, table, candidate)
+        return Relation(name)
+
+    def _values(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
+        scope = Scope(parent=outer)
+        rows = [[self.value(value, scope, ctes) for value in row] for row in node.get("values", [])]
+        if len({len(row) for row in rows}) != 1:
+            return None
+        return tuple(
+            Column(f"col{index}", union(cells)) for index, cells in enumerate(zip(*rows, strict=True))
+        )
+
+    def _function(self, node: Node, ctes: Ctes, outer: Scope | None) -> Relation:
+        function = node["function"]
+        name, arguments = str(function.get("function_name", "")), function.get("children", [])
+        if function.get("schema") or name not in ("unnest", "range", "generate_series"):
+            return Relation(name)
+        if name == "unnest" and len(arguments) != 1:
+            return Relation(name)
+        scope = Scope(parent=outer)
+        columns = [Column(name, union(self.value(argument, scope, ctes) for argument in arguments))]
+        if node.get("with_ordinality") == "WITH_ORDINALITY":
+            columns.append(Column("ordinality", NOTHING))
+        return Relation(name, tuple(columns))
+
+    def _join(self, node: Node, ctes: Ctes, outer: Scope | None) -> Scope:
+        left = self.from_(node["left"], ctes, outer)
+        right = self.from_(node["right"], ctes, left)
+        kind = node.get("join_type")
+        if kind in ("SEMI", "ANTI"):
+            return left
+        relations = (*left.relations, *right.relations)
+        using = [name.casefold() for name in node.get("using_columns", [])]
+        if node.get("ref_type") == "NATURAL":
+            if left.star is None or right.star is None:
+                return Scope(relations=relations, star=None, murky=True, parent=outer)
+            using = [_fold(c.name) for c in left.star if c.name and _has(right.star, c.name)]
+        merged = {name: _merged(name, kind, left, replace(right, parent=None)) for name in using}
+        star = None
+        if left.star is not None and right.star is not None:
+            star = tuple(
+                replace(c, inputs=merged[_fold(c.name)]) if _fold(c.name) in merged else c for c in left.star
+            )
+            star += tuple(c for c in right.star if _fold(c.name) not in merged)
+        return Scope(
+            relations=relations,
+            merged={**left.merged, **right.merged, **merged},
+            star=star,
+            murky=left.murky or right.murky,
+            parent=outer,
+        )
+
+    # --- expressions
+
+    def value(self, node: Node, scope: Scope, ctes: Ctes, bound: frozenset[str] = frozenset()) -> Inputs:
+        """Return the inputs of an expression; `bound` are the parameters of lambdas around it."""
+
+        def all_of(nodes: Iterable[Node | None]) -> Inputs:
+            return union(self.value(n, scope, ctes, bound) for n in nodes if n)
+
+        match node.get("class"):
+            case "CONSTANT" | "PARAMETER":
+                return NOTHING
+            case "COLUMN_REF":
+                parts = node["column_names"]
+                return NOTHING if parts[0].casefold() in bound else scope.resolve(parts)
+            case "POSITIONAL_REFERENCE":
+                index = int(node.get("index", 0)) - 1
+                return scope.star[index].inputs if scope.star and 0 <= index < len(scope.star) else None
+            case "FUNCTION":
+                return self._call(node, scope, ctes, bound)
+            case "OPERATOR" | "CONJUNCTION":
+                return all_of(node.get("children", []))
+            case "COMPARISON":
+                return all_of([node["left"], node["right"]])
+            case "CAST" | "COLLATE":
+                return all_of([node["child"]])
+            case "BETWEEN":
+                return all_of([node["input"], node["lower"], node["upper"]])
+            case "CASE":
+                checks = [part for check in node["case_checks"] for part in check.values()]
+                return all_of([*checks, node.get("else_expr")])
+            case "WINDOW":
+                return all_of(_parts_of_window(node))
+            case "LAMBDA":
+                # `j -> 'key'` reads JSON; a lambda is taken apart where its function is.
+                arrow = node["lhs"].get("class") != "FUNCTION" and node["expr"].get("class") == "CONSTANT"
+                return all_of([node["lhs"]]) if arrow else None
+            case "SUBQUERY":
+                return self._subquery(node, scope, ctes, bound)
+        return None
+
+    def _call(self, node: Node, scope: Scope, ctes: Ctes, bound: frozenset[str]) -> Inputs:
+        if node.get("schema", "main") != "main":
+            return None  # `x.upper()`: x is a column or a schema
+        orders = node.get("order_bys", {}).get("orders", [])
+        parts = [*node.get("children", []), *(order["expression"] for order in orders)]
+        if node.get("filter"):
+            parts.append(node["filter"])
+        takes_lambda = str(node.get("function_name", "")).startswith(
+            ("list_", "array_", "apply", "filter", "reduce")
+        )
+        inputs: list[Inputs] = []
+        for part in parts:
+            if part.get("class") == "LAMBDA" and takes_lambda:
+                inner = bound | _parameters(part["lhs"])
+                inputs.append(self.value(part["expr"], scope, ctes, inner))
+            else:
+                inputs.append(self.value(part, scope, ctes, bound))
+        return union(inputs)
+
+    def _subquery(self, node: Node, scope: Scope, ctes: Ctes, bound: frozenset[str]) -> Inputs:
+        kind = node.get("subquery_type")
+        if kind not in ("SCALAR", "ANY") or bound:
+            return None  # EXISTS is made of rows, not of columns
+        columns = self.query(node["subquery"]["node"], ctes, scope)
+        if columns is None or len(columns) != 1:
+            return None
+        compared = self.value(node["child"], scope, ctes) if node.get("child") else NOTHING
+        return union([compared, columns[0].inputs])
+
+
+def _parts_of_window(node: Node) -> list[Node]:
+    parts = [*node.get("children", []), *node.get("partitions", [])]
+    parts += [order["expression"] for key in ("orders", "arg_orders") for order in node.get(key, [])]
+    expressions = ("start_expr", "end_expr", "offset_expr", "default_expr", "filter_expr")
+    return parts + [node[key] for key in expressions if node.get(key)]
+
+
+def _parameters(node: Node) -> frozenset[str]:
+    """The names before a lambda's arrow: one, or several in a row."""
+    nodes = node.get("children", []) if node.get("class") == "FUNCTION" else [node]
+    return frozenset(str(n["column_names"][-1]).casefold() for n in nodes if n.get("column_names"))
+
+
+def _combined(kind: str, results: Sequence[Columns]) -> Columns:
+    """The columns of UNION, INTERSECT and EXCEPT: by position, or by name."""
+    known = [result for result in results if result is not None]
+    if len(known) != len(results) or not known:
+        return None
+    if kind == "UNION_BY_NAME":
+        return _by_name(known)
+    if len({len(result) for result in known}) != 1:
+        return None
+    if kind == "EXCEPT":
+        return known[0]
+    return tuple(
+        Column(cells[0].name, union(cell.inputs for cell in cells)) for cells in zip(*known, strict=True)
+    )
+
+
+def _by_name(results: Sequence[tuple[Column, ...]]) -> Columns:
+    together: dict[str, Column] = {}
+    for column in (column for result in results for column in result):
+        if column.name is None:
+            return None
+        before = together.get(_fold(column.name), Column(column.name, NOTHING))
+        together[_fold(column.name)] = replace(before, inputs=union([before.inputs, column.inputs]))
+    return tuple(together.values())
+
+
+def _merged(name: str, kind: str | None, left: Scope, right: Scope) -> Inputs:
+    """The value of a column of USING: the left one's, but for RIGHT and FULL joins."""
+    if kind == "RIGHT":
+        return right.resolve([name])
+    if kind in ("FULL", "OUTER"):
+        return union([left.resolve([name]), right.resolve([name])])
+    return left.resolve([name])
+
+
+def _renamed(columns: Columns, names: Sequence[str]) -> Columns:
+    return Relation("", columns).named("", names).columns
+
+
+def _without_twins(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Of columns with one name the first keeps it; DuckDB numbers the others."""
+    seen: set[str] = set()
+    result = []
+    for column in columns:
+        twin = column.name is not None and _fold(column.name) in seen
+        seen.add(_fold(column.name))
+        result.append(replace(column, name=None) if twin else column)
+    return tuple(result)
+
+
+def _columns_of(scope: Scope, alias: str) -> Columns:
+    owners = [relation for relation in scope.relations if relation.alias.casefold() == alias]
+    return owners[0].columns if len(owners) == 1 else None
+
+
+def _has_star(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(map(_has_star, node))
+    if not isinstance(node, dict) or node.get("class") == "SUBQUERY":
+        return False
+    return node.get("class") == "STAR" or any(map(_has_star, node.values()))
+
+
+def _has(columns: Sequence[Column], name: str) -> bool:
+    return any(_same(column.name, name) for column in columns)
+
+
+def _same(name: str | None, other: str) -> bool:
+    return name is not None and name.casefold() == other.casefold()
+
+
+def _fold(name: str | None) -> str:
+    return (name or "").casefold()
