@@ -36,8 +36,8 @@ def write(figures: Sequence[Figure], sizes: Sizes, path: Path = PAGE) -> None:
         f"""# Benchmarks
 
 Written by `make bench`; do not edit. Each command is a process of its own, measured to its end with
-its children (`wait4`). Commands that are compared run in turn, {sizes.rounds} times; medians are shown. Before
-the times of a load are taken, both ways are held to the same table (count, sums, largest cursor).
+its children (`wait4`). Commands that are compared run in turn, {sizes.rounds} times; medians are shown.
+Before the times of a load are taken, both ways are held to the same table (count, sums, largest cursor).
 
 "By hand" is a Python process that opens a DuckDB file and runs one `CREATE TABLE AS` with the same declared
 types and the same `memory_limit`. "Start" is `sqlflow run` of a pipeline with one table of one row: Python,

@@ -1,0 +1,49 @@
+"""Runs `sqlflow` commands in forked children that share one start of Python and Dagster.
+
+One JSON document a line: `{"argv": […], "env": {…}, "log": "path"}` in, `{"pid": n}` and, when the
+child has ended, `{"status": n}` out (negative for a signal). A child is a process like any other:
+killed, it dies without a word.
+"""
+
+import json
+import os
+import sys
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        command = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _become(command)
+        _answer({"pid": pid})
+        _pid, status = os.waitpid(pid, 0)
+        _answer({"status": os.waitstatus_to_exitcode(status)})
+
+
+def _become(command: dict) -> None:
+    os.environ.update(command["env"])
+    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    sys.stdin.close()
+    sys.argv = ["sqlflow", *command["argv"]]
+    from sqlflow_dagster.cli import main
+
+    sys.exit(main())
+
+
+def _answer(document: dict) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    # What a run needs, loaded once. Nothing here starts a thread or opens a file.
+    import dagster  # noqa: F401
+    import duckdb  # noqa: F401
+
+    import sqlflow_dagster.assets
+    import sqlflow_dagster.cli  # noqa: F401
+
+    serve()
