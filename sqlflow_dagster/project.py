@@ -1,0 +1,163 @@
+"""A project's folder → settings, plan, warehouse and connectors that fit together.
+
+This is where the rooms beside each other meet: the plan learns here what a connector declares, and
+a step gets its variables, its connector and its warehouse here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from sqlflow_dagster.connectors import registry
+from sqlflow_dagster.connectors.base import Connector, Place
+from sqlflow_dagster.connectors.options import parse
+from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.language.variables import Variables, expand_text, expand_value
+from sqlflow_dagster.plan.build import build
+from sqlflow_dagster.plan.catalog import SourceFacts, StreamFacts
+from sqlflow_dagster.plan.nodes import Export, Plan, Source, Template
+from sqlflow_dagster.settings import Scalar, Settings, load_settings
+
+if TYPE_CHECKING:
+    from sqlflow_dagster.warehouse.duckdb import Warehouse
+
+
+@dataclass(frozen=True)
+class Project:
+    """A planned project. `variables` are those of the command line or of Dagster's run config."""
+
+    settings: Settings
+    plan: Plan
+    variables: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """The warehouse that all steps of this process share."""
+        from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings  # noqa: PLC0415 - slow
+
+        duckdb = self.settings.profile.engines.duckdb
+        return Warehouse(
+            WarehouseSettings(
+                path=self.settings.database,
+                state_directory=self.settings.state_directory,
+                memory_limit=duckdb.memory_limit,
+                threads=duckdb.threads,
+                temp_directory=self.settings.root / duckdb.temp_directory if duckdb.temp_directory else None,
+                timezone=duckdb.timezone,
+                lock_timeout_seconds=duckdb.lock_timeout_seconds,
+                allowed_directories=(self.settings.root / "data", *_allowed(self.settings)),
+            )
+        )
+
+    def scope(
+        self,
+        values: Mapping[str, Template],
+        run: Mapping[str, Scalar] | None = None,
+        builtin: Mapping[str, Scalar] | None = None,
+    ) -> Variables:
+        """Return the variables that a statement sees: `values` are the SETs before it."""
+        variables = Variables(
+            run={**self.variables, **(run or {})},
+            profile=self.settings.profile.variables,
+            dotenv=self.settings.dotenv,
+            environ=os.environ,
+            builtin=builtin or {},
+        )
+        for name, value in values.items():
+            variables = variables.with_set(name, value)
+        return variables
+
+    def connector(self, source: Source, variables: Variables) -> Connector[Any]:
+        """Open a source's connector with its parameters' values.
+
+        Raises BadOption, or ProjectError where a variable has no value.
+        """
+        kind = registry.find(source.type)
+        options, _notices = parse(kind.options_type, expand_value(dict(source.params), variables))
+        return kind(options, _place(self.settings))
+
+    def sink(
+        self, export: Export, variables: Variables
+    ) -> tuple[type[Connector[Any]], BaseModel, str, Place]:
+        """Return what writes an export: the connector, its options, the target and where it may work."""
+        kind = registry.find(export.type)
+        values = expand_value({**export.params, **export.options}, variables)
+        return kind, _sink_options(kind, values), expand_text(export.target, variables), _place(self.settings)
+
+
+def load_project(
+    root: Path | str, profile: str | None = None, variables: Mapping[str, Scalar] | None = None
+) -> Project:
+    """Return the planned project at `root`; `variables` win over all others.
+
+    Raises SettingsError, or PipelineError with every problem of every `.sf` file.
+    """
+    settings = load_settings(root, profile)
+    plan = build(settings, ConnectorCatalog(_place(settings)), variables or {})
+    return Project(settings, plan, variables or {})
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorCatalog:
+    """What the plan may know of connectors: declared facts, nothing that needs the far side."""
+
+    place: Place
+
+    def types(self) -> tuple[str, ...]:
+        """Return the connector types by name."""
+        return registry.types()
+
+    def type_for_target(self, target: str) -> str | None:
+        """Return the type that a target's suffix or scheme says, None where it says none."""
+        return registry.type_for_target(target)
+
+    def describe(self, type: str, params: Mapping[str, Any]) -> SourceFacts:  # noqa: A002 - the language's word
+        """Return what a SOURCE with these parameters declares. Raises BadOption."""
+        kind = registry.find(type)
+        options, notices = parse(kind.options_type, dict(params))
+        with kind(options, self.place) as connector:
+            streams = tuple(
+                StreamFacts(
+                    name=stream.name,
+                    primary_key=options.primary_key or stream.primary_key,
+                    cursor_field=options.cursor_field or stream.cursor_field,
+                    own_cursor=stream.own_cursor,
+                )
+                for stream in connector.streams()
+            )
+        return SourceFacts(
+            sync_mode=options.sync_mode,
+            primary_key=options.primary_key,
+            cursor_field=options.cursor_field,
+            destination_sync_mode=options.destination_sync_mode,
+            row_provenance=options.row_provenance,
+            isolate=options.isolate,
+            streams=streams,
+            notices=tuple(notices),
+        )
+
+    def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002
+        """Raise BadOption where an EXPORT's OPTIONS are not what its connector takes."""
+        _sink_options(registry.find(type), {**params, **options})
+
+
+def _sink_options(kind: type[Connector[Any]], values: Mapping[str, Any]) -> BaseModel:
+    if kind.sink_options_type is None:
+        raise BadOption(f"{kind.__name__} reads only; EXPORT to another TYPE")
+    options, _notices = parse(kind.sink_options_type, dict(values))
+    return options
+
+
+def _allowed(settings: Settings) -> tuple[Path, ...]:
+    return tuple(settings.root / folder for folder in settings.profile.engines.duckdb.allowed_directories)
+
+
+def _place(settings: Settings) -> Place:
+    return Place(root=settings.root, spool=settings.state_directory / "spool", allowed=_allowed(settings))

@@ -1,0 +1,93 @@
+"""The state of a project's LOADs: what is remembered, and how to go back.
+
+Both memories are shown and both are moved: the marker beside the rows and Dagster's run storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
+from sqlflow_dagster.errors import ProjectError
+from sqlflow_dagster.plan.nodes import Load
+from sqlflow_dagster.project import Project
+from sqlflow_dagster.run import Store, state_key
+from sqlflow_dagster.warehouse import commits
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the warehouse (`marker`) and run storage (`stored`, its text) remember of one LOAD."""
+
+    key: StateKey
+    load: Load
+    marker: Marker | None
+    stored: str | None
+
+
+def keys(project: Project) -> tuple[tuple[Load, StateKey], ...]:
+    """Return each LOAD of the project with the key of its state, in file order."""
+    return tuple(
+        (step, state_key(project, step))
+        for pipeline in project.plan.pipelines
+        for group in pipeline.groups
+        for step in group.steps
+        if isinstance(step, Load)
+    )
+
+
+def read(project: Project, store: Store) -> tuple[State, ...]:
+    """Return the state of every LOAD of the project."""
+    with project.warehouse.open() as connection:
+        return tuple(
+            State(key, step, commits.newest(connection, key), store.get(str(key)))
+            for step, key in keys(project)
+        )
+
+
+def reset(project: Project, store: Store, key: StateKey, to: str | None = None) -> Marker:
+    """Begin a new epoch of a LOAD, and return its marker.
+
+    Without `to` the next run reads everything and swaps the table. With `to`, a value of the
+    cursor column, the next run deletes the rows from there on and reads them again.
+
+    Raises ProjectError for `to` where there is no cursor column's value to go back from.
+    """
+    with project.warehouse.open() as connection:
+        newest = commits.newest(connection, key)
+        position = Position(max(_epoch(newest), _epoch(_copy(store.get(str(key))))) + 1, 0)
+        marker = Marker(
+            position=position,
+            cursor=_cursor(newest, to),
+            run_id="reset",
+            rows=0,
+            schema_hash=newest.schema_hash if newest else "",
+            complete=True,
+            committed_at=datetime.now(UTC).isoformat(),
+        )
+        commits.append(connection, key, marker)
+    store.set(str(key), marker.to_json())
+    return marker
+
+
+def _cursor(newest: Marker | None, to: str | None) -> Cursor | None:
+    if to is None:
+        return None
+    if newest is None or newest.cursor is None or newest.cursor.type == "JSON":
+        raise ProjectError(
+            "this LOAD has no cursor column's value to go back from; reset it without --to to read everything"
+        )
+    return Cursor(to, newest.cursor.type)
+
+
+def _copy(stored: str | None) -> Marker | None:
+    try:
+        return Marker.from_json(stored) if stored else None
+    except ValueError:
+        # An unreadable copy says nothing of its epoch; the reset writes a readable one over it.
+        return None
+
+
+def _epoch(marker: Marker | None) -> int:
+    return marker.position.epoch if marker else 0

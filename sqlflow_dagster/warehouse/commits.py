@@ -1,0 +1,121 @@
+"""Markers of loads, written in the transaction of their rows and never changed: `_sqlflow.commits`.
+
+A key's newest marker is the one with the greatest (epoch, seq). Insert-only tables do not make
+loads of different tables conflict.
+"""
+
+from __future__ import annotations
+
+from duckdb import DuckDBPyConnection
+
+from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
+from sqlflow_dagster.sql import Sql, quote, sql
+
+_COMMITS = quote("_sqlflow", "commits")
+_KEY = Sql(
+    "project = $1 AND environment = $2 AND pipeline = $3 AND source = $4 AND stream = $5"
+    " AND table_name = $6 AND partition IS NOT DISTINCT FROM $7"
+)
+_FIELDS = Sql("epoch, seq, cursor_value, cursor_type, run_id, rows, schema_hash, complete, committed_at")
+
+
+def prepare(connection: DuckDBPyConnection) -> None:
+    """Make the table of markers where it is missing."""
+    connection.execute(sql("CREATE SCHEMA IF NOT EXISTS {schema}", schema=quote("_sqlflow")))
+    connection.execute(
+        sql(
+            "CREATE TABLE IF NOT EXISTS {commits} (project VARCHAR, environment VARCHAR, pipeline VARCHAR,"
+            " source VARCHAR, stream VARCHAR, table_name VARCHAR, partition VARCHAR, epoch BIGINT, seq BIGINT,"
+            " cursor_value VARCHAR, cursor_type VARCHAR, run_id VARCHAR, rows BIGINT, schema_hash VARCHAR,"
+            " complete BOOLEAN, committed_at VARCHAR)",
+            commits=_COMMITS,
+        )
+    )
+
+
+def newest(connection: DuckDBPyConnection, key: StateKey) -> Marker | None:
+    """Return the newest marker of a key, None where there is none."""
+    return _one(connection, key, Sql("TRUE"), [])
+
+
+def completed_by(connection: DuckDBPyConnection, key: StateKey, run_id: str) -> Marker | None:
+    """Return the marker with which a run completed this load, None where it did not."""
+    return _one(connection, key, Sql("complete AND run_id = $8"), [run_id])
+
+
+def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> None:
+    """Add a marker, in the caller's transaction."""
+    prepare(connection)
+    cursor = marker.cursor
+    connection.execute(
+        sql(
+            "INSERT INTO {commits} VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            commits=_COMMITS,
+        ),
+        [
+            *_parts(key),
+            *marker.position,
+            cursor.value if cursor else None,
+            cursor.type if cursor else None,
+            marker.run_id,
+            marker.rows,
+            marker.schema_hash,
+            marker.complete,
+            marker.committed_at,
+        ],
+    )
+
+
+def compact(connection: DuckDBPyConnection, keep: int = 100) -> int:
+    """Delete all but the newest `keep` markers of each key, and return how many went."""
+    if not _exists(connection):
+        return 0
+    row = connection.execute(
+        sql(
+            "DELETE FROM {commits} WHERE rowid IN (SELECT rowid FROM {commits} QUALIFY row_number() OVER (PARTITION BY"
+            " project, environment, pipeline, source, stream, table_name, partition"
+            " ORDER BY epoch DESC, seq DESC) > $1)",
+            commits=_COMMITS,
+        ),
+        [keep],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _one(connection: DuckDBPyConnection, key: StateKey, condition: Sql, values: list[str]) -> Marker | None:
+    if not _exists(connection):
+        return None
+    row = connection.execute(
+        sql(
+            "SELECT {fields} FROM {commits} WHERE {key} AND {condition} ORDER BY epoch DESC, seq DESC LIMIT 1",
+            fields=_FIELDS,
+            commits=_COMMITS,
+            key=_KEY,
+            condition=condition,
+        ),
+        [*_parts(key), *values],
+    ).fetchone()
+    if row is None:
+        return None
+    epoch, seq, value, kind, run_id, rows, schema_hash, complete, committed_at = row
+    return Marker(
+        position=Position(epoch, seq),
+        cursor=None if value is None else Cursor(value, kind),
+        run_id=run_id,
+        rows=rows,
+        schema_hash=schema_hash,
+        complete=complete,
+        committed_at=committed_at,
+    )
+
+
+def _exists(connection: DuckDBPyConnection) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_catalog()"
+        " AND schema_name = '_sqlflow' AND table_name = 'commits'"
+    ).fetchone()
+    return row is not None
+
+
+def _parts(key: StateKey) -> list[str | None]:
+    return [key.project, key.environment, key.pipeline, key.source, key.stream, key.table, key.partition]

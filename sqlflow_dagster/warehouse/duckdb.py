@@ -1,0 +1,299 @@
+"""Settings → connections to the warehouse file: ours, users' (locked down), and private ones to stage in.
+
+Whoever is connected holds the file's lock, so there is one user of the file at a time among all
+threads and processes. A connection lives as long as its `with` block.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from sqlflow_dagster.errors import WarehouseBusy, WarehouseError
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.warehouse.extensions import load_extensions
+from sqlflow_dagster.warehouse.lock import FileLock, lock_for
+
+_RETRY_SECONDS = 0.05
+_numbers = count()
+STAGE = "_sqlflow_stage"
+
+
+class Attached(Protocol):
+    """A database to attach read-only: `url` names it to DuckDB's `type` of storage."""
+
+    @property
+    def url(self) -> str:
+        """The file or connection string."""
+
+    @property
+    def name(self) -> str:
+        """The catalogue's name in SQL."""
+
+    @property
+    def type(self) -> str:
+        """`duckdb`, `sqlite`, `postgres` …."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarehouseSettings:
+    """Where the warehouse is and what a step may use.
+
+    `path` None is a temporary file that ends with the process. `allowed_directories` are all that
+    users' SQL may read.
+    """
+
+    path: Path | None
+    state_directory: Path
+    memory_limit: str = "2GB"
+    threads: int | None = None
+    temp_directory: Path | None = None
+    timezone: str = "UTC"
+    lock_timeout_seconds: float = 600
+    allowed_directories: tuple[Path, ...] = ()
+
+
+class Warehouse:
+    """One DuckDB file, opened by a step for what it needs and closed again."""
+
+    def __init__(self, settings: WarehouseSettings) -> None:
+        """Keep the settings; nothing is opened. A `path` of None makes its temporary folder."""
+        self.settings = settings
+        if settings.path is None:
+            folder = Path(tempfile.mkdtemp(prefix="sqlflow-"))
+            self._remove = weakref.finalize(self, _remove_own, folder, os.getpid())
+            self.path = folder / "warehouse.duckdb"
+        else:
+            self.path = settings.path.absolute()
+        self.lock: FileLock = lock_for(self.path)
+
+    @property
+    def catalog(self) -> str:
+        """The name of the file's catalogue in every connection: what DuckDB itself would call it."""
+        return (
+            self.path.stem if self.path.stem not in ("memory", "temp", "system") else f"{self.path.stem}_db"
+        )
+
+    @contextmanager
+    def open(
+        self, extensions: Iterable[str] = (), attach: Sequence[Attached] = ()
+    ) -> Iterator[DuckDBPyConnection]:
+        """Connect for SQL of ours, with extensions loaded and databases attached read-only.
+
+        Raises WarehouseBusy where another process holds the file; WarehouseError where it cannot be
+        opened, e.g. on a read-only disk.
+        """
+        with self.scratch() as connection, self.mounted(connection):
+            load_extensions(connection, extensions)
+            attach_all(connection, attach)
+            yield connection
+
+    @contextmanager
+    def open_locked_down(
+        self, search_path: Sequence[str] = (), folders: Sequence[Path] = ()
+    ) -> Iterator[DuckDBPyConnection]:
+        """Connect for users' SQL: no extension, no file but in the allowed folders, no setting.
+
+        `folders` are allowed beside those of the settings: a spool that COPY of ours writes to.
+
+        Unqualified names are looked up in the schemas of `search_path`, in order; those that do not
+        exist are left out. Raises as `open` does.
+        """
+        with self.scratch() as connection, self.mounted(connection):
+            self._search(connection, search_path)
+            for statement in self._lock_down(folders):
+                connection.execute(statement)
+            yield connection
+
+    @contextmanager
+    def scratch(self) -> Iterator[DuckDBPyConnection]:
+        """Connect to a private in-memory database, outside the lock. `stage` gives it a file."""
+        with closing(duckdb.connect(":memory:")) as connection:
+            for statement in self._limits():
+                connection.execute(statement)
+            yield connection
+
+    @contextmanager
+    def staged(self, connection: DuckDBPyConnection) -> Iterator[None]:
+        """Give a scratch connection a catalogue named `STAGE`: a private file, removed at the end."""
+        folder = self.settings.state_directory / "stage"
+        path = folder / f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.duckdb"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            connection.execute(sql("ATTACH {path} AS {name}", path=literal(str(path)), name=quote(STAGE)))
+        except (OSError, duckdb.IOException) as error:
+            raise WarehouseError(
+                f"{folder}: cannot stage rows there ({error}); it must be writable, with space left"
+            ) from error
+        try:
+            yield
+        finally:
+            _detach(connection, STAGE)
+            _unlink(path)
+
+    @contextmanager
+    def mounted(self, connection: DuckDBPyConnection) -> Iterator[None]:
+        """Attach the warehouse file to a scratch connection under the lock, as its default catalogue."""
+        with self._exclusive() as seconds:
+            self._attach_patiently(connection, seconds)
+            try:
+                connection.execute(sql("USE {name}", name=quote(self.catalog)))
+                yield
+            finally:
+                _detach(connection, self.catalog)
+
+    def close(self) -> None:
+        """Remove the temporary file of a warehouse that has no path."""
+        if self.settings.path is None:
+            self._remove()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[float]:
+        if self.lock.held_by_this_thread:
+            raise WarehouseError(
+                f"{self.path}: this thread has it open already; close that connection before opening another"
+            )
+        with self.lock.held(self.settings.lock_timeout_seconds) as seconds:
+            yield seconds
+
+    def _search(self, connection: DuckDBPyConnection, schemas: Sequence[str]) -> None:
+        """Set the search path; a locked connection can no longer."""
+        found = connection.execute(
+            "SELECT lower(schema_name) FROM duckdb_schemas() WHERE database_name = current_catalog()"
+        ).fetchall()
+        known = [schema for schema in schemas if (schema.lower(),) in found]
+        if known:
+            path = ",".join(quote(self.catalog, schema) for schema in known)
+            connection.execute(sql("SET search_path = {path}", path=literal(path)))
+
+    def _attach_patiently(self, connection: DuckDBPyConnection, seconds: float) -> None:
+        """Attach the file; another program may have it open without our lock."""
+        attach = sql("ATTACH {path} AS {name}", path=literal(str(self.path)), name=quote(self.catalog))
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                connection.execute(attach)
+            except duckdb.Error as error:
+                if not _in_use(error):
+                    raise _not_opened(self.path, error) from error
+                if time.monotonic() >= deadline:
+                    raise WarehouseBusy(
+                        f"{self.path}: another program has it open: {_first_line(error)}. "
+                        "Close it there, then run again"
+                    ) from error
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return
+
+    def _limits(self) -> Iterator[Sql]:
+        settings = self.settings
+        yield sql("SET memory_limit = {value}", value=literal(settings.memory_limit))
+        if settings.threads:
+            yield sql("SET threads = {value}", value=literal(settings.threads))
+        spill = settings.temp_directory or self.path.with_name(self.path.name + ".tmp")
+        yield sql("SET temp_directory = {value}", value=literal(str(spill)))
+        yield sql("SET TimeZone = {value}", value=literal(settings.timezone))
+        yield Sql("SET python_enable_replacements = false")
+
+    def _lock_down(self, folders: Sequence[Path]) -> Iterator[Sql]:
+        yield Sql("SET allow_persistent_secrets = false")
+        yield Sql("SET autoinstall_known_extensions = false")
+        yield Sql("SET autoload_known_extensions = false")
+        yield Sql("SET allow_community_extensions = false")
+        allowed = (*self.settings.allowed_directories, *folders)
+        listed = join(", ", (literal(f"{path.resolve()}/") for path in allowed))
+        yield sql("SET allowed_directories = [{folders}]", folders=listed)
+        # From here on nothing outside those folders can be reached, and nothing set.
+        yield Sql("SET enable_external_access = false")
+        yield Sql("SET lock_configuration = true")
+
+
+@contextmanager
+def closing(connection: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
+    """Close the connection at the end, after rolling back what it left open."""
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def attach_all(connection: DuckDBPyConnection, databases: Iterable[Attached]) -> None:
+    """Attach each database read-only, once."""
+    for database in databases:
+        template = (
+            "ATTACH IF NOT EXISTS {url} AS {name} (READ_ONLY)"
+            if database.type.casefold() == "duckdb"
+            else "ATTACH IF NOT EXISTS {url} AS {name} (TYPE {type}, READ_ONLY)"
+        )
+        connection.execute(
+            sql(template, url=literal(database.url), name=quote(database.name), type=quote(database.type))
+        )
+
+
+def _detach(connection: DuckDBPyConnection, name: str) -> None:
+    # Detaching needs another default catalogue and no open transaction; a fatal error (a full disk)
+    # has closed the catalogue already, and closing the connection frees it in any case.
+    with suppress(duckdb.Error):
+        connection.execute("ROLLBACK")
+    with suppress(duckdb.Error):
+        connection.execute("USE memory")
+        connection.execute(sql("DETACH {name}", name=quote(name)))
+
+
+def _in_use(error: duckdb.Error) -> bool:
+    text = str(error)
+    return any(part in text for part in ("Could not set lock on file", "already attached"))
+
+
+def _not_opened(path: Path, error: duckdb.Error) -> WarehouseError:
+    return WarehouseError(
+        f"{path}: the warehouse cannot be opened for writing ({_first_line(error)}). "
+        "Its folder must be writable, with space left, and the file one of this DuckDB version"
+    )
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the stages of dead processes of this machine."""
+    for path in folder.glob(f"{socket.gethostname()}-*-*.duckdb"):
+        pid = path.stem.rsplit("-", 2)[1]
+        if pid.isdigit() and not _alive(int(pid)):
+            _unlink(path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + ".wal").unlink(missing_ok=True)
+
+
+def _remove_own(folder: Path, pid: int) -> None:
+    # A forked child must not remove its parent's warehouse.
+    if os.getpid() == pid:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""Tables of the warehouse: what they are, and rows put into them without losing anything of a value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from sqlflow_dagster.errors import QueryFailed
+from sqlflow_dagster.sql import Sql, TableName, quote, sql
+
+_STATEMENTS = quote("_sqlflow", "statements")
+
+
+def prepare(connection: DuckDBPyConnection, table: TableName) -> None:
+    """Make the schema of `table` where it is missing."""
+    connection.execute(sql("CREATE SCHEMA IF NOT EXISTS {schema}", schema=quote(table.schema)))
+
+
+def kind(connection: DuckDBPyConnection, table: TableName) -> str | None:
+    """Return `TABLE` or `VIEW`, None where there is neither."""
+    row = connection.execute(
+        "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_catalog()"
+        " AND lower(table_schema) = lower($1) AND lower(table_name) = lower($2)",
+        list(table),
+    ).fetchone()
+    if row is None:
+        return None
+    return "VIEW" if row[0] == "VIEW" else "TABLE"
+
+
+def columns(connection: DuckDBPyConnection, relation: Sql) -> dict[str, str]:
+    """Return the names and DuckDB types of a relation's columns, in order."""
+    rows = connection.execute(sql("DESCRIBE FROM {relation}", relation=relation)).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def count(connection: DuckDBPyConnection, table: TableName) -> int:
+    """Return the number of rows."""
+    return _number(connection.execute(sql("SELECT count(*) FROM {table}", table=quote(*table))).fetchone())
+
+
+def deleted(connection: DuckDBPyConnection, statement: Sql) -> int:
+    """Run a DELETE and return how many rows it took."""
+    return _number(connection.execute(statement).fetchone())
+
+
+def insert(connection: DuckDBPyConnection, table: TableName, rows: Sql, where: Sql) -> int:
+    """Insert the rows of a relation by name and return how many they are."""
+    statement = sql(
+        "INSERT INTO {table} BY NAME SELECT * FROM {rows} WHERE {where}",
+        table=quote(*table),
+        rows=rows,
+        where=where,
+    )
+    return _number(connection.execute(statement).fetchone())
+
+
+def fit(connection: DuckDBPyConnection, table: TableName, rows: Sql) -> tuple[str, ...]:
+    """Make `table` able to hold the rows of a relation, exactly, and return what had to change.
+
+    A missing table is made, a missing column added. A column of another type is widened where
+    its values survive that; where neither side survives the other's type, QueryFailed is raised.
+    """
+    have = kind(connection, table)
+    if have == "VIEW":
+        raise QueryFailed(f"{table} is a view; drop it, or give the table another name")
+    if have is None:
+        connection.execute(sql("CREATE TABLE {table} AS FROM {rows} LIMIT 0", table=quote(*table), rows=rows))
+        return ()
+    known = {name.casefold(): (name, kind) for name, kind in columns(connection, quote(*table)).items()}
+    changes: list[str] = []
+    for name, wanted in columns(connection, rows).items():
+        found = known.get(name.casefold())
+        if found is None:
+            _alter(connection, table, sql("ADD COLUMN {n} {t}", n=quote(name), t=Sql(wanted)))
+            changes.append(f"column {name} was added as {wanted}")
+        elif found[1] != wanted and not survives(connection, rows, name, found[1]):
+            if not survives(connection, quote(*table), found[0], wanted):
+                raise QueryFailed(
+                    f"{table}: the column {name!r} is {found[1]} in the table and {wanted} in the query, and "
+                    "their values do not fit each other's type; CAST it in the query"
+                )
+            _alter(connection, table, sql("ALTER {n} TYPE {t}", n=quote(found[0]), t=Sql(wanted)))
+            changes.append(f"column {name} was widened from {found[1]} to {wanted}")
+    return tuple(changes)
+
+
+def survives(connection: DuckDBPyConnection, rows: Sql, name: str, target: str) -> bool:
+    """Whether every value of a column comes back from the type `target` as it was."""
+    column = quote(name)
+    row = connection.execute(
+        sql(
+            "SELECT count(*) FROM {rows} WHERE {column} IS NOT NULL AND CAST({column} AS VARCHAR) IS DISTINCT FROM"
+            " CAST(TRY_CAST(TRY_CAST({column} AS {target}) AS {own}) AS VARCHAR)",
+            rows=rows,
+            column=column,
+            target=Sql(target),
+            own=Sql(columns(connection, rows)[name]),
+        )
+    ).fetchone()
+    return _number(row) == 0
+
+
+def _alter(connection: DuckDBPyConnection, table: TableName, change: Sql) -> None:
+    connection.execute(sql("ALTER TABLE {table} {change}", table=quote(*table), change=change))
+
+
+def indexes(connection: DuckDBPyConnection, table: TableName) -> list[str]:
+    """Return the statements that make the table's indexes."""
+    rows = connection.execute(
+        "SELECT sql FROM duckdb_indexes() WHERE database_name = current_catalog()"
+        " AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2) AND sql IS NOT NULL",
+        list(table),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def recreate(connection: DuckDBPyConnection, statements: list[str]) -> tuple[str, ...]:
+    """Make indexes again on a table that was swapped; they are in the same transaction."""
+    for statement in statements:
+        connection.execute(statement)
+    return ()
+
+
+def was_done(connection: DuckDBPyConnection, statement: str, run_id: str, partition: str | None) -> bool:
+    """Whether a try of the same run stored this statement's result already."""
+    _make_statements(connection)
+    row = connection.execute(
+        sql(
+            "SELECT 1 FROM {statements} WHERE statement = $1 AND run_id = $2 AND partition IS NOT DISTINCT FROM $3",
+            statements=_STATEMENTS,
+        ),
+        [statement, run_id, partition],
+    ).fetchone()
+    return row is not None
+
+
+def note_done(connection: DuckDBPyConnection, statement: str, run_id: str, partition: str | None) -> None:
+    """Remember, in the caller's transaction, that this run stored the statement's result."""
+    _make_statements(connection)
+    connection.execute(
+        sql("INSERT INTO {statements} VALUES ($1, $2, $3, now())", statements=_STATEMENTS),
+        [statement, run_id, partition],
+    )
+
+
+def _make_statements(connection: DuckDBPyConnection) -> None:
+    connection.execute(sql("CREATE SCHEMA IF NOT EXISTS {schema}", schema=quote("_sqlflow")))
+    connection.execute(
+        sql(
+            "CREATE TABLE IF NOT EXISTS {statements}"
+            " (statement VARCHAR, run_id VARCHAR, partition VARCHAR, committed_at TIMESTAMPTZ)",
+            statements=_STATEMENTS,
+        )
+    )
+
+
+def _number(row: tuple[Any, ...] | None) -> int:
+    return int(row[0]) if row else 0

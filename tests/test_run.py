@@ -1,0 +1,266 @@
+"""Whole runs: a `.sf` file and files of data become tables, exports and cursors."""
+
+import pytest
+
+from sqlflow_dagster import state
+from sqlflow_dagster.errors import BadOption, LoadRefused, PipelineError, SourceError, SQLFlowError
+from sqlflow_dagster.project import load_project
+
+KEYED = """
+SOURCE orders TYPE CSV PARAMS {
+  "path": "data/orders*.csv", "sync_mode": "incremental", "cursor_field": "at", "primary_key": "id",
+  "types": {"id": "INTEGER", "at": "TIMESTAMP", "amount": "DECIMAL(10,2)"}
+};
+LOAD orders FROM orders;
+"""
+KEYLESS = KEYED.replace('"primary_key": "id",', "")
+ALL = "SELECT id, at::VARCHAR, amount::VARCHAR FROM p.orders ORDER BY ALL"
+
+
+def csv(*rows: str) -> str:
+    return "id,at,amount\n" + "".join(f"{row}\n" for row in rows)
+
+
+def test_a_load_a_table_and_an_export_in_one_file(bench):
+    bench.write("data/orders.csv", csv("1,2026-01-01,1.10", "2,2026-01-02,2.20"))
+    bench.pipeline(
+        KEYED
+        + "CREATE TABLE total AS SELECT sum(amount) AS amount FROM orders;\n"
+        + 'EXPORT SELECT * FROM total TO "output/total.csv";'
+    )
+    outcomes = bench.ok()
+    assert (bench.root / "output/total.csv").read_text() == "amount\n3.30\n"
+    assert outcomes["orders"].inserted == 2
+    assert outcomes["total"].total_rows == 1
+
+
+def test_a_second_run_reads_from_the_boundary_and_doubles_nothing(bench):
+    bench.pipeline(KEYED)
+    bench.write("data/orders1.csv", csv("1,2026-01-01,1", "2,2026-01-02,2"))
+    bench.ok()
+    bench.write("data/orders2.csv", csv("2,2026-01-02,5", "3,2026-01-03,3"))
+    outcome = bench.ok()["orders"]
+    assert outcome.rows <= 3
+    assert [row[0] for row in bench.query(ALL)] == [1, 2, 3]
+    assert outcome.cursor_after.value == "2026-01-03 00:00:00"
+
+
+@pytest.mark.parametrize("sf", [KEYED, KEYLESS], ids=["with-key", "without-key"])
+def test_a_late_row_at_the_boundary_is_loaded(bench, sf):
+    bench.pipeline(sf)
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2026-01-02,2"))
+    bench.ok()
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2026-01-02,2", "3,2026-01-02,3"))
+    bench.ok()
+    bench.ok()
+    assert [row[0] for row in bench.query(ALL)] == [1, 2, 3]
+
+
+def test_an_older_row_never_overwrites_a_newer_one(bench):
+    bench.pipeline(KEYED.replace('"primary_key"', '"lookback_window": "P30D", "primary_key"'))
+    bench.write("data/orders.csv", csv("1,2026-01-20,20"))
+    bench.ok()
+    bench.write("data/orders.csv", csv("1,2026-01-10,10"))
+    bench.ok()
+    assert bench.query(ALL) == [(1, "2026-01-20 00:00:00", "20.00")]
+
+
+def test_a_row_far_in_the_future_is_loaded_without_moving_the_cursor(bench):
+    bench.pipeline(KEYED)
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2999-01-01,2"))
+    outcome = bench.ok()["orders"]
+    assert outcome.cursor_after.value == "2026-01-01 00:00:00"
+    assert any("future" in notice for notice in outcome.notices)
+    bench.write("data/orders2.csv", csv("3,2026-01-05,3"))
+    bench.ok()
+    assert [row[0] for row in bench.query(ALL)] == [1, 2, 3]
+
+
+def test_null_cursors_are_merged_with_a_key(bench):
+    bench.pipeline(KEYED)
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,,2"))
+    bench.ok()
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,,3"))
+    bench.ok()
+    assert bench.query(ALL) == [(1, "2026-01-01 00:00:00", "1.00"), (2, None, "3.00")]
+
+
+def test_null_cursors_are_refused_without_a_key(bench):
+    bench.pipeline(KEYLESS)
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,,2"))
+    assert isinstance(bench.run()["orders"].error, LoadRefused)
+
+
+def test_a_retry_of_the_same_run_stores_nothing_twice(bench):
+    bench.pipeline(
+        'SOURCE s TYPE CSV PARAMS {"path": "data/s.csv"};\nLOAD t FROM s MODE APPEND;\n'
+        "CREATE TABLE u MODE APPEND AS SELECT * FROM t;"
+    )
+    bench.write("data/s.csv", "a\n1\n")
+    bench.ok(run_id="same")
+    outcomes = bench.ok(run_id="same")
+    assert outcomes["t"].skipped
+    assert outcomes["u"].skipped
+    assert bench.query("SELECT count(*) FROM p.t UNION ALL SELECT count(*) FROM p.u") == [(1,), (1,)]
+
+
+def test_a_failing_source_never_empties_its_table(bench):
+    bench.pipeline('SOURCE s TYPE CSV PARAMS {"path": "data/s.csv"};\nLOAD t FROM s;')
+    file = bench.write("data/s.csv", "a,b\n1,2\n")
+    bench.ok()
+    file.unlink()
+    assert isinstance(bench.run()["t"].error, SourceError)
+    bench.write("data/s.csv", "a,b\n1,2\n3\n4,5,6\n")
+    assert bench.run()["t"].error
+    assert bench.query("SELECT * FROM p.t") == [(1, 2)]
+
+
+def test_a_clean_read_of_no_rows_empties_a_replaced_table(bench):
+    bench.pipeline('SOURCE s TYPE CSV PARAMS {"path": "data/s.csv"};\nLOAD t FROM s;')
+    bench.write("data/s.csv", "a,b\n1,2\n")
+    bench.ok()
+    bench.write("data/s.csv", "a,b\n")
+    bench.ok()
+    assert bench.query("SELECT * FROM p.t") == []
+
+
+def test_run_storage_lost_is_restored_from_the_warehouse(bench):
+    bench.pipeline(KEYED)
+    bench.write("data/orders1.csv", csv("1,2026-01-01,1"))
+    bench.ok()
+    before = dict(bench.shelf.values)
+    bench.shelf.values.clear()
+    bench.write("data/orders2.csv", csv("2,2026-01-02,2"))
+    outcome = bench.ok()["orders"]
+    assert outcome.repaired
+    assert outcome.cursor_before.value == "2026-01-01 00:00:00"
+    assert bench.shelf.values.keys() == before.keys()
+
+
+def test_a_lost_warehouse_is_loaded_whole_again(bench):
+    bench.pipeline(KEYED)
+    bench.write("data/orders1.csv", csv("1,2026-01-01,1"))
+    bench.ok()
+    (bench.root / "data/warehouse.duckdb").unlink()
+    bench.write("data/orders2.csv", csv("2,2026-01-02,2"))
+    outcome = bench.ok()["orders"]
+    assert any("read again" in notice for notice in outcome.notices)
+    assert [row[0] for row in bench.query(ALL)] == [1, 2]
+
+
+def test_a_reset_reads_everything_and_drops_what_the_source_has_no_more(bench):
+    bench.pipeline(KEYED)
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2026-01-02,2"))
+    bench.ok()
+    project = load_project(bench.root)
+    ((_load, key),) = state.keys(project)
+    state.reset(project, bench.shelf, key)
+    project.warehouse.close()
+    bench.write("data/orders.csv", csv("2,2026-01-02,2"))
+    bench.ok()
+    assert [row[0] for row in bench.query(ALL)] == [2]
+
+
+def test_a_rewind_reads_again_from_the_named_value(bench):
+    bench.pipeline(KEYED)
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2026-01-02,2", "3,2026-01-03,3"))
+    bench.ok()
+    project = load_project(bench.root)
+    ((_load, key),) = state.keys(project)
+    state.reset(project, bench.shelf, key, to="2026-01-02")
+    project.warehouse.close()
+    bench.write("data/orders.csv", csv("1,2026-01-01,9", "3,2026-01-03,9"))
+    bench.ok()
+    assert [(row[0], row[2]) for row in bench.query(ALL)] == [(1, "1.00"), (3, "9.00")]
+
+
+def test_a_table_loaded_again_between_exports_is_seen_as_of_its_place(bench):
+    bench.pipeline(
+        'SOURCE a TYPE CSV PARAMS {"path": "data/a.csv"};\nSOURCE b TYPE CSV PARAMS {"path": "data/b.csv"};\n'
+        'LOAD t FROM a;\nEXPORT SELECT * FROM t TO "output/first.csv";\n'
+        'LOAD t FROM b MODE APPEND;\nEXPORT SELECT * FROM t ORDER BY x TO "output/second.csv";'
+    )
+    bench.write("data/a.csv", "x\n1\n")
+    bench.write("data/b.csv", "x\n2\n")
+    bench.ok()
+    bench.ok()
+    assert (bench.root / "output/first.csv").read_text() == "x\n1\n"
+    assert (bench.root / "output/second.csv").read_text() == "x\n1\n2\n"
+
+
+def test_incremental_by_replaces_only_its_window(bench):
+    bench.pipeline(
+        KEYED + "CREATE TABLE days MODE INCREMENTAL BY day LOOKBACK 1 DAY AS\n"
+        "SELECT at::DATE AS day, sum(amount) AS amount FROM orders GROUP BY 1;"
+    )
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2026-01-02,2"))
+    bench.ok()
+    bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2026-01-02,2", "3,2026-01-03,3"))
+    bench.ok()
+    assert bench.query("SELECT day::VARCHAR, amount::VARCHAR FROM p.days ORDER BY 1") == [
+        ("2026-01-01", "1.00"),
+        ("2026-01-02", "2.00"),
+        ("2026-01-03", "3.00"),
+    ]
+
+
+def test_variables_of_the_run_win(bench):
+    bench.pipeline("SET n = 1;\nCREATE TABLE t AS SELECT ${n} AS n, '${who|nobody}' AS who;")
+    bench.ok(set={"n": 7, "who": "it's"})
+    assert bench.query("SELECT * FROM p.t") == [(7, "it's")]
+
+
+def test_python_functions_are_called(bench):
+    bench.write("python_udfs/f.py", "def shout(text: str) -> str:\n    return text.upper()\n")
+    bench.pipeline("CREATE TABLE t AS SELECT PYTHON_FUNC(\"f.shout\", 'a') AS x;")
+    bench.ok()
+    assert bench.query("SELECT * FROM p.t") == [("A",)]
+
+
+@pytest.mark.parametrize(
+    ("sf", "error"),
+    [
+        ('SOURCE s TYPE CSV PARAMS {"pth": "x.csv"};', "did you mean"),
+        ('SOURCE s TYPE CVS PARAMS {"path": "x.csv"};', "CSV"),
+        ("LOAD t FROM nowhere;", "nowhere"),
+        ("CREATE TABLE t AS SELECT * FROM nowhere;", "nowhere"),
+        ("CREATE TABLE t AS SELEC 1;", "SELEC"),
+        ("CREATE TABLE t AS SELECT ${missing};", "missing"),
+        ("LAOD t FROM s;", "LOAD"),
+        ("CREATE TABLE t MODE UPSERT AS SELECT 1 AS a;", "KEY"),
+    ],
+    ids=["parameter", "type", "source", "table", "sql", "variable", "statement", "key"],
+)
+def test_what_is_wrong_in_a_file_is_named_before_anything_runs(bench, sf, error):
+    bench.pipeline(sf)
+    with pytest.raises(PipelineError, match=error):
+        load_project(bench.root)
+
+
+@pytest.mark.parametrize(
+    ("content", "params"),
+    [
+        (None, ""),
+        ("", ""),
+        ("id,at\n1,2026-01-01\n2\n", ""),
+        (b"id,at\n1,\xff\xfe\n", ""),
+        (
+            "id,when\n1,2026-01-01\n",
+            ', "sync_mode": "incremental", "cursor_field": "at", "primary_key": "id"',
+        ),
+        ("id,at\n1,2026-01-01\n", ', "sync_mode": "incremental", "cursor_field": "at", "primary_key": "key"'),
+    ],
+    ids=["missing", "empty", "ragged", "not-utf-8", "no-cursor-column", "no-key-column"],
+)
+def test_bad_input_is_a_clear_error_and_the_old_table_stays(bench, content, params):
+    bench.pipeline(f'SOURCE s TYPE CSV PARAMS {{"path": "data/s.csv"{params}}};\nLOAD t FROM s;')
+    bench.write("data/s.csv", "id,at,key\n7,2025-01-01,1\n")
+    bench.ok()
+    file = bench.root / "data/s.csv"
+    file.unlink()
+    if content is not None:
+        bench.write("data/s.csv", content)
+    error = bench.run()["t"].error
+    assert isinstance(error, SQLFlowError)
+    assert not isinstance(error, BadOption)
+    assert bench.query("SELECT count(*) FROM p.t") == [(1,)]
