@@ -85,7 +85,8 @@ def run(months: str, *options: str) -> int:
 
 def show_increment() -> None:
     read = """
-        SELECT rows FROM _sqlflow.commits WHERE "table" = 'raw_lines' ORDER BY epoch DESC, seq DESC LIMIT 1"""
+        SELECT rows FROM _sqlflow.commits WHERE table_name = 'raw_lines'
+        ORDER BY epoch DESC, seq DESC LIMIT 1"""
     with warehouse() as connection:
         (rows,) = connection.execute(read).fetchone() or (0,)
         (stored, files) = connection.execute(

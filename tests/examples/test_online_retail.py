@@ -63,7 +63,7 @@ class Shop:
 
     def reads(self) -> list[int]:
         """Return how many rows each run read, as the marker beside the rows says."""
-        query = "SELECT rows FROM _sqlflow.commits WHERE \"table\" = 'raw_lines' ORDER BY epoch, seq"
+        query = "SELECT rows FROM _sqlflow.commits WHERE table_name = 'raw_lines' ORDER BY epoch, seq"
         return [rows for (rows,) in self.rows(query)]
 
 

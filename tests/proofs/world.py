@@ -187,8 +187,10 @@ class World:
             assert total == (len(amounts), sum(amounts.values()))
             self._check_snapshots(connection)
             markers = _newest_markers(connection)
-        assert markers["orders"]["cursor"] == str(max(row["updated_at"] for row in truth.orders.values()))
-        assert markers["events"]["cursor"] == str(max(at for at, _note in truth.events))
+        assert markers["orders"]["cursor_value"] == str(
+            max(row["updated_at"] for row in truth.orders.values())
+        )
+        assert markers["events"]["cursor_value"] == str(max(at for at, _note in truth.events))
         self._check_run_storage(markers)
         with (self.root / "output" / "orders.csv").open() as file:
             exported = {int(row["id"]): int(row["amount"]) for row in csv.DictReader(file)}
@@ -244,7 +246,7 @@ class World:
                 assert stored, f"run storage has no cursor under {key}"
                 document = json.loads(stored)
                 assert document["position"] == [marker["epoch"], marker["seq"]]
-                assert (document["cursor"] or {}).get("value") == marker["cursor"]
+                assert (document["cursor"] or {}).get("value") == marker["cursor_value"]
 
     def runs(self) -> dict[str, str]:
         """Return the status of every run by its id."""
@@ -285,11 +287,11 @@ def _newest_markers(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str
         return {}
     found = connection.execute(
         "SELECT * FROM _sqlflow.commits QUALIFY row_number() OVER "
-        '(PARTITION BY "table" ORDER BY epoch DESC, seq DESC) = 1'
+        "(PARTITION BY table_name ORDER BY epoch DESC, seq DESC) = 1"
     )
     names = [column[0] for column in found.description]
     rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    return {str(row["table"]): row for row in rows}
+    return {str(row["table_name"]): row for row in rows}
 
 
 def _check_marker(connection: duckdb.DuckDBPyConnection, table: str) -> None:
@@ -299,7 +301,7 @@ def _check_marker(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         newest = connection.execute(f"SELECT CAST(max({column}) AS VARCHAR) FROM shop.{table}").fetchone()
         marker = _newest_markers(connection).get(table)
         assert marker, f"{table} has rows and no marker"
-        assert newest == (marker["cursor"],), table
+        assert newest == (marker["cursor_value"],), table
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
