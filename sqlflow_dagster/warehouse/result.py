@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ExportFailed, ProjectError
 from sqlflow_dagster.language.tokens import end_of_sql
-from sqlflow_dagster.sql import Sql, literal, sql
+from sqlflow_dagster.sql import Sql, literal, quote, sql
 from sqlflow_dagster.warehouse import tables
 from sqlflow_dagster.warehouse.duckdb import Warehouse
 from sqlflow_dagster.warehouse.udf import BoundQuery, Functions
@@ -78,7 +78,16 @@ def rows(
         with warehouse.open_locked_down(search_path, folders=[Path(spool)]) as connection:
             bound = functions.bind(connection, query)
             try:
+                if len(connection.extract_statements(bound.text)) > 1:
+                    bound.text = _kept(connection, bound.text)
                 columns = tables.columns(connection, Sql(f"({bound.text}\n)"))
             except duckdb.Error as error:
                 raise ExportFailed(str(bound.explain(error))) from error
             yield Result(connection, bound, columns, Path(spool))
+
+
+def _kept(connection: DuckDBPyConnection, query: str) -> str:
+    """Store the result of a query that DuckDB unfolds into several statements, and return how to read it."""
+    name = quote("temp", "_sqlflow_result")
+    tables.run(connection, Sql(sql("CREATE TEMP TABLE {name} AS ", name=name) + query))
+    return sql("FROM {name}", name=name)

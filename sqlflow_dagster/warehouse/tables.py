@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import QueryFailed
 from sqlflow_dagster.sql import Sql, TableName, quote, sql
 
 _STATEMENTS = quote("_sqlflow", "statements")
+
+
+def run(connection: DuckDBPyConnection, statement: Sql) -> None:
+    """Run a statement, in the caller's transaction.
+
+    DuckDB unfolds a PIVOT without IN into several, and wraps them in a transaction or a setting of
+    their own, which a locked connection refuses and the caller's transaction makes needless.
+    """
+    for part in connection.extract_statements(statement):
+        if part.type not in (duckdb.StatementType.TRANSACTION, duckdb.StatementType.SET):
+            connection.execute(part)
 
 
 def prepare(connection: DuckDBPyConnection, table: TableName) -> None:

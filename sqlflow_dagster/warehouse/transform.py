@@ -136,7 +136,7 @@ def _replace(connection: DuckDBPyConnection, spec: TransformSpec, functions: Fun
 
 def _run(connection: DuckDBPyConnection, bound: BoundQuery, spec: TransformSpec, lead: Sql) -> None:
     try:
-        connection.execute(lead + bound.text)
+        tables.run(connection, Sql(lead + bound.text))
     except duckdb.Error as error:
         explained = bound.explain(error)
         raise QueryFailed(f"{spec.table}: {explained}") from error
