@@ -8,8 +8,8 @@ not understood is unknown, never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlflow_dagster.plan.nodes import Lineage
@@ -187,9 +187,7 @@ class Walk:
         for candidate in [schema.casefold()] if schema else self.search_path:
             stored = self.tables.get(TableName(candidate, name.casefold()))
             if stored:
-                table, known = stored
-                columns = known and tuple(Column(column, frozenset({(table, column)})) for column in known)
-                return Relation(name, columns or None, table, candidate)
+                return _stored(name, *stored)
         return Relation(name)
 
     def _values(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
@@ -245,41 +243,21 @@ class Walk:
 
     def value(self, node: Node, scope: Scope, ctes: Ctes, bound: frozenset[str] = frozenset()) -> Inputs:
         """Return the inputs of an expression; `bound` are the parameters of lambdas around it."""
-
-        def all_of(nodes: Iterable[Node | None]) -> Inputs:
-            return union(self.value(n, scope, ctes, bound) for n in nodes if n)
-
-        match node.get("class"):
-            case "CONSTANT" | "PARAMETER":
-                return NOTHING
-            case "COLUMN_REF":
-                parts = node["column_names"]
-                return NOTHING if parts[0].casefold() in bound else scope.resolve(parts)
-            case "POSITIONAL_REFERENCE":
-                index = int(node.get("index", 0)) - 1
-                return scope.star[index].inputs if scope.star and 0 <= index < len(scope.star) else None
-            case "FUNCTION":
-                return self._call(node, scope, ctes, bound)
-            case "OPERATOR" | "CONJUNCTION":
-                return all_of(node.get("children", []))
-            case "COMPARISON":
-                return all_of([node["left"], node["right"]])
-            case "CAST" | "COLLATE":
-                return all_of([node["child"]])
-            case "BETWEEN":
-                return all_of([node["input"], node["lower"], node["upper"]])
-            case "CASE":
-                checks = [part for check in node["case_checks"] for part in check.values()]
-                return all_of([*checks, node.get("else_expr")])
-            case "WINDOW":
-                return all_of(_parts_of_window(node))
-            case "LAMBDA":
-                # `j -> 'key'` reads JSON; a lambda is taken apart where its function is.
-                arrow = node["lhs"].get("class") != "FUNCTION" and node["expr"].get("class") == "CONSTANT"
-                return all_of([node["lhs"]]) if arrow else None
-            case "SUBQUERY":
-                return self._subquery(node, scope, ctes, bound)
-        return None
+        kind = str(node.get("class"))
+        if kind in ("CONSTANT", "PARAMETER"):
+            return NOTHING
+        if kind == "COLUMN_REF":
+            parts = node["column_names"]
+            return NOTHING if parts[0].casefold() in bound else scope.resolve(parts)
+        if kind == "POSITIONAL_REFERENCE":
+            return _at(scope.star, int(node.get("index", 0)) - 1)
+        if kind == "FUNCTION":
+            return self._call(node, scope, ctes, bound)
+        if kind == "SUBQUERY":
+            return None if bound else self._subquery(node, scope, ctes)
+        parts_of = _PARTS.get(kind)
+        parts = parts_of(node) if parts_of else None
+        return None if parts is None else union(self.value(part, scope, ctes, bound) for part in parts)
 
     def _call(self, node: Node, scope: Scope, ctes: Ctes, bound: frozenset[str]) -> Inputs:
         if node.get("schema", "main") != "main":
@@ -300,9 +278,9 @@ class Walk:
                 inputs.append(self.value(part, scope, ctes, bound))
         return union(inputs)
 
-    def _subquery(self, node: Node, scope: Scope, ctes: Ctes, bound: frozenset[str]) -> Inputs:
+    def _subquery(self, node: Node, scope: Scope, ctes: Ctes) -> Inputs:
         kind = node.get("subquery_type")
-        if kind not in ("SCALAR", "ANY") or bound:
+        if kind not in ("SCALAR", "ANY"):
             return None  # EXISTS is made of rows, not of columns
         columns = self.query(node["subquery"]["node"], ctes, scope)
         if columns is None or len(columns) != 1:
@@ -311,11 +289,45 @@ class Walk:
         return union([compared, columns[0].inputs])
 
 
+def _stored(name: str, table: TableName, known: Sequence[str] | None) -> Relation:
+    columns = [Column(column, frozenset({(table, column)})) for column in known or ()]
+    return Relation(name, tuple(columns) or None, table, table.schema.casefold())
+
+
 def _parts_of_window(node: Node) -> list[Node]:
     parts = [*node.get("children", []), *node.get("partitions", [])]
     parts += [order["expression"] for key in ("orders", "arg_orders") for order in node.get(key, [])]
     expressions = ("start_expr", "end_expr", "offset_expr", "default_expr", "filter_expr")
     return parts + [node[key] for key in expressions if node.get(key)]
+
+
+def _parts_of_case(node: Node) -> list[Node]:
+    parts = [part for check in node["case_checks"] for part in check.values()]
+    return [*parts, node["else_expr"]] if "else_expr" in node else parts
+
+
+def _parts_of_arrow(node: Node) -> list[Node] | None:
+    """`j -> 'key'` reads JSON; a lambda is taken apart where its function is."""
+    arrow = node["lhs"].get("class") != "FUNCTION" and node["expr"].get("class") == "CONSTANT"
+    return [node["lhs"]] if arrow else None
+
+
+# The parts of an expression that its value is made of, by DuckDB's class of it.
+_PARTS: Mapping[str, Callable[[Node], list[Node] | None]] = {
+    "OPERATOR": lambda node: node.get("children", []),
+    "CONJUNCTION": lambda node: node.get("children", []),
+    "COMPARISON": lambda node: [node["left"], node["right"]],
+    "CAST": lambda node: [node["child"]],
+    "COLLATE": lambda node: [node["child"]],
+    "BETWEEN": lambda node: [node["input"], node["lower"], node["upper"]],
+    "CASE": _parts_of_case,
+    "WINDOW": _parts_of_window,
+    "LAMBDA": _parts_of_arrow,
+}
+
+
+def _at(columns: Columns, index: int) -> Inputs:
+    return columns[index].inputs if columns and 0 <= index < len(columns) else None
 
 
 def _parameters(node: Node) -> frozenset[str]:

@@ -17,11 +17,11 @@ NOTHING: Inputs = frozenset()
 
 # Columns that a table has without declaring them, and functions that are called without brackets.
 _ROW_IDS = frozenset({"rowid", "rowsort", "file_row_number", "filename", "snapshot_id"})
-_BARE_FUNCTIONS = frozenset(
-    "current_catalog current_database current_date current_localtime current_localtimestamp current_role"
-    " current_schema current_time current_timestamp current_user localtime localtimestamp session_user"
-    " user".split()
-)
+_BARE_FUNCTIONS = frozenset({
+    "current_catalog", "current_database", "current_date", "current_localtime", "current_localtimestamp",
+    "current_role", "current_schema", "current_time", "current_timestamp", "current_user", "localtime",
+    "localtimestamp", "session_user", "user",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+"""A table as a statement names it → the table it writes."""
+
+from __future__ import annotations
+
+from sqlflow_dagster.language import tree
+from sqlflow_dagster.plan.flatten import File, Placed, noted
+from sqlflow_dagster.plan.report import Report
+from sqlflow_dagster.plan.tables import OWN_SCHEMA
+from sqlflow_dagster.sql import TableName, quote
+
+
+def name_parts(report: Report, placed: Placed, table: tree.Table) -> list[str] | None:
+    """Return one name, or schema and name, with variables filled in; None after noting a problem."""
+    parts: list[str] = []
+    for part in table.parts:
+        name = placed.fixed(report, part.text, part.span)
+        if name is None:
+            return None
+        # A variable's value may bring the schema with it.
+        parts += name.split(".") if "${" in part.text else [name]
+    with noted(report, placed.script, table.span):
+        quote(*parts)
+        if len(parts) <= 2:
+            return parts
+        placed.problem(report, "a table has at most two parts", "write schema.table", table.span)
+    return None
+
+
+def table_name(report: Report, file: File, placed: Placed, table: tree.Table) -> TableName | None:
+    """Return the table that a statement writes: in the pipeline's schema unless it names another."""
+    parts = name_parts(report, placed, table)
+    if parts is None:
+        return None
+    if len(parts) == 1:
+        return TableName(file.schema, placed.prefix + parts[0])
+    if parts[0].casefold() == OWN_SCHEMA:
+        message = f"the schema {OWN_SCHEMA} is the product's own"
+        placed.problem(report, message, "choose another one", table.span)
+        return None
+    return TableName(parts[0], placed.prefix + parts[1])

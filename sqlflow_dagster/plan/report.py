@@ -1,0 +1,74 @@
+"""What is wrong in a project's files, collected while planning and raised at the end as one error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sqlflow_dagster.errors import PipelineError, Problem
+from sqlflow_dagster.language.parser import offset_problem
+from sqlflow_dagster.language.tree import Script, Span
+
+_HOW_TO_DEFINE = (
+    "define it in the profile's `variables`, with SET, in `.env` or with --vars,"
+    " or give a default: ${name|default}"
+)
+
+
+class _Use(NamedTuple):
+    script: Script
+    start: int
+    end: int
+
+    def shown(self) -> str:
+        problem = offset_problem(self.script, self.start, self.end, "")
+        return f"{problem.path}:{problem.line}:{problem.column}"
+
+
+@dataclass
+class Report:
+    """Collects problems, uses of variables that have no value, and notices."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    _undefined: dict[str, dict[_Use, None]] = field(default_factory=dict)
+
+    def problem(self, script: Script, span: Span, message: str, hint: str = "") -> None:
+        """Note a problem at a place of a file."""
+        self.problems.append(offset_problem(script, span.start, span.end, message, hint))
+
+    def undefined(self, names: Iterable[str], script: Script, span: Span) -> None:
+        """Note a place that uses variables without a value; each is shown where its `${…}` stands."""
+        for name in names:
+            self._undefined.setdefault(name, {})[_place_of(name, script, span)] = None
+
+    def raise_if_any(self) -> None:
+        """Raise PipelineError with everything found, in the order of files and lines."""
+        found = [*self.problems, *self._missing()]
+        if found:
+            unique = dict.fromkeys(found)
+            raise PipelineError(sorted(unique, key=lambda p: (str(p.path), p.line, p.column)))
+
+    def _missing(self) -> list[Problem]:
+        """One problem for all variables without a value: they are mended in one place."""
+        if not self._undefined:
+            return []
+        places = {name: ", ".join(use.shown() for use in uses) for name, uses in self._undefined.items()}
+        listed = "; ".join(f"${{{name}}} ({where})" for name, where in sorted(places.items()))
+        first = min(
+            (use for uses in self._undefined.values() for use in uses), key=lambda u: (u.script.path, u.start)
+        )
+        message = f"no value for {listed}"
+        return [offset_problem(first.script, first.start, first.end, message, _HOW_TO_DEFINE)]
+
+
+def _place_of(name: str, script: Script, span: Span) -> _Use:
+    position = span.start
+    while (position := script.text.find("${", position, span.end)) >= 0:
+        end = script.text.find("}", position, span.end) + 1
+        if end > 0 and script.text[position + 2 : end - 1].partition("|")[0].strip() == name:
+            return _Use(script, position, end)
+        position += 2
+    # It is used inside another variable's value, or in the profile.
+    return _Use(script, span.start, span.end)
