@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Connector, Place
 from sqlflow_dagster.connectors.options import parse
-from sqlflow_dagster.errors import BadOption
-from sqlflow_dagster.language.variables import Variables, expand_text, expand_value
+from sqlflow_dagster.errors import BadOption, ProjectError
+from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
 from sqlflow_dagster.plan.build import build
 from sqlflow_dagster.plan.catalog import SourceFacts, StreamFacts
-from sqlflow_dagster.plan.nodes import Export, Plan, Source, Template
+from sqlflow_dagster.plan.nodes import Export, Load, Pipeline, Plan, Source, Template, Transform
 from sqlflow_dagster.settings import Scalar, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -73,6 +73,36 @@ class Project:
         for name, value in values.items():
             variables = variables.with_set(name, value)
         return variables
+
+    def check_run_variables(self, pipeline: Pipeline, run: Mapping[str, Scalar]) -> None:
+        """Raise ProjectError for run variables that would change the graph, or are secret.
+
+        The graph is fixed when definitions load, and run config is stored as plain text.
+        """
+        if not run:
+            return
+        secret = sorted(set(run) & self._secret_variables(pipeline))
+        if secret:
+            raise ProjectError(
+                f"{', '.join(secret)}: a secret cannot be given in run config, which is stored as text; "
+                "put it in the environment or in `.env`"
+            )
+        again = load_project(self.settings.root, self.settings.environment, {**self.variables, **run})
+        if _shape(again.plan.pipeline(pipeline.name)) != _shape(pipeline):
+            raise ProjectError(
+                f"{', '.join(sorted(run))}: these variables change which steps {pipeline.name} has, which is fixed "
+                "when definitions load; use `sqlflow run --vars`, or the profile's `variables`"
+            )
+
+    def _secret_variables(self, pipeline: Pipeline) -> set[str]:
+        names: set[str] = set()
+        for source in pipeline.sources:
+            fields = registry.find(source.type).options_type.model_fields
+            for key, value in source.params.items():
+                field = fields.get(key)
+                if field and "SecretStr" in str(field.annotation) and isinstance(value, str):
+                    names |= {reference.name for reference in references(value)}
+        return names
 
     def connector(self, source: Source, variables: Variables) -> Connector[Any]:
         """Open a source's connector with its parameters' values.
@@ -146,6 +176,22 @@ class ConnectorCatalog:
     def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002
         """Raise BadOption where an EXPORT's OPTIONS are not what its connector takes."""
         _sink_options(registry.find(type), {**params, **options})
+
+
+def _shape(pipeline: Pipeline | None) -> list[tuple[Any, ...]]:
+    """What of a pipeline is its graph: names, types, modes and who reads whom."""
+    shape: list[tuple[Any, ...]] = []
+    for step in (step for group in (pipeline.groups if pipeline else ()) for step in group.steps):
+        match step:
+            case Load():
+                shape.append(
+                    (step.table, step.source.name, step.source.type, step.stream, step.mode, step.keys)
+                )
+            case Transform():
+                shape.append((step.table, step.view, step.mode, step.keys, step.by, step.reads))
+            case Export():
+                shape.append((step.name, step.type, step.reads))
+    return shape
 
 
 def _sink_options(kind: type[Connector[Any]], values: Mapping[str, Any]) -> BaseModel:

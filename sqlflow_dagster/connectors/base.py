@@ -176,6 +176,14 @@ class Connector(ABC, Generic[O]):
         column to the warehouse, which makes it on every batch.
         """
 
+    def new_files(self, since: Cursor | None) -> tuple[str, ...]:
+        """Return a text for each file that `read` would take, which changes when the file does.
+
+        For sensors: cheap, and empty for systems that have no files.
+        """
+        del since
+        return ()
+
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         """Store all rows at `target`, or nothing; `options` is a `sink_options_type`.

@@ -1,0 +1,58 @@
+"""A profile's `freshness` and `retry` → Dagster's policies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+from pydantic import TypeAdapter, ValidationError
+
+from sqlflow_dagster.errors import SettingsError
+from sqlflow_dagster.settings import Freshness, Retry
+
+_DURATION = TypeAdapter(timedelta)
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+
+
+def freshness_policy(freshness: Freshness | None) -> dg.FreshnessPolicy | None:
+    """Return the policy of a pipeline's tables, None where the profile has none."""
+    if freshness is None:
+        return None
+    if freshness.cron:
+        return dg.FreshnessPolicy.cron(
+            deadline_cron=freshness.cron,
+            lower_bound_delta=duration(freshness.within or "1 hour"),
+            timezone=freshness.timezone,
+        )
+    if not freshness.fail_after:
+        raise SettingsError("freshness: give `fail_after`, or `cron` with `within`")
+    return dg.FreshnessPolicy.time_window(
+        fail_window=duration(freshness.fail_after),
+        warn_window=duration(freshness.warn_after) if freshness.warn_after else None,
+    )
+
+
+def retry_policy(retry: Retry | None) -> dg.RetryPolicy | None:
+    """Return how Dagster tries a step again, None for once only."""
+    if retry is None or retry.max_retries == 0:
+        return None
+    backoff = {"none": None, "linear": dg.Backoff.LINEAR, "exponential": dg.Backoff.EXPONENTIAL}
+    jitter = {"none": None, "full": dg.Jitter.FULL, "plus_minus": dg.Jitter.PLUS_MINUS}
+    return dg.RetryPolicy(
+        max_retries=retry.max_retries,
+        delay=retry.delay_seconds,
+        backoff=backoff[retry.backoff],
+        jitter=jitter[retry.jitter],
+    )
+
+
+def duration(text: str) -> timedelta:
+    """Read `36 hours` or ISO 8601 such as `PT36H`. Raises SettingsError."""
+    number, _, unit = text.strip().partition(" ")
+    seconds = _UNITS.get(unit.strip().lower().removesuffix("s"))
+    if number.isdecimal() and seconds:
+        return timedelta(seconds=int(number) * seconds)
+    try:
+        return _DURATION.validate_python(text)
+    except ValidationError as error:
+        raise SettingsError(f"{text!r} is no duration; write `36 hours` or `PT36H`") from error

@@ -1,0 +1,110 @@
+"""An outcome → the metadata of a materialization. Nothing in it is a secret or active markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.plan.nodes import Lineage, Load
+from sqlflow_dagster.run import Outcome
+from sqlflow_dagster.sql import TableName
+
+
+def metadata_of(outcome: Outcome, owners: Mapping[TableName, dg.AssetKey]) -> dict[str, Any]:
+    """Return what the web UI shows and plots of one materialization."""
+    metadata: dict[str, Any] = {
+        "rows": outcome.rows,
+        "duration_seconds": round(outcome.seconds, 3),
+        "rows_per_second": round(outcome.rows / outcome.seconds, 1) if outcome.seconds else 0.0,
+        **_counts(outcome),
+    }
+    if outcome.total_rows is not None:
+        metadata["dagster/row_count"] = outcome.total_rows
+    if outcome.columns:
+        metadata["dagster/column_schema"] = _schema(outcome.columns)
+    lineage = _lineage(outcome.lineage, owners)
+    if lineage:
+        metadata["dagster/column_lineage"] = lineage
+    if isinstance(outcome.step, Load):
+        metadata |= _cursor("cursor_before", outcome.cursor_before)
+        metadata |= _cursor("cursor_after", outcome.cursor_after)
+    if outcome.bytes is not None:
+        metadata["bytes"] = outcome.bytes
+    if outcome.target is not None:
+        metadata["target"] = dg.MetadataValue.text(outcome.target)
+    if outcome.schema_changes:
+        metadata["schema_changes"] = _list(outcome.schema_changes)
+    if outcome.notices:
+        metadata["notices"] = _list(outcome.notices)
+    if outcome.repaired:
+        metadata["reconciled"] = True
+    if outcome.skipped:
+        metadata["already_done"] = True
+    return metadata
+
+
+def _counts(outcome: Outcome) -> dict[str, int]:
+    if outcome.target is not None:
+        return {}
+    return {
+        "rows_inserted": outcome.inserted,
+        "rows_updated": outcome.updated,
+        "rows_deleted": outcome.deleted,
+        "rows_quarantined": outcome.quarantined,
+    }
+
+
+def _schema(columns: Mapping[str, str]) -> dg.TableSchema:
+    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind) for name, kind in columns.items()])
+
+
+def _lineage(
+    lineage: tuple[Lineage, ...], owners: Mapping[TableName, dg.AssetKey]
+) -> dg.TableColumnLineage | None:
+    known = {
+        item.column: [
+            dg.TableColumnDep(asset_key=owners[table.folded], column_name=column)
+            for table, column in item.inputs
+            if table.folded in owners
+        ]
+        for item in lineage
+        if item.inputs is not None
+    }
+    return dg.TableColumnLineage(deps_by_column=known) if known else None
+
+
+def _cursor(name: str, cursor: Cursor | None) -> dict[str, Any]:
+    """The cursor as text, and as a number or time that the UI can plot."""
+    if cursor is None:
+        return {}
+    values: dict[str, Any] = {name: dg.MetadataValue.text(cursor.value[:1000])}
+    plotted = _plotted(cursor)
+    if plotted is not None:
+        values[f"{name}_value"] = plotted
+    return values
+
+
+def _plotted(cursor: Cursor) -> Any:
+    if cursor.type == "JSON":
+        return None
+    try:
+        if cursor.type.startswith(("DATE", "TIMESTAMP")):
+            moment = datetime.fromisoformat(cursor.value)
+            aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return dg.MetadataValue.timestamp(aware.timestamp())
+        number = float(cursor.value)
+    except ValueError:
+        # `infinity`, years before 1 and text: shown as text, and not plotted.
+        return None
+    return dg.MetadataValue.int(int(number)) if number.is_integer() else dg.MetadataValue.float(number)
+
+
+def _list(lines: tuple[str, ...]) -> dg.MetadataValue:
+    """A Markdown list whose items are text: no markup or link from outside comes alive."""
+    escaped = (html.escape(line).replace("[", "\\[").replace("`", "'") for line in lines)
+    return dg.MetadataValue.md("\n".join("- " + line.replace("\n", " ") for line in escaped))
