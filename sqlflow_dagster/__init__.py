@@ -1,1 +1,54 @@
-"""SQLFlow pipelines as Dagster assets."""
+"""SQLFlow pipelines as Dagster assets.
+
+The public names are imported when they are first used, so that the package itself costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlflow_dagster.assets.build import build_definitions, build_pipeline_specs, sqlflow_assets
+    from sqlflow_dagster.assets.component import SQLFlowProjectComponent
+    from sqlflow_dagster.assets.resources import SQLFlowResource
+    from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData
+    from sqlflow_dagster.errors import SQLFlowError
+    from sqlflow_dagster.project import Project, load_project
+    from sqlflow_dagster.udf import python_scalar_udf, python_table_udf
+
+_HOMES = {
+    "build_definitions": "assets.build",
+    "build_pipeline_specs": "assets.build",
+    "sqlflow_assets": "assets.build",
+    "SQLFlowProjectComponent": "assets.component",
+    "SQLFlowResource": "assets.resources",
+    "SQLFlowTranslator": "assets.translator",
+    "StepData": "assets.translator",
+    "SQLFlowError": "errors",
+    "Project": "project",
+    "load_project": "project",
+    "python_scalar_udf": "udf",
+    "python_table_udf": "udf",
+}
+
+__all__ = [
+    "Project",
+    "SQLFlowError",
+    "SQLFlowProjectComponent",
+    "SQLFlowResource",
+    "SQLFlowTranslator",
+    "StepData",
+    "build_definitions",
+    "build_pipeline_specs",
+    "load_project",
+    "python_scalar_udf",
+    "python_table_udf",
+    "sqlflow_assets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -90,8 +90,8 @@ class Project:
         again = load_project(self.settings.root, self.settings.environment, {**self.variables, **run})
         if _shape(again.plan.pipeline(pipeline.name)) != _shape(pipeline):
             raise ProjectError(
-                f"{', '.join(sorted(run))}: these variables change which steps {pipeline.name} has, which is fixed "
-                "when definitions load; use `sqlflow run --vars`, or the profile's `variables`"
+                f"{', '.join(sorted(run))}: these variables change which steps {pipeline.name} has, which is "
+                "fixed when definitions load; use `sqlflow run --vars`, or the profile's `variables`"
             )
 
     def _secret_variables(self, pipeline: Pipeline) -> set[str]:

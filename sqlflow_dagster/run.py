@@ -19,14 +19,17 @@ from sqlflow_dagster.cursor import Cursor, Marker, Start, StateKey, reconcile
 from sqlflow_dagster.errors import CursorConflict, SourceFailed, SQLFlowError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.language.variables import Variables, expand_sql
+from sqlflow_dagster.plan.lineage import column_lineage
 from sqlflow_dagster.plan.nodes import Export, Lineage, Load, Step, Transform
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.settings import Scalar
+from sqlflow_dagster.sql import TableName, quote
 from sqlflow_dagster.warehouse import commits
 from sqlflow_dagster.warehouse.intake import Intake
 from sqlflow_dagster.warehouse.load import Loaded, LoadSpec, behind, load
 from sqlflow_dagster.warehouse.result import rows
 from sqlflow_dagster.warehouse.shape import Shape, Window
+from sqlflow_dagster.warehouse.tables import columns, kind
 from sqlflow_dagster.warehouse.transform import TransformSpec, transform
 from sqlflow_dagster.warehouse.udf import Functions
 
@@ -318,6 +321,7 @@ def _transform(session: Session, step: Transform) -> Outcome:
         search_path=_search_path(session, step),
         partition=session.partition,
     )
+    before = _schemas(session, step)
     done = transform(session.project.warehouse, spec, _functions(session))
     return Outcome(
         step,
@@ -326,7 +330,7 @@ def _transform(session: Session, step: Transform) -> Outcome:
         deleted=done.deleted,
         total_rows=done.total_rows,
         columns=done.columns,
-        lineage=(),
+        lineage=column_lineage(spec.sql, before, spec.search_path, tuple(done.columns)),
         notices=done.notices,
         skipped=done.skipped,
     )
@@ -343,6 +347,16 @@ def _export(session: Session, step: Export) -> Outcome:
     ) as result:
         written = kind.write(result, target, options, place)
     return Outcome(step, rows=written.rows, bytes=written.bytes, target=written.target)
+
+
+def _schemas(session: Session, step: Transform) -> dict[TableName, tuple[str, ...]]:
+    """The columns of the tables that a query reads, as they are before it runs."""
+    with session.project.warehouse.open() as connection:
+        return {
+            table: tuple(columns(connection, quote(*table)))
+            for table in step.reads
+            if kind(connection, table)
+        }
 
 
 def _search_path(session: Session, step: Transform | Export) -> tuple[str, ...]:

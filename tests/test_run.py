@@ -8,17 +8,17 @@ from sqlflow_dagster.project import load_project
 
 KEYED = """
 SOURCE orders TYPE CSV PARAMS {
-  "path": "data/orders*.csv", "sync_mode": "incremental", "cursor_field": "at", "primary_key": "id",
-  "types": {"id": "INTEGER", "at": "TIMESTAMP", "amount": "DECIMAL(10,2)"}
+  "path": "data/orders*.csv", "sync_mode": "incremental", "cursor_field": "changed", "primary_key": "id",
+  "types": {"id": "INTEGER", "changed": "TIMESTAMP", "amount": "DECIMAL(10,2)"}
 };
 LOAD orders FROM orders;
 """
 KEYLESS = KEYED.replace('"primary_key": "id",', "")
-ALL = "SELECT id, at::VARCHAR, amount::VARCHAR FROM p.orders ORDER BY ALL"
+ALL = "SELECT id, changed::VARCHAR, amount::VARCHAR FROM p.orders ORDER BY ALL"
 
 
 def csv(*rows: str) -> str:
-    return "id,at,amount\n" + "".join(f"{row}\n" for row in rows)
+    return "id,changed,amount\n" + "".join(f"{row}\n" for row in rows)
 
 
 def test_a_load_a_table_and_an_export_in_one_file(bench):
@@ -191,7 +191,7 @@ def test_a_table_loaded_again_between_exports_is_seen_as_of_its_place(bench):
 def test_incremental_by_replaces_only_its_window(bench):
     bench.pipeline(
         KEYED + "CREATE TABLE days MODE INCREMENTAL BY day LOOKBACK 1 DAY AS\n"
-        "SELECT at::DATE AS day, sum(amount) AS amount FROM orders GROUP BY 1;"
+        "SELECT changed::DATE AS day, sum(amount) AS amount FROM orders GROUP BY 1;"
     )
     bench.write("data/orders.csv", csv("1,2026-01-01,1", "2,2026-01-02,2"))
     bench.ok()
@@ -242,19 +242,19 @@ def test_what_is_wrong_in_a_file_is_named_before_anything_runs(bench, sf, error)
     [
         (None, ""),
         ("", ""),
-        ("id,at\n1,2026-01-01\n2\n", ""),
-        (b"id,at\n1,\xff\xfe\n", ""),
+        ("id,changed\n1,2026-01-01\n2\n", ""),
+        (b"id,changed\n1,\xff\xfe\n", ""),
         (
             "id,when\n1,2026-01-01\n",
-            ', "sync_mode": "incremental", "cursor_field": "at", "primary_key": "id"',
+            ', "sync_mode": "incremental", "cursor_field": "changed", "primary_key": "id"',
         ),
-        ("id,at\n1,2026-01-01\n", ', "sync_mode": "incremental", "cursor_field": "at", "primary_key": "key"'),
+        ("id,changed\n1,2026-01-01\n", ', "sync_mode": "incremental", "cursor_field": "changed", "primary_key": "key"'),
     ],
     ids=["missing", "empty", "ragged", "not-utf-8", "no-cursor-column", "no-key-column"],
 )
 def test_bad_input_is_a_clear_error_and_the_old_table_stays(bench, content, params):
     bench.pipeline(f'SOURCE s TYPE CSV PARAMS {{"path": "data/s.csv"{params}}};\nLOAD t FROM s;')
-    bench.write("data/s.csv", "id,at,key\n7,2025-01-01,1\n")
+    bench.write("data/s.csv", "id,changed,key\n7,2025-01-01,1\n")
     bench.ok()
     file = bench.root / "data/s.csv"
     file.unlink()

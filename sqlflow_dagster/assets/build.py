@@ -58,7 +58,7 @@ def build_definitions(
         jobs=jobs,
         schedules=schedules,
         sensors=sensors,
-        resources={KEY: SQLFlowResource()},
+        resources={KEY: SQLFlowResource(vars={}, full_refresh=False)},
         executor=executor,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
@@ -37,7 +38,7 @@ def mark_dead_runs(instance: DagsterInstance) -> list[str]:
     return [run.run_id for run in dead]
 
 
-def _alive(tags: dict[str, str]) -> bool:
+def _alive(tags: Mapping[str, str]) -> bool:
     pid = tags.get(PID, "")
     if not pid.isdecimal():
         return True

@@ -30,13 +30,26 @@ def metadata_of(outcome: Outcome, owners: Mapping[TableName, dg.AssetKey]) -> di
     lineage = _lineage(outcome.lineage, owners)
     if lineage:
         metadata["dagster/column_lineage"] = lineage
-    if isinstance(outcome.step, Load):
-        metadata |= _cursor("cursor_before", outcome.cursor_before)
-        metadata |= _cursor("cursor_after", outcome.cursor_after)
+    return metadata | _cursors(outcome) | _target(outcome) | _remarks(outcome)
+
+
+def _cursors(outcome: Outcome) -> dict[str, Any]:
+    if not isinstance(outcome.step, Load):
+        return {}
+    return _cursor("cursor_before", outcome.cursor_before) | _cursor("cursor_after", outcome.cursor_after)
+
+
+def _target(outcome: Outcome) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
     if outcome.bytes is not None:
         metadata["bytes"] = outcome.bytes
     if outcome.target is not None:
         metadata["target"] = dg.MetadataValue.text(outcome.target)
+    return metadata
+
+
+def _remarks(outcome: Outcome) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
     if outcome.schema_changes:
         metadata["schema_changes"] = _list(outcome.schema_changes)
     if outcome.notices:

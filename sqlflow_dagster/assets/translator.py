@@ -82,7 +82,8 @@ def _description(data: StepData) -> str:
     step = data.step
     if isinstance(step, Load):
         return (
-            f"Stream `{step.stream}` of the source `{step.source.name}` ({step.source.type}), {step.mode}.\n\n"
+            f"Stream `{_code(step.stream)}` of the source `{step.source.name}` ({step.source.type}), "
+            f"{step.mode}.\n\n"
             f"{step.why[:1].upper()}{step.why[1:]}."
         )
     what = f"Export to `{_code(step.target)}` ({step.type})" if isinstance(step, Export) else _made(step)

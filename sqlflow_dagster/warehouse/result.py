@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.errors import ExportFailed, ProjectError
-from sqlflow_dagster.language.tokens import end_of_sql
+from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 from sqlflow_dagster.warehouse import tables
 from sqlflow_dagster.warehouse.duckdb import Warehouse
@@ -70,8 +69,7 @@ def rows(
 
     Raises ExportFailed with DuckDB's words where the query cannot be run.
     """
-    if end_of_sql(query, 0) != len(query):
-        raise ProjectError("one query may stand in a statement, and a ; ends it")
+    tables.check_single(query)
     folder = warehouse.settings.state_directory / "spool"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="export-", dir=folder) as spool:

@@ -7,10 +7,20 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.errors import QueryFailed
+from sqlflow_dagster.errors import ProjectError, QueryFailed
+from sqlflow_dagster.language.tokens import scan
 from sqlflow_dagster.sql import Sql, TableName, quote, sql
 
 _STATEMENTS = quote("_sqlflow", "statements")
+
+
+def check_single(query: str) -> None:
+    """Raise ProjectError where a `;` ends a query before its text ends: one may stand in a statement."""
+    end = 0
+    for token in scan(query, trivia=True):
+        end = token.end
+    if end != len(query):
+        raise ProjectError("one query may stand in a statement, and a ; ends it")
 
 
 def run(connection: DuckDBPyConnection, statement: Sql) -> None:

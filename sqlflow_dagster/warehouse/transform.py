@@ -15,7 +15,6 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ProjectError, QueryFailed
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.language.tokens import end_of_sql
 from sqlflow_dagster.sql import Sql, TableName, join, quote, sql
 from sqlflow_dagster.warehouse import tables
 from sqlflow_dagster.warehouse.duckdb import Warehouse
@@ -65,8 +64,7 @@ def transform(warehouse: Warehouse, spec: TransformSpec, functions: Functions) -
 
     Raises QueryFailed with DuckDB's or the Python function's own words; the table is as it was.
     """
-    if end_of_sql(spec.sql, 0) != len(spec.sql):
-        raise ProjectError(f"{spec.table}: one query may stand in a statement, and a ; ends it")
+    tables.check_single(spec.sql)
     with warehouse.open_locked_down(spec.search_path) as connection:
         try:
             connection.execute("BEGIN")

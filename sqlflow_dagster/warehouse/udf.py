@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from sqlflow_dagster import udf
 from sqlflow_dagster.errors import ProjectError, QueryFailed
@@ -226,8 +227,8 @@ def _register(
         guarded,
         [duckdb.sqltype(text) for text in parameters],
         duckdb.sqltype(result),
-        type="arrow" if arrow else "native",  # type: ignore[arg-type]  # the stub wants its enum
-        null_handling="special",  # type: ignore[arg-type]
+        type=PythonUDFType.ARROW if arrow else PythonUDFType.NATIVE,
+        null_handling=FunctionNullHandling.SPECIAL,
         side_effects=True,
     )
 

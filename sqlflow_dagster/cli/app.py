@@ -1,0 +1,25 @@
+"""The commands, by group."""
+
+from __future__ import annotations
+
+import typer
+
+from sqlflow_dagster.cli import connectors, cursors, files, init, run, show
+
+app = typer.Typer(
+    name="sqlflow",
+    help="SQLFlow pipelines as Dagster assets: load incrementally, transform in SQL, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("init")(init.init)
+app.command("list")(show.list_pipelines)
+app.command("validate")(show.validate)
+app.command("plan")(show.plan)
+app.command("run")(run.run)
+app.command("fmt")(files.fmt)
+app.add_typer(cursors.app, name="cursors")
+app.add_typer(connectors.app, name="connectors")
+app.command("version")(show.version)
