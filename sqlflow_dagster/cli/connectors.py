@@ -50,9 +50,7 @@ def show(
             fields = model.model_fields.items()
             rows = [[field, _default(info), info.description or ""] for field, info in fields]
             title = "PARAMS" if name == "source" else "OPTIONS of EXPORT"
-            give(f"
-{title}
-{table(['name', 'default', 'meaning'], rows)}")
+            give(f"\n{title}\n{table(['name', 'default', 'meaning'], rows)}")
 
 
 def _about(kind: type) -> str:

@@ -72,16 +72,18 @@ def rows(
     tables.check_single(query)
     folder = warehouse.settings.state_directory / "spool"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="export-", dir=folder) as spool:
-        with warehouse.open_locked_down(search_path, folders=[Path(spool)]) as connection:
-            bound = functions.bind(connection, query)
-            try:
-                if len(connection.extract_statements(bound.text)) > 1:
-                    bound.text = _kept(connection, bound.text)
-                columns = tables.columns(connection, Sql(f"({bound.text}\n)"))
-            except duckdb.Error as error:
-                raise ExportFailed(str(bound.explain(error))) from error
-            yield Result(connection, bound, columns, Path(spool))
+    with (
+        tempfile.TemporaryDirectory(prefix="export-", dir=folder) as spool,
+        warehouse.open_locked_down(search_path, folders=[Path(spool)]) as connection,
+    ):
+        bound = functions.bind(connection, query)
+        try:
+            if len(connection.extract_statements(bound.text)) > 1:
+                bound.text = _kept(connection, bound.text)
+            columns = tables.columns(connection, Sql(f"({bound.text}\n)"))
+        except duckdb.Error as error:
+            raise ExportFailed(str(bound.explain(error))) from error
+        yield Result(connection, bound, columns, Path(spool))
 
 
 def _kept(connection: DuckDBPyConnection, query: str) -> str:
