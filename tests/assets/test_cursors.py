@@ -1,0 +1,58 @@
+"""Dagster's run storage keeps a cursor under its key, whatever database is below it."""
+
+from contextlib import contextmanager
+
+import dagster as dg
+import pytest
+from dagster._core.instance.ref import InstanceRef
+
+from sqlflow_dagster.assets.cursors import RunStorage
+
+
+@contextmanager
+def sqlite(tmp_path):
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path))) as instance:
+        yield instance
+
+
+@contextmanager
+def memory(tmp_path):
+    del tmp_path
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@contextmanager
+def postgres(tmp_path):
+    import pgserver
+
+    server = pgserver.get_server(tmp_path / "pg")
+    try:
+        url = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+        config = f"storage:\n  postgres:\n    postgres_url: {url}\ntelemetry:\n  enabled: false\n"
+        (tmp_path / "dagster.yaml").write_text(config)
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            yield instance
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture(params=[sqlite, memory, postgres], ids=lambda make: make.__name__)
+def store(request, tmp_path, monkeypatch):
+    # pgserver keeps its sockets there, and a warning of its own would fail the test.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with request.param(tmp_path) as instance:
+        yield RunStorage(instance)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_cursor_is_kept_under_its_key_alone(store):
+    assert store.get("sqlflow/v1/a") is None
+    store.set("sqlflow/v1/a", "1")
+    store.set("sqlflow/v1/b", "é 'quoted' {json}")
+    store.set("sqlflow/v1/a", "2")
+    store.set("sqlflow/v1/c", "x" * 200_000)
+    assert store.get("sqlflow/v1/a") == "2"
+    assert store.get("sqlflow/v1/b") == "é 'quoted' {json}"
+    assert len(store.get("sqlflow/v1/c")) == 200_000
+    assert store.get("sqlflow/v1") is None
