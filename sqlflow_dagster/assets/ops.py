@@ -1,7 +1,5 @@
 """A group of steps → one multi_asset, and what happens when Dagster runs it."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from dagster import AssetExecutionContext  # Dagster reads the annotation, and knows it by this name
 
 from sqlflow_dagster.assets.cursors import RunStorage
 from sqlflow_dagster.assets.dead_runs import mark_dead_runs, tag_run
@@ -76,7 +75,7 @@ def group_asset(
         required_resource_keys={KEY},
         op_tags={"sqlflow/pipeline": legal_name(op.pipeline.name)},
     )
-    def run(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    def run(context: AssetExecutionContext) -> Iterator[Any]:
         yield from execute(context, op)
 
     return run
@@ -101,7 +100,7 @@ def _last_loads(op: GroupOp) -> list[Step]:
     return [step for step in last.values() if isinstance(step, Load)]
 
 
-def execute(context: dg.AssetExecutionContext, op: GroupOp) -> Iterator[Any]:
+def execute(context: AssetExecutionContext, op: GroupOp) -> Iterator[Any]:
     """Yield a result for each asset as it is stored; at the end fail if any of them did."""
     _first_step(context)
     session = _session(context, op)
@@ -149,7 +148,7 @@ def _failure(failed: Sequence[Outcome], project: Project) -> Exception:
     return failure
 
 
-def _first_step(context: dg.AssetExecutionContext) -> None:
+def _first_step(context: AssetExecutionContext) -> None:
     """Once a run and process: say whose run this is, end dead ones, and warn of a lost home."""
     if context.run.run_id in _seen_runs:
         return
@@ -164,7 +163,7 @@ def _first_step(context: dg.AssetExecutionContext) -> None:
         log.warning("the run %s was marked failed: its process is gone", run_id)
 
 
-def _session(context: dg.AssetExecutionContext, op: GroupOp) -> Session:
+def _session(context: AssetExecutionContext, op: GroupOp) -> Session:
     resource: SQLFlowResource = getattr(context.resources, KEY)
     try:
         op.project.check_run_variables(op.pipeline, resource.vars)
@@ -187,7 +186,7 @@ def _session(context: dg.AssetExecutionContext, op: GroupOp) -> Session:
     )
 
 
-def _run_date(context: dg.AssetExecutionContext) -> str:
+def _run_date(context: AssetExecutionContext) -> str:
     """The schedule's tick, else the start of the first run of a retry chain; UTC."""
     tags = context.run.tags
     tick = tags.get(_TICK)
