@@ -1,4 +1,4 @@
-"""`.sf` text → `Script`: one method per production of the grammar, all errors in one pass.
+"""`.sf` text → `Script`: one function per production of the grammar, all errors in one pass.
 
 A wrong statement is recorded and the parser goes on after the next `;`, so that one run names
 everything that has to be mended.
@@ -6,21 +6,13 @@ everything that has to be mended.
 
 from __future__ import annotations
 
-import difflib
-from bisect import bisect_right
-from typing import Any, NoReturn
+from collections.abc import Callable
 
 from sqlflow_dagster.errors import PipelineError, Problem
-from sqlflow_dagster.language.tokens import (
-    SqlToken,
-    Token,
-    Unclosed,
-    block_end,
-    end_of_sql,
-    next_token,
-    scan,
-    unquote,
-)
+from sqlflow_dagster.language import bodies, clauses, conditions
+from sqlflow_dagster.language.objects import read_object
+from sqlflow_dagster.language.reader import Places, Reader, Wrong, nearest, shown, unclosed
+from sqlflow_dagster.language.tokens import Token, Unclosed, next_token
 from sqlflow_dagster.language.tree import (
     Branch,
     Create,
@@ -28,32 +20,32 @@ from sqlflow_dagster.language.tree import (
     If,
     Include,
     Load,
-    Mode,
-    Name,
     Object,
-    Query,
     Script,
     Set,
     Source,
     Span,
     Statement,
-    Table,
-    Text,
 )
 
-_STATEMENTS = ("SOURCE", "LOAD", "CREATE", "EXPORT", "SET", "INCLUDE", "IF")
 _CLOSERS = ("ELSE", "ELSEIF", "ENDIF", "END")
-_UNITS = ("SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "YEAR")
-_DEEPEST = 100
-_CONSTANTS: dict[str, bool | None] = {"TRUE": True, "FALSE": False, "NULL": None}
+_DEEPEST = 50
+# An unclosed comment or string swallows the rest; each is looked for to the file's end.
+_MOST_UNCLOSED = 3
 
-
-class _Wrong(Exception):  # noqa: N818 - it never leaves this module
-    """A production does not fit; carries what the Problem needs."""
-
-    def __init__(self, message: str, hint: str, start: int, end: int) -> None:
-        super().__init__(message)
-        self.message, self.hint, self.start, self.end = message, hint, start, end
+_SOURCE = 'write SOURCE name TYPE CSV PARAMS { "path": "data/x.csv" };'
+_CREATE = "write CREATE TABLE name AS SELECT …;"
+_INSTEAD = {
+    "a query stands in CREATE TABLE name AS SELECT …; or EXPORT SELECT … TO …;": (
+        *("SELECT", "WITH", "FROM", "VALUES", "PIVOT"),
+    ),
+    "rows are written by LOAD table FROM source MODE …; or CREATE TABLE name MODE APPEND AS SELECT …;": (
+        *("INSERT", "UPDATE", "DELETE", "MERGE", "COPY"),
+    ),
+    "a pipeline has no such statement; tables are made by LOAD and CREATE TABLE … AS": (
+        *("DROP", "ALTER", "TRUNCATE", "ATTACH", "INSTALL", "PRAGMA", "CALL", "BEGIN", "COMMIT"),
+    ),
+}
 
 
 def parse(text: str, path: str) -> Script:
@@ -61,499 +53,270 @@ def parse(text: str, path: str) -> Script:
 
     Raises PipelineError with every problem of the file.
     """
-    parser = _Parser(text.removeprefix("\ufeff"), path)
-    statements = parser.script()
-    if parser.problems:
-        raise PipelineError(parser.problems)
-    return Script(path, parser.text, statements)
+    reader = Reader(text.removeprefix("\ufeff"), path)
+    statements = _script(reader)
+    if reader.problems:
+        raise PipelineError(reader.problems)
+    return Script(path, reader.text, statements)
 
 
 def offset_problem(script: Script, start: int, end: int, message: str, hint: str = "") -> Problem:
     """Return a Problem at `script.text[start:end]`, with its line and column worked out."""
-    return _problem(script.text, script.path, (start, end), message, hint)
+    return Places(script.text, script.path).problem(start, end, message, hint)
 
 
-def _problem(text: str, path: str, place: tuple[int, int], message: str, hint: str) -> Problem:
-    start, end = place
-    begin = text.rfind("\n", 0, start) + 1
-    stop = text.find("\n", start)
-    line = text[begin : stop if stop >= 0 else len(text)].rstrip("\r")
-    return Problem(
-        path=path,
-        line=text.count("\n", 0, start) + 1,
-        column=start - begin + 1,
-        message=message,
-        hint=hint,
-        source_line=line[:500],
-        length=max(1, end - start),
+def _script(reader: Reader) -> tuple[Statement, ...]:
+    """Pipeline = { statement } ;"""
+    statements: list[Statement] = []
+    nul = reader.text.find("\0")
+    if nul >= 0:
+        reader.report(Wrong("the file holds a NUL character", "save it as UTF-8 text", nul, nul + 1))
+        return ()
+    while _more(reader):
+        statements += _block(reader)
+        if _more(reader):
+            _stray(reader)
+    return tuple(statements)
+
+
+def _stray(reader: Reader) -> None:
+    """Report an ELSE or END IF that closes nothing, and go on after it."""
+    token = reader.take()
+    message, end = f"{token.word} without an IF before it", token.end
+    if token.word in ("ELSE", "END") and (follower := reader.accept("IF")):
+        message, end = f"{token.word} IF without an IF before it", follower.end
+    reader.report(Wrong(message, "remove it, or write IF … THEN before", token.start, end))
+    if token.word in ("END", "ENDIF"):
+        reader.accept(";")
+
+
+def _more(reader: Reader) -> bool:
+    try:
+        return reader.peek().kind != "end"
+    except Wrong as error:
+        reader.report(error)
+        reader.position = len(reader.text)
+        return False
+
+
+def _block(reader: Reader) -> list[Statement]:
+    """{ statement }, up to the end or a word that closes an IF's arm."""
+    statements: list[Statement] = []
+    while _more(reader) and reader.peek().word not in _CLOSERS:
+        token = reader.peek()
+        try:
+            statements.append(_statement(reader, token))
+        except Wrong as error:
+            reader.report(error)
+            _recover(reader, error, token)
+    return statements
+
+
+def _recover(reader: Reader, error: Wrong, first: Token) -> None:
+    """Go to where the next statement begins: after the next `;`, or at a line that begins one."""
+    if error.resume is not None:
+        reader.position = min(error.resume, len(reader.text))
+        return
+    reader.position = max(error.start, reader.position, first.end)
+    try:
+        if error.start >= first.end and bodies.begins_line(reader, error.start):
+            return
+        if not reader.in_sql:
+            _skip_clauses(reader)
+        else:
+            reader.position = bodies.skip(reader.text, reader.position)
+    except Unclosed as unended:
+        _skip_unclosed(reader, unended, error)
+
+
+def _skip_clauses(reader: Reader) -> None:
+    """Go after the next `;` that stands in no string or comment of our clauses."""
+    while True:
+        token = next_token(reader.text, reader.position)
+        if token.kind == "end" or (
+            token.word and token.start > reader.position and bodies.begins_line(reader, token.start)
+        ):
+            reader.position = token.start
+            return
+        reader.position = token.end
+        if token.text == ";":
+            return
+
+
+def _skip_unclosed(reader: Reader, unended: Unclosed, error: Wrong) -> None:
+    if unended.start != error.start:
+        reader.report(unclosed(unended))
+    reader.unclosed += 1
+    # Go on behind the line that a `;` ends: what follows is most likely meant to be outside.
+    line = reader.text.find(";\n", unended.start)
+    lost = line < 0 or reader.unclosed >= _MOST_UNCLOSED or unended.what == "comment"
+    reader.position = len(reader.text) if lost else line + 1
+
+
+def _statement(reader: Reader, token: Token) -> Statement:
+    """Statement = source | load | create | export | set | include | if ;"""
+    rule = _RULES.get(token.word)
+    reader.in_sql = token.word not in ("SOURCE", "LOAD", "SET", "INCLUDE")
+    if rule:
+        reader.take()
+        return rule(reader, token.start)
+    if token.text == ";":
+        reader.take()
+        raise Wrong("there is no statement before this ;", "remove it", token.start, token.end, token.end)
+    hint = next((hint for hint, words in _INSTEAD.items() if token.word in words), None)
+    hint = hint or nearest(token.word, tuple(_RULES)) or f"write one of {', '.join(_RULES)}"
+    reader.wrong(f"{shown(token)} starts no statement", hint, token)
+
+
+def _source(reader: Reader, start: int) -> Source:
+    """Source = "SOURCE" name ( "TYPE" name "PARAMS" object | "FROM" string "OPTIONS" object ) ";" ;"""
+    name = clauses.name(reader, "the source's name")
+    if reader.accept("FROM"):
+        hint = 'write SOURCE name FROM "connector" OPTIONS { … };'
+        profile = clauses.string(reader, "the name of a connector of the profile, in quotes", hint)
+        options = _object_after(reader, "OPTIONS")
+        return Source(name, profile=profile, params=options, span=_end(reader, start, "OPTIONS"))
+    if not reader.accept("TYPE"):
+        reader.wrong(f"expected TYPE or FROM, found {shown(reader.peek())}", _SOURCE)
+    kind = clauses.name(reader, "a connector's type such as CSV")
+    reader.expect("PARAMS", _SOURCE)
+    return Source(name, type=kind, params=read_object(reader), span=_end(reader, start))
+
+
+def _load(reader: Reader, start: int) -> Load:
+    """Load = "LOAD" ( table | "*" ) "FROM" name [ "." stream ] [ "MODE" mode ] ";" ;"""
+    table = None if reader.accept("*") else clauses.table(reader)
+    reader.expect("FROM", "write LOAD table FROM source;")
+    source = clauses.name(reader, "the source's name")
+    stream = clauses.stream(reader) if reader.accept(".") else None
+    mode = clauses.mode(reader, clauses.LOAD_MODES) if reader.accept("MODE") else None
+    return Load(table, source, stream, mode, _end(reader, start, "MODE"))
+
+
+def _create(reader: Reader, start: int) -> Create:
+    """Create = "CREATE" [ "OR" "REPLACE" ] ( "TABLE" | "VIEW" ) table [ "MODE" mode ] "AS" query ";" ;"""
+    replace = reader.accept("OR") is not None
+    if replace:
+        reader.expect("REPLACE", "write CREATE OR REPLACE TABLE name AS SELECT …;")
+    view = reader.accept("VIEW") is not None
+    if not view and not reader.accept("TABLE"):
+        hint = nearest(reader.peek().word, ("TABLE", "VIEW")) or _CREATE
+        reader.wrong(f"expected TABLE or VIEW, found {shown(reader.peek())}", hint)
+    if (word := reader.peek()).word == "IF" and next_token(reader.text, word.end).word == "NOT":
+        reader.wrong("a pipeline has no IF NOT EXISTS", "write CREATE OR REPLACE TABLE, or MODE APPEND")
+    table = clauses.table(reader)
+    mode = clauses.mode(reader, clauses.TRANSFORM_MODES) if reader.accept("MODE") else None
+    if not reader.accept("AS"):
+        hint = nearest(reader.peek().word, ("MODE", "AS")) or "write CREATE TABLE name [MODE …] AS SELECT …;"
+        reader.wrong(f"expected AS, found {shown(reader.peek())}", hint)
+    query = bodies.query(reader, "a query after AS")
+    return Create(table, view, replace, mode, query, _end(reader, start))
+
+
+def _export(reader: Reader, start: int) -> Export:
+    """Export = "EXPORT" ( query | table ) "TO" ( string | name ) [ "TYPE" name ] [ "OPTIONS" object ] ";" ;"""
+    what = bodies.exported(reader)
+    reader.in_sql = False
+    if reader.peek().kind == "text":
+        target = clauses.string(reader, "a target", "")
+        kind = clauses.name(reader, "a connector's type such as CSV") if reader.accept("TYPE") else None
+        return Export(
+            what, target, kind, _object_after(reader, "OPTIONS"), _end(reader, start, "TYPE", "OPTIONS")
+        )
+    name = clauses.name(reader, "a target: a file in quotes or the name of a connector")
+    kind = clauses.name(reader, "a connector's type such as CSV") if reader.accept("TYPE") else None
+    return Export(what, name, kind, _object_after(reader, "OPTIONS"), _end(reader, start, "TYPE", "OPTIONS"))
+
+
+def _set(reader: Reader, start: int) -> Set:
+    """Set = "SET" name "=" value ";" ;"""
+    name = clauses.name(reader, "the variable's name")
+    reader.expect("=", 'write SET name = "value";')
+    return Set(name, clauses.value(reader), _end(reader, start))
+
+
+def _include(reader: Reader, start: int) -> Include:
+    """Include = "INCLUDE" string [ "AS" name ] ";" ;"""
+    path = clauses.string(reader, "a file in quotes", 'write INCLUDE "shared/file.sf";')
+    alias = clauses.name(reader, "the prefix of its names") if reader.accept("AS") else None
+    return Include(path, alias, _end(reader, start, "AS"))
+
+
+def _if(reader: Reader, start: int) -> If:
+    """If = "IF" branch { ( "ELSEIF" | "ELSE" "IF" ) branch } [ "ELSE" { statement } ] ( "ENDIF" | "END" "IF" ) ";" ;"""
+    if reader.depth >= _DEEPEST:
+        end = len(reader.text)
+        raise Wrong(f"IF is nested more than {_DEEPEST} deep", "use ELSEIF or AND", start, start + 2, end)
+    reader.depth += 1
+    try:
+        branches, otherwise = _arms(reader)
+    finally:
+        reader.depth -= 1
+    reader.in_sql = False
+    _end_if(reader, start)
+    return If(branches, otherwise, _end(reader, start))
+
+
+def _arms(reader: Reader) -> tuple[tuple[Branch, ...], tuple[Statement, ...]]:
+    """The arms of an IF, and the statements after ELSE."""
+    branches = [_branch(reader)]
+    otherwise: list[Statement] | None = None
+    while token := reader.accept("ELSEIF", "ELSE"):
+        if otherwise is not None:
+            hint = "an IF has one ELSE, and it is the last arm"
+            reader.report(Wrong(f"{token.word} after the ELSE of the same IF", hint, token.start, token.end))
+        if token.word == "ELSEIF" or reader.accept("IF"):
+            branches.append(_branch(reader))
+        else:
+            otherwise = _block(reader)
+    return tuple(branch for branch in branches if branch), tuple(otherwise or ())
+
+
+def _end_if(reader: Reader, start: int) -> None:
+    token = reader.peek()
+    if token.kind == "end":
+        raise Wrong("this IF is never closed", "close it with END IF;", start, start + 2, len(reader.text))
+    if reader.accept("ENDIF"):
+        return
+    reader.expect("END", "close the IF with END IF;")
+    reader.expect("IF", "close the IF with END IF;")
+
+
+def _branch(reader: Reader) -> Branch | None:
+    """Branch = condition "THEN" { statement } ; None where the condition is wrong, which is reported."""
+    condition = bodies.condition(reader)
+    fault = conditions.fault(condition.sql) if condition else None
+    if condition and fault:
+        start = condition.span.start
+        reader.report(Wrong(fault.message, fault.hint, start + fault.start, start + fault.end))
+    body = tuple(_block(reader))
+    return Branch(condition, body) if condition else None
+
+
+def _object_after(reader: Reader, word: str) -> Object | None:
+    return read_object(reader) if reader.accept(word) else None
+
+
+def _end(reader: Reader, start: int, *optional: str) -> Span:
+    """The `;` of a statement, and the statement's span; `optional` clauses might have stood before it."""
+    if reader.accept(";"):
+        return reader.span(start)
+    token = reader.peek()
+    before = max(start, reader.position - 1)
+    if token.kind == "end" or bodies.begins_line(reader, token.start):
+        resume = token.start
+        raise Wrong("expected ; after this", "end the statement with ;", before, reader.position, resume)
+    reader.wrong(
+        f"expected ;, found {shown(token)}", nearest(token.word, optional) or "end the statement with ;"
     )
 
 
-class _Parser:
-    def __init__(self, text: str, path: str) -> None:
-        self.text = text
-        self.path = path
-        self.position = 0
-        self.depth = 0
-        self.problems: list[Problem] = []
-        self._peeked: Token | None = None
-        self._lines = [0, *(index + 1 for index, c in enumerate(text) if c == "\n")]
-
-    # --- tokens
-
-    def peek(self) -> Token:
-        if self._peeked is None or self._peeked.start < self.position:
-            self._peeked = next_token(self.text, self.position)
-        return self._peeked
-
-    def take(self) -> Token:
-        token = self.peek()
-        self.position = token.end
-        self._peeked = None
-        return token
-
-    def accept(self, *words: str) -> Token | None:
-        """Take the next token where it is one of these keywords or marks."""
-        token = self.peek()
-        if token.word in words or (token.kind == "mark" and token.text in words):
-            return self.take()
-        return None
-
-    def expect(self, word: str, hint: str) -> Token:
-        return self.accept(word) or self.wrong(f"expected {word}, found {_shown(self.peek())}", hint)
-
-    def wrong(self, message: str, hint: str = "", token: Token | None = None) -> NoReturn:
-        token = token or self.peek()
-        raise _Wrong(message, hint, token.start, token.end)
-
-    def span(self, start: int, end: int | None = None) -> Span:
-        line = bisect_right(self._lines, start)
-        return Span(start, self.position if end is None else end, line, start - self._lines[line - 1] + 1)
-
-    # --- recovery
-
-    def script(self) -> tuple[Statement, ...]:
-        """pipeline = { statement } ;"""
-        statements: list[Statement] = []
-        while self._more():
-            statements += self.block()
-            if self._more():
-                token = self.take()
-                self._record(
-                    _Wrong(f"{token.text} without an IF before it", "remove it", token.start, token.end)
-                )
-                self._skip()
-        return tuple(statements)
-
-    def _more(self) -> bool:
-        try:
-            return self.peek().kind != "end"
-        except Unclosed as error:
-            self._unclosed(error)
-            return False
-
-    def block(self) -> list[Statement]:
-        """{ statement }, up to the end or a word that closes an IF's arm."""
-        statements: list[Statement] = []
-        while self._more() and self.peek().word not in _CLOSERS:
-            begin = self.position
-            try:
-                statements.append(self.statement())
-            except _Wrong as error:
-                self._record(error)
-                self._skip()
-            except Unclosed as error:
-                self._unclosed(error)
-            if self.position == begin:
-                self.position += 1
-        return statements
-
-    def _record(self, error: _Wrong) -> None:
-        place = (error.start, error.end)
-        self.problems.append(_problem(self.text, self.path, place, error.message, error.hint))
-
-    def _unclosed(self, error: Unclosed) -> None:
-        closer = {"string": "its closing quote", "comment": "*/"}.get(error.what, "the same $…$")
-        place = (error.start, error.start + 1)
-        self.problems.append(
-            _problem(self.text, self.path, place, f"this {error.what} is never closed", f"add {closer}")
-        )
-        self.position = len(self.text)
-        self._peeked = None
-
-    def _skip(self) -> None:
-        self._peeked = None
-        try:
-            self.position = end_of_sql(self.text, self.position)
-            if self.position < len(self.text):
-                self.position += 1
-        except Unclosed as error:
-            self._unclosed(error)
-
-    # --- statements
-
-    def statement(self) -> Statement:
-        """statement = source | load | create | export | set | include | if ;"""
-        token = self.peek()
-        match token.word:
-            case "SOURCE":
-                return self.source()
-            case "LOAD":
-                return self.load()
-            case "CREATE":
-                return self.create()
-            case "EXPORT":
-                return self.export()
-            case "SET":
-                return self.set()
-            case "INCLUDE":
-                return self.include()
-            case "IF":
-                return self.if_()
-        near = difflib.get_close_matches(token.word, _STATEMENTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(_STATEMENTS)}"
-        self.wrong(f"{_shown(token)} starts no statement", hint)
-
-    def source(self) -> Source:
-        """source = "SOURCE" name ( "TYPE" name "PARAMS" object | "FROM" string "OPTIONS" object ) ";" ;"""
-        start = self.take().start
-        name = self.name("the source's name")
-        if self.accept("FROM"):
-            profile = self.string("the name of a connector of the profile, in quotes")
-            options = self.object() if self.accept("OPTIONS") else None
-            return Source(name, self.end(start), profile=profile, params=options)
-        self.expect("TYPE", 'write SOURCE name TYPE CSV PARAMS {"path": "data/x.csv"};')
-        kind = self.name("a connector type such as CSV")
-        self.expect("PARAMS", 'write PARAMS {"name": value, …}')
-        return Source(name, type=kind, params=self.object(), span=self.end(start))
-
-    def load(self) -> Load:
-        """load = "LOAD" ( table | "*" ) "FROM" name [ "." stream ] [ "MODE" … ] ";" ;"""
-        start = self.take().start
-        table = None if self.accept("*") else self.table()
-        self.expect("FROM", "write LOAD table FROM source;")
-        source = self.name("the source's name")
-        stream = self.name("the stream's name") if self.accept(".") else None
-        mode = self.mode(("REPLACE", "APPEND", "UPSERT")) if self.accept("MODE") else None
-        return Load(table, source, stream, mode, self.end(start))
-
-    def create(self) -> Create:
-        """create = "CREATE" [ "OR" "REPLACE" ] ( "TABLE" | "VIEW" ) table [ "MODE" … ] "AS" query ";" ;"""
-        start = self.take().start
-        replace = self.accept("OR") is not None
-        if replace:
-            self.expect("REPLACE", "write CREATE OR REPLACE TABLE …")
-        view = self.accept("VIEW") is not None
-        if not view:
-            self.expect("TABLE", "write CREATE TABLE name AS SELECT …; or CREATE VIEW …")
-        table = self.table()
-        mode = self.mode(("REPLACE", "APPEND", "UPSERT", "INCREMENTAL")) if self.accept("MODE") else None
-        self.expect("AS", "write CREATE TABLE name [MODE …] AS SELECT …;")
-        begin = self.position
-        query = self.query(begin, end_of_sql(self.text, begin), "a query after AS")
-        return Create(table, view, replace, mode, query, self.end(start))
-
-    def export(self) -> Export:
-        """export = "EXPORT" ( query | table ) "TO" ( string | name ) [ "TYPE" name ] [ "OPTIONS" object ] ";" ;"""
-        start = self.take().start
-        begin = self.position
-        tokens = self._tokens(begin)
-        to = _last_to(tokens)
-        if to is None:
-            self.wrong("this EXPORT has no TO", 'write EXPORT SELECT … TO "output/file.csv";')
-        what = self._exported(begin, tokens, to)
-        self.position, self._peeked = tokens[to].end, None
-        token = self.peek()
-        target = (
-            self.string("a target") if token.kind == "text" else self.name("a target: a string or a name")
-        )
-        kind = self.name("a connector type such as CSV") if self.accept("TYPE") else None
-        options = self.object() if self.accept("OPTIONS") else None
-        return Export(what, target, kind, options, self.end(start))
-
-    def _tokens(self, begin: int) -> list[SqlToken]:
-        tokens: list[SqlToken] = []
-        try:
-            for token in scan(self.text, begin):
-                tokens.append(token)  # noqa: PERF402 - what came before Unclosed is kept
-        except Unclosed:
-            # Strings of OPTIONS may hold backslashes, which SQL's strings do not know.
-            if _last_to(tokens) is None:
-                raise
-        return tokens
-
-    def _exported(self, begin: int, tokens: list[SqlToken], to: int) -> Query | Table:
-        before = tokens[:to]
-        if before and all(t.kind in ("word", "quoted", "variable") or t.text == "." for t in before):
-            table = self.table()
-            if self.position == before[-1].end:
-                return table
-        return self.query(begin, tokens[to].start, "a query or a table before TO")
-
-    def set(self) -> Set:
-        """set = "SET" name "=" value ";" ;"""
-        start = self.take().start
-        name = self.name("the variable's name")
-        self.expect("=", "write SET name = value;")
-        token = self.peek()
-        if token.kind == "mark":
-            self.wrong("SET needs a value", 'write SET name = "value";')
-        value = self.scalar()
-        return Set(name, value, self.end(start))
-
-    def include(self) -> Include:
-        """include = "INCLUDE" string [ "AS" name ] ";" ;"""
-        start = self.take().start
-        path = self.string("the file's path in quotes")
-        alias = self.name("the prefix for its names") if self.accept("AS") else None
-        return Include(path, alias, self.end(start))
-
-    def if_(self) -> If:
-        """if = "IF" condition "THEN" { statement } { ELSEIF … } [ "ELSE" { statement } ] "END" "IF" ";" ;"""
-        start = self.take().start
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            self.wrong(f"IF is nested more than {_DEEPEST} deep", "split the file with INCLUDE")
-        branches = [self._branch()]
-        otherwise: list[Statement] = []
-        while True:
-            if self.accept("ELSEIF"):
-                branches.append(self._branch())
-            elif self.accept("ELSE"):
-                if self.accept("IF"):
-                    branches.append(self._branch())
-                    continue
-                otherwise = self.block()
-                break
-            else:
-                break
-        self.depth -= 1
-        if self.accept("ENDIF") is None:
-            self.expect("END", "close the IF with END IF;")
-            self.expect("IF", "close the IF with END IF;")
-        return If(tuple(branches), tuple(otherwise), self.end(start))
-
-    def _branch(self) -> Branch:
-        begin = self.position
-        for token in scan(self.text, begin):
-            if token.kind == "word" and token.depth == 0 and token.text.upper() == "THEN":
-                condition = self.query(begin, token.start, "a condition between IF and THEN")
-                self.position, self._peeked = token.end, None
-                return Branch(condition, tuple(self.block()))
-        self.wrong("this IF has no THEN", "write IF ${name} == 'value' THEN …")
-
-    # --- parts
-
-    def end(self, start: int) -> Span:
-        """The `;` of a statement, and the statement's span."""
-        token = self.peek()
-        if self.accept(";"):
-            return self.span(start)
-        if token.kind == "end":
-            # The last statement of a file may leave it out.
-            return self.span(start)
-        self.wrong(f"{_shown(token)} does not belong here", "end the statement with ;")
-
-    def query(self, begin: int, end: int, what: str) -> Query:
-        start = begin
-        while start < end:  # the body begins after blanks; comments belong to it
-            if not self.text[start].isspace():
-                break
-            start += 1
-        stop = end
-        while stop > start and self.text[stop - 1].isspace():
-            stop -= 1
-        if _only_comments(self.text, start, stop):
-            raise _Wrong(f"expected {what}", "", min(start, len(self.text)), min(start + 1, len(self.text)))
-        self.position, self._peeked = end, None
-        return Query(self.text[start:stop], self.span(start, stop))
-
-    def name(self, what: str) -> Name:
-        """An identifier, bare or in double quotes; it may hold ${…}."""
-        token = self.peek()
-        if token.kind == "name":
-            self.take()
-            return Name(token.text, self.span(token.start))
-        if token.kind == "text" and token.text[0] == '"':
-            self.take()
-            text = token.text[1:-1].replace('""', '"')
-            if not text or any(ord(c) < 32 or ord(c) == 127 for c in text):
-                self.wrong("a name cannot be empty or hold control characters", "rename it", token)
-            return Name(text, self.span(token.start))
-        self.wrong(
-            f"expected {what}, found {_shown(token)}", "a name is letters, digits and _, or in double quotes"
-        )
-
-    def table(self) -> Table:
-        """table = name [ "." name ] ;"""
-        start = self.peek().start
-        parts = [self.name("a table's name")]
-        while self.accept("."):
-            parts.append(self.name("a table's name after the dot"))
-        span = self.span(start)
-        if len(parts) > 2:
-            raise _Wrong("a table has at most two parts", "write schema.table", span.start, span.end)
-        return Table(tuple(parts), span)
-
-    def string(self, what: str) -> Text:
-        token = self.peek()
-        if token.kind != "text":
-            self.wrong(f"expected {what}, found {_shown(token)}", "put it in quotes")
-        self.take()
-        return Text(unquote(token.text), self.span(token.start))
-
-    def mode(self, allowed: tuple[str, ...]) -> Mode:
-        """mode = "REPLACE" | "APPEND" | "UPSERT" "KEY" keys | "INCREMENTAL" "BY" column [ "LOOKBACK" … ] ;"""
-        token = self.take()
-        start = token.start
-        match token.word:
-            case "REPLACE" | "APPEND" as kind:
-                return Mode(kind, self.span(start))
-            case "UPSERT":
-                keys = self.keys() if self.accept("KEY", "KEYS") else ()
-                return Mode("UPSERT", self.span(start), keys=keys)
-            case "INCREMENTAL" if "INCREMENTAL" in allowed:
-                self.expect("BY", "write MODE INCREMENTAL BY column")
-                by = self.name("the column that tells time")
-                lookback = self.lookback() if self.accept("LOOKBACK") else None
-                return Mode("INCREMENTAL", self.span(start), by=by, lookback=lookback)
-        near = difflib.get_close_matches(token.word, allowed, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(allowed)}"
-        self.wrong(f"{_shown(token)} is no mode here", hint, token)
-
-    def keys(self) -> tuple[Name, ...]:
-        """keys = "(" column { "," column } [ "," ] ")" | column { "," column } ;"""
-        closing = self.accept("(") is not None
-        keys = [self.name("a key column")]
-        while self.accept(","):
-            if closing and self.peek().text == ")":
-                break
-            keys.append(self.name("a key column"))
-        if closing:
-            self.expect(")", "close the list of key columns")
-        return tuple(keys)
-
-    def lookback(self) -> str:
-        """A number and a unit, or a string such as '1 day'."""
-        token = self.take()
-        if token.kind == "text":
-            number, _, unit = unquote(token.text).strip().partition(" ")
-        else:
-            number = token.text
-            unit = self.take().word if self.peek().kind == "name" else ""
-        unit = unit.strip().upper()
-        if not number.isdecimal() or unit.removesuffix("S") not in _UNITS:
-            self.wrong("LOOKBACK needs a number and a unit", "write LOOKBACK 7 DAYS or '1 day'", token)
-        return f"{number} {unit}"
-
-    # --- objects
-
-    def object(self) -> Object:
-        """A JSON object with comments and trailing commas; ${…} may stand unquoted as a value."""
-        start = self.peek().start
-        spans: dict[str, Span] = {}
-        value = self._members(spans, 0)
-        return Object(value, spans, self.span(start))
-
-    def _members(self, spans: dict[str, Span], depth: int) -> dict[str, Any]:
-        self.expect("{", 'write {"name": value, …}')
-        value: dict[str, Any] = {}
-        while not self.accept("}"):
-            key = self._key()
-            if key in value:
-                self.wrong(f"{key!r} is given twice", "keep one of them", self._last)
-            self.expect(":", 'write "name": value')
-            begin = self.peek().start
-            value[key] = self._value(depth + 1)
-            spans[key] = self.span(begin)
-            if not self.accept(","):
-                self.expect("}", "separate the members with commas and close the object with }")
-                break
-        return value
-
-    def _key(self) -> str:
-        token = self.peek()
-        if token.kind == "text":
-            self._last = self.take()
-            return unquote(token.text)
-        if token.kind == "name":
-            self.wrong(f"the name {token.text} needs double quotes", f'write "{token.text}": …')
-        self.wrong(f"expected a name in double quotes, found {_shown(token)}", 'write {"name": value, …}')
-
-    def _value(self, depth: int) -> Any:
-        if depth > _DEEPEST:
-            self.wrong(f"the object is nested more than {_DEEPEST} deep", "flatten it")
-        token = self.peek()
-        if token.text == "{" and token.kind == "mark":
-            return self._members({}, depth)
-        if self.accept("["):
-            items: list[Any] = []
-            while not self.accept("]"):
-                items.append(self._value(depth + 1))
-                if not self.accept(","):
-                    self.expect("]", "separate the items with commas and close the list with ]")
-                    break
-            return items
-        return self.scalar()
-
-    def scalar(self) -> str | int | float | bool | None:
-        """A string, number, true, false, null, or one bare ${variable}."""
-        token = self.take()
-        if token.kind == "text":
-            return unquote(token.text)
-        if token.kind == "number":
-            return _number(token.text)
-        if token.word in _CONSTANTS:
-            return _CONSTANTS[token.word]
-        if token.kind == "name" and "${" in token.text:
-            return token.text
-        self.wrong(
-            f"{_shown(token)} is no value", "write a string in quotes, a number, true, false or null", token
-        )
-
-
-def _number(text: str) -> int | float:
-    return int(text) if text.lstrip("+-").isdecimal() else float(text)
-
-
-def _shown(token: Token) -> str:
-    if token.kind == "end":
-        return "the end of the file"
-    return token.text if len(token.text) <= 40 else token.text[:39] + "…"
-
-
-def _only_comments(text: str, start: int, end: int) -> bool:
-    while start < end:
-        if text.startswith("--", start):
-            newline = text.find("\n", start, end)
-            start = end if newline < 0 else newline + 1
-        elif text.startswith("/*", start):
-            start = block_end(text, start)
-        elif text[start].isspace():
-            start += 1
-        else:
-            return False
-    return True
-
-
-def _last_to(tokens: list[SqlToken]) -> int | None:
-    """Index of the TO that ends an EXPORT's query: the last at depth 0 that a target follows."""
-    for index in range(len(tokens) - 2, 0, -1):
-        token, before, after = tokens[index], tokens[index - 1], tokens[index + 1]
-        if token.depth or token.kind != "word" or token.text.upper() != "TO":
-            continue
-        if before.text.upper() in ("AS", ".", "SIMILAR"):
-            continue
-        if after.kind in ("text", "quoted", "word", "variable") and _ends_target(tokens, index + 1):
-            return index
-    return None
-
-
-def _ends_target(tokens: list[SqlToken], index: int) -> bool:
-    """Whether after the target at `index` come TYPE, OPTIONS or the statement's end."""
-    end = tokens[index].end
-    for token in tokens[index + 1 :]:
-        if token.start != end:  # a bare target may be glued together: out_${env}
-            return token.text.upper() in ("TYPE", "OPTIONS")
-        end = token.end
-    return True
+_RULES: dict[str, Callable[[Reader, int], Statement]] = {
+    "SOURCE": _source,
+    "LOAD": _load,
+    "CREATE": _create,
+    "EXPORT": _export,
+    "SET": _set,
+    "INCLUDE": _include,
+    "IF": _if,
+}

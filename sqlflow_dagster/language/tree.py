@@ -45,6 +45,12 @@ class Query:
     span: Span
 
 
+class Bare(str):
+    """One `${…}` written without quotes: text that reads as a number or boolean becomes one."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Object:
     """A PARAMS or OPTIONS object: parsed JSON whose strings still hold `${…}`.
