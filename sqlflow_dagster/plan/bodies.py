@@ -59,7 +59,7 @@ def bodies(placed: Iterable[Placed], report: Report) -> dict[int, Body]:
         if query is None:
             continue
         with noted(report, statement.script, query.span):
-            texts.append(expand_sql(query.sql, statement.values.all))
+            texts.append(_filled_in(query.sql, statement.values.all))
             found.append((statement, query))
     result: dict[int, Body] = {}
     for (statement, query), syntax in zip(found, syntax_trees(texts), strict=True):
@@ -67,6 +67,10 @@ def bodies(placed: Iterable[Placed], report: Report) -> dict[int, Body]:
         if body:
             result[id(statement)] = body
     return result
+
+
+def _filled_in(sql: str, variables: Variables) -> str:
+    return expand_sql(sql, variables) if "${" in sql else sql
 
 
 def _query(placed: Placed) -> tree.Query | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.language.variables import Variables
@@ -16,9 +16,9 @@ from sqlflow_dagster.plan.bodies import Body, bodies
 from sqlflow_dagster.plan.catalog import Catalog
 from sqlflow_dagster.plan.flatten import File, Placed, flatten
 from sqlflow_dagster.plan.groups import group_steps
-from sqlflow_dagster.plan.loads import Sources, Wanted, make_load
+from sqlflow_dagster.plan.loads import Sources, Wanted, make_load, read_whole
 from sqlflow_dagster.plan.names import table_name
-from sqlflow_dagster.plan.nodes import Pipeline, Plan
+from sqlflow_dagster.plan.nodes import Export, Load, Pipeline, Plan
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import Tables, Write
 from sqlflow_dagster.plan.transforms import Maker
@@ -118,6 +118,7 @@ def _pipeline(
     planned: list[Planned] = []
     for order, placed in enumerate(draft.file.placed):
         planned += _planned(draft, maker, order, placed, parsed.get(id(placed)), exports)
+    planned = _settled(planned)
     check_creates(draft.file, tables, report)
     check_order(planned, tables, report)
     check_loads(planned, report)
@@ -131,6 +132,22 @@ def _pipeline(
         sources=tuple(found.source for found in declared),
         description=draft.file.description,
     )
+
+
+def _settled(planned: Sequence[Planned]) -> list[Planned]:
+    """Read whole what another statement of the file replaces in each run."""
+    replaced: dict[TableName, int] = {}
+    for item in planned:
+        if not isinstance(item.step, Export) and item.step.mode == "replace":
+            replaced.setdefault(item.step.table.folded, item.step.location.line)
+    settled: list[Planned] = []
+    for item in planned:
+        step = item.step
+        if isinstance(step, Load) and step.incremental and step.table.folded in replaced:
+            settled.append(replace(item, step=read_whole(step, replaced[step.table.folded])))
+        else:
+            settled.append(item)
+    return settled
 
 
 def _planned(

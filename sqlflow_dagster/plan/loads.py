@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlflow_dagster.errors import BadOption, ProjectError
@@ -190,7 +190,7 @@ def make_load(report: Report, wanted: Wanted, *, sole_writer: bool) -> Load | No
         message, _, hint = str(error).partition("; ")
         wanted.placed.problem(report, message, hint, statement.mode.span if statement.mode else None)
         return None
-    return Load(
+    load = Load(
         pipeline=wanted.declared.source.pipeline,
         source=wanted.declared.source,
         stream=stream.name,
@@ -203,6 +203,29 @@ def make_load(report: Report, wanted: Wanted, *, sole_writer: bool) -> Load | No
         location=wanted.placed.location,
         why=why,
     )
+    return _with_its_own_rows(load, stream) if load.incremental and not sole_writer else load
+
+
+def read_whole(load: Load, replaced_at: int) -> Load:
+    """Return an incremental load as a full one: another statement replaces its table in each run.
+
+    Read on from a cursor, it would not bring back what that statement has just thrown away.
+    """
+    why = f"full, though the source is incremental: line {replaced_at} replaces the table in each run"
+    return replace(load, incremental=False, why=why)
+
+
+def _with_its_own_rows(load: Load, stream: StreamFacts) -> Load:
+    """Return an APPEND beside other writers so that reading the boundary again doubles nothing.
+
+    Alone it replaces the rows from the boundary on, but here those may be another's. The key and
+    the cursor together tell each version of a row, so that merging by both appends.
+    """
+    if load.mode != "append" or not stream.primary_key or not load.cursor_field or stream.own_cursor:
+        return load
+    keys = tuple(dict.fromkeys((*stream.primary_key, load.cursor_field)))
+    why = f"{load.why}; each {', '.join(keys)} once, as other statements write the table too"
+    return replace(load, mode="upsert", keys=keys, why=why)
 
 
 def bad_options(
@@ -252,7 +275,7 @@ def _mode(
         )
     if facts.sync_mode == "incremental" and not stream.cursor_field and not stream.own_cursor:
         raise ProjectError(
-            'an incremental source needs a cursor; give it a "cursor_field": the column that tells what is new'
+            'an incremental source needs a cursor; set "cursor_field", the column that tells what is new'
         )
     return mode, _why(facts, stream, mode, keys)
 
