@@ -75,9 +75,9 @@ def load_pipeline(file: Path, incremental: str = "") -> str:
     """Return a pipeline that loads one file; `incremental` are more parameters, e.g. a sync_mode."""
     kind = file.suffix[1:].upper()
     typed = ", ".join(f'"{name}": "{type_}"' for name, type_ in COLUMNS.items())
-    schema = f'"schema": {{{typed}}},' if kind == "CSV" else ""
+    types = f'"types": {{{typed}}},' if kind == "CSV" else ""
     return (
-        f'SOURCE files TYPE {kind} PARAMS {{ "path": "data/{file.name}", {schema} {incremental} }};\n'
+        f'SOURCE files TYPE {kind} PARAMS {{ "path": "data/{file.name}", {types} {incremental} }};\n'
         "LOAD rows FROM files;\n"
     )
 

@@ -27,15 +27,15 @@ SOURCE shop TYPE PARQUET PARAMS {
   "sync_mode": "incremental", "cursor_field": "updated_at", "primary_key": "id",
 };
 SOURCE log TYPE CSV PARAMS {
-  "path": "data/events.csv", "schema": {"at": "TIMESTAMP", "note": "VARCHAR"},
+  "path": "data/events.csv", "types": {"at": "TIMESTAMP", "note": "VARCHAR"},
   "sync_mode": "incremental", "cursor_field": "at",
 };
 SOURCE inbox TYPE CSV PARAMS {
-  "path": "data/inbox/*.csv", "schema": {"sender": "VARCHAR", "pages": "INTEGER"},
+  "path": "data/inbox/*.csv", "types": {"sender": "VARCHAR", "pages": "INTEGER"},
   "sync_mode": "incremental", "row_provenance": true,
 };
 SOURCE list TYPE CSV PARAMS {
-  "path": "data/prices.csv", "schema": {"id": "BIGINT", "price": "DECIMAL(12, 2)"},
+  "path": "data/prices.csv", "types": {"id": "BIGINT", "price": "DECIMAL(12, 2)"},
 };
 
 LOAD orders FROM shop;
