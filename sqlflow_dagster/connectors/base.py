@@ -8,7 +8,7 @@ broadly, and it knows neither Dagster nor the warehouse's connection. It raises 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -61,7 +61,8 @@ class Scan:
     `provenance` says that the SELECT ends with the column `_sqlflow_file`, which the warehouse
     drops unless the LOAD keeps provenance; `replaces` are values of it whose stored rows this
     batch takes the place of. `position` is where the source stands after this batch, for
-    streams that make their own cursor.
+    streams that make their own cursor. `explain` turns DuckDB's message about a failed read into
+    one that names the file, the line and the parameter to mend.
     """
 
     query: Sql
@@ -72,6 +73,7 @@ class Scan:
     provenance: bool = False
     replaces: tuple[str, ...] = ()
     position: Cursor | None = None
+    explain: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ raises ValueError with a text that says what to write instead.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -205,3 +206,29 @@ def _operand(text: str) -> Value:
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1].replace(text[0] * 2, text[0])
     return {"null": None, "true": True, "false": False}.get(text.lower(), text)
+
+
+def paths(value: Any) -> Any:
+    """Return a tuple of paths, also for one path."""
+    return (value,) if isinstance(value, str) and value.strip() else value
+
+
+def texts(value: Any) -> Any:
+    """Return a tuple of texts, also for one text; None is none."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+def encoding(value: Any) -> Any:
+    """Return Python's name of a text encoding, `utf-8` for all of its spellings.
+
+    Raises ValueError for one that Python does not know.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        name = codecs.lookup(value.strip()).name
+    except LookupError:
+        raise ValueError(f"{value!r} is no encoding; write e.g. 'utf-8', 'latin-1' or 'cp1252'") from None
+    return "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name

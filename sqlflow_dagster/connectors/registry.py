@@ -21,8 +21,8 @@ from sqlflow_dagster.errors import BadOption
 GROUP = "sqlflow_dagster.connectors"
 # Modules of this package that are shared by connectors and are none themselves.
 _SHARED = {
-    "base", "options", "parameters", "registry", "files", "http", "paging", "formats",
-    "paths", "manifest", "sniff", "casts", "spool", "sink", "attached",
+    "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
+    "casts", "guess", "sniff", "csv_errors", "csv_sink", "attached", "http", "paging",
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",

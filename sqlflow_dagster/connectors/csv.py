@@ -1,0 +1,275 @@
+r"""CSV files: one, a glob, a directory, hive partitions, compressed or not.
+
+::
+
+    SOURCE orders TYPE CSV PARAMS {
+      "path": "data/orders/*.csv",
+      "types": {"amount": "DECIMAL(12,2)"},
+      "sync_mode": "incremental",
+      "primary_key": "id"
+    };
+
+Delimiter and types are found out once over all files; numbers with leading zeros stay text and
+amounts are DECIMAL (guess.py has the rule). Nothing between two delimiters is NULL, `""` is an
+empty text. A value that its column's type cannot hold exactly is an error that names the file, or
+with `bad_rows: quarantine` (the default under `schema_policy: permissive`) a row set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sqlflow_dagster.connectors import casts, parameters
+from sqlflow_dagster.connectors.csv_errors import Explainer
+from sqlflow_dagster.connectors.files import (
+    PATH,
+    PROVENANCE,
+    FileOptions,
+    Files,
+    Readable,
+    Selected,
+    options_sql,
+    partition_types,
+    struct_sql,
+)
+from sqlflow_dagster.connectors.sniff import Form, Sample, Sniffed, sniff
+from sqlflow_dagster.errors import SourceFailed
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+
+_BAD_ROWS = {
+    "fail": "error", "raise": "error", "strict": "error", "skip": "quarantine", "ignore": "quarantine",
+    "permissive": "quarantine", "warn": "quarantine",
+}  # fmt: skip
+
+
+class CsvOptions(FileOptions):
+    """How the text of the files is written."""
+
+    aliases: ClassVar[Mapping[str, str]] = {
+        "sep": "delimiter", "separator": "delimiter", "delim": "delimiter", "field_delimiter": "delimiter",
+        "has_header": "header", "quote_char": "quote", "quotechar": "quote",
+        "escape_char": "escape", "escapechar": "escape", "nullstr": "null_values", "na_values": "null_values",
+        "null_value": "null_values", "null_string": "null_values", "null_sequence": "null_values",
+        "dateformat": "date_format", "timestampformat": "timestamp_format",
+        "datetime_format": "timestamp_format", "skip": "skip_rows", "skiprows": "skip_rows",
+        "skip_before": "skip_rows", "decimal": "decimal_separator", "names": "column_names",
+        "on_error": "bad_rows", "max_line_size": "max_line_bytes",
+    }  # fmt: skip
+
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=4, description="Between two values; found out among `,` tab `;` `|`."
+    )
+    header: bool | None = Field(
+        None,
+        description="Whether the first line names the columns; true, and refused where it looks like data.",
+    )
+    quote: str = Field('"', max_length=1, description="Around values that hold a delimiter; empty for none.")
+    escape: str = Field(
+        "", max_length=1, description="Before a quote inside quotes; doubled quotes by default."
+    )
+    comment: str = Field("", max_length=1, description="Lines that begin with it are skipped.")
+    encoding: Annotated[str, BeforeValidator(parameters.encoding)] = Field(
+        "utf-8", description="Of the text: any that Python knows, such as `utf-16`, `latin-1`, `cp1252`."
+    )
+    null_values: Annotated[tuple[str, ...], BeforeValidator(parameters.texts)] = Field(
+        (), description="Texts that mean NULL, beside nothing at all."
+    )
+    allow_quoted_nulls: bool | None = Field(
+        None, description='Whether `""` is NULL instead of an empty text; false, but true with quarantine.'
+    )
+    date_format: Annotated[tuple[str, ...], BeforeValidator(parameters.texts)] = Field(
+        (), description="strptime patterns of the columns that `types` says are DATE, e.g. `%d.%m.%Y`."
+    )
+    timestamp_format: Annotated[tuple[str, ...], BeforeValidator(parameters.texts)] = Field(
+        (), description="strptime patterns of the columns that `types` says are TIMESTAMP."
+    )
+    skip_rows: int = Field(0, ge=0, description="Lines before the header.")
+    decimal_separator: Literal[".", ","] = Field(
+        ".", description="`,` for numbers written 1.234,50 in the columns that `types` says are numbers."
+    )
+    column_names: Annotated[tuple[str, ...], BeforeValidator(parameters.names)] = Field(
+        (), description="Names of the columns, instead of the header's."
+    )
+    bad_rows: Annotated[
+        Literal["error", "quarantine"] | None,
+        BeforeValidator(lambda value: _BAD_ROWS.get(parameters.lower(value), value)),
+    ] = Field(None, description="A row that cannot be read is an `error`, or set aside in `quarantine`.")
+    null_padding: bool = Field(False, description="Whether a line with too few values ends in NULLs.")
+    max_line_bytes: int = Field(
+        2_000_000, ge=1000, le=2**30, description="Longest line; memory grows by 32 times this."
+    )
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether bad rows are set aside."""
+        if self.bad_rows is None:
+            return self.schema_policy == "permissive"
+        return self.bad_rows == "quarantine"
+
+
+class Csv(Files[CsvOptions]):
+    """CSV files of one form."""
+
+    options_type = CsvOptions
+    suffixes = (".csv", ".txt")
+
+    def select(self, files: Sequence[Readable]) -> Selected | None:
+        options = self.options
+        sniffed = sniff(
+            [(item.file, _as_stored(item, options)) for item in files],
+            self._form(),
+            options.types,
+            strict=options.schema_policy == "strict",
+        )
+        folders = partition_types([item.file for item in files], options.hive_partitioning, options.types)
+        types = self._types(sniffed, folders)
+        by_file = {sample.file: sample for sample in sniffed.samples}
+        groups = groupby(
+            (item for item in files if item.file in by_file and by_file[item.file].names),
+            key=lambda item: (by_file[item.file].names, *item.place),
+        )
+        selects = [
+            self._select(list(group), by_file[key_files.file], sniffed, types, folders)
+            for group in (list(items) for _key, items in groups)
+            for key_files in group[:1]
+        ]
+        if not selects:
+            return None
+        explain = Explainer(tuple(item.file for item in files), {item.file.name: item for item in files})
+        return Selected(
+            join(" UNION ALL BY NAME ", selects),
+            explain=explain.explain,
+            rejects=options.quarantines,
+        )
+
+    def _form(self) -> Form:
+        options = self.options
+        return Form(
+            delimiter=options.delimiter,
+            quote=options.quote,
+            escape=options.escape,
+            comment=options.comment,
+            header=options.header,
+            skip_rows=options.skip_rows,
+            null_values=options.null_values,
+            names=options.column_names,
+            encoding=options.encoding,
+        )
+
+    def _types(self, sniffed: Sniffed, folders: Mapping[str, str]) -> dict[str, str]:
+        """The type of every column, the declared ones as declared; they must be there."""
+        names = {name.casefold(): name for sample in sniffed.samples for name in sample.names}
+        names |= {name.casefold(): name for name in folders}
+        types = dict(sniffed.types)
+        for name, kind in self.options.types.items():
+            if name.casefold() not in names:
+                raise SourceFailed(
+                    f"`types` has the column {name!r}, and the files have {', '.join(names.values())}"
+                )
+            types[names[name.casefold()]] = kind
+        return types
+
+    def _select(
+        self,
+        files: Sequence[Readable],
+        sample: Sample,
+        sniffed: Sniffed,
+        types: Mapping[str, str],
+        folders: Mapping[str, str],
+    ) -> Sql:
+        name = files[0].name_sql
+        declared = {column.casefold() for column in self.options.types}
+        own = {column.casefold(): kind for column, kind in types.items()}
+        columns = [
+            sql(
+                "{value} AS {name}",
+                value=self._value(column, own[column.casefold()], column.casefold() in declared, name),
+                name=quote(column),
+            )
+            for column in sample.names
+            if column != PROVENANCE
+        ]
+        taken = {column.casefold() for column in sample.names}
+        columns += [quote(key) for key in folders if key.casefold() not in taken]
+        if self.options.row_provenance:
+            columns.append(sql("{name} AS {provenance}", name=name, provenance=quote(PROVENANCE)))
+        return sql(
+            "SELECT {columns} FROM read_csv([{files}], {options})",
+            columns=join(", ", columns),
+            files=join(", ", (item.pattern for item in files)),
+            options=self._options(files[0], sample, sniffed, types, folders),
+        )
+
+    def _value(self, column: str, kind: str, declared: bool, where: Sql) -> Sql:
+        if self.options.quarantines:
+            return quote(column)
+        formats = {"DATE": self.options.date_format, "TIMESTAMP": self.options.timestamp_format}
+        return casts.converted(
+            column,
+            kind,
+            guessed=not declared,
+            where=where,
+            formats=formats.get(kind, ()),
+            decimal_comma=self.options.decimal_separator == ",",
+        )
+
+    def _options(
+        self,
+        item: Readable,
+        sample: Sample,
+        sniffed: Sniffed,
+        types: Mapping[str, str],
+        folders: Mapping[str, str],
+    ) -> Sql:
+        options = self.options
+        own = {name.casefold(): kind for name, kind in types.items()}
+        columns = {name: own[name.casefold()] if options.quarantines else "VARCHAR" for name in sample.names}
+        nulls = join(", ", map(literal, dict.fromkeys(["", *options.null_values])))
+        quoted_nulls = (
+            options.quarantines if options.allow_quoted_nulls is None else options.allow_quoted_nulls
+        )
+        given: dict[str, Sql | None] = {
+            "auto_detect": literal(False),
+            "header": literal(sniffed.header),
+            "skip": literal(options.skip_rows),
+            "delim": literal(sniffed.delimiter),
+            "quote": literal(options.quote),
+            "escape": literal(options.escape or options.quote),
+            "comment": literal(options.comment) if options.comment else None,
+            "new_line": literal("\\r") if sample.carriage_returns else None,
+            "columns": struct_sql(columns),
+            "nullstr": sql("[{nulls}]", nulls=nulls),
+            "allow_quoted_nulls": literal(quoted_nulls),
+            "null_padding": literal(True) if options.null_padding else None,
+            "compression": literal(item.compression if item.compression == "none" else "auto"),
+            "filename": literal(PATH),
+            "hive_partitioning": literal(bool(folders)),
+            "hive_types": struct_sql(folders) if folders else None,
+            "max_line_size": literal(options.max_line_bytes) if options.max_line_bytes != 2_000_000 else None,
+        }
+        if options.quarantines:
+            given |= self._quarantine(types)
+        return options_sql(given)
+
+    def _quarantine(self, types: Mapping[str, str]) -> dict[str, Sql | None]:
+        options = self.options
+        kinds = set(types.values())
+        return {
+            "store_rejects": literal(True),
+            "rejects_table": literal("_sqlflow_rejects"),
+            "rejects_scan": literal("_sqlflow_reject_scans"),
+            "dateformat": literal(options.date_format[0]) if options.date_format else None,
+            "timestampformat": literal(options.timestamp_format[0]) if options.timestamp_format else None,
+            "decimal_separator": literal(",") if options.decimal_separator == "," and kinds else None,
+        }
+
+
+def _as_stored(item: Readable, options: CsvOptions) -> str:
+    """The compression in which the listed file itself stands, which is what the sniffer opens."""
+    from sqlflow_dagster.connectors.spool import compression  # noqa: PLC0415 - one name of many
+
+    return compression(item.file, options.compression)

@@ -1,0 +1,316 @@
+"""What all file formats share: finding files, remembering them, unpacking them, reading them once.
+
+A format adds how its files become a SELECT. With a `cursor_field` the rows at or after the cursor
+are read from all files; without one, incremental reading takes the new and the changed files.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from sqlflow_dagster.connectors import casts, manifest, parameters, paths, spool
+from sqlflow_dagster.connectors.base import Connector, Family, Health, Scan, Stream
+from sqlflow_dagster.connectors.options import SourceOptions
+from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+
+log = logging.getLogger(__name__)
+
+# The column that carries the path while DuckDB reads.
+PATH = "_sqlflow_path"
+PROVENANCE = "_sqlflow_file"
+Compression = Literal["auto", "none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli", "snappy"]
+_OTHER_COMPRESSIONS = {
+    "gz": "gzip", "zst": "zstd", "bzip2": "bz2", "lzma": "xz", "br": "brotli",
+    "uncompressed": "none", "detect": "auto", "infer": "auto", "": "auto",
+}  # fmt: skip
+
+
+def compression_name(value: Any) -> Any:
+    """Return our name of a compression."""
+    name = parameters.lower(value)
+    return _OTHER_COMPRESSIONS.get(name, name) if isinstance(name, str) else name
+
+
+class FileOptions(SourceOptions):
+    """The parameters of every file format."""
+
+    aliases: ClassVar[Mapping[str, str]] = {
+        "file_path": "path", "filepath": "path", "file": "path", "files": "path", "paths": "path",
+        "directory": "path", "folder": "path", "url": "path", "location": "path",
+        "file_pattern": "pattern", "glob": "pattern", "schema": "types", "dtypes": "types", "dtype": "types",
+        "column_types": "types", "dataset_name": "stream", "stream_name": "stream",
+        "hive": "hive_partitioning", "min_age": "min_age_seconds",
+    }  # fmt: skip
+    idle: ClassVar[Mapping[str, str]] = {
+        "batch_size": "it is not needed here, DuckDB streams files in batches of its own",
+    }
+    refused: ClassVar[Mapping[str, str]] = {
+        "rate_limit": "files are not requested one by one; remove it",
+        "timeout_seconds": "reading files waits for nobody; remove it",
+        "max_retries": "reading a file again gives the same; set `retry` of the pipeline in the profile",
+    }
+    own_cursor: ClassVar[bool] = True
+
+    path: Annotated[tuple[str, ...], BeforeValidator(parameters.paths)] = Field(
+        description="File, glob (`data/*.csv`, `data/**/*.csv`), directory, or a list of them; "
+        "relative to the project.",
+        min_length=1,
+    )
+    pattern: str | None = Field(None, description="Glob below the directory `path`.")
+    compression: Annotated[Compression, BeforeValidator(compression_name)] = Field(
+        "auto", description="Of the files; by default what each one's suffix says."
+    )
+    hive_partitioning: bool | None = Field(
+        None, description="Whether `key=value` folders are columns; by default where there are any."
+    )
+    types: Annotated[Mapping[str, str], BeforeValidator(casts.declared)] = Field(
+        default_factory=dict,
+        description='DuckDB types by column, `{"amount": "DECIMAL(12,2)"}`; others are found out.',
+    )
+    stream: str = Field("data", min_length=1, description="Name of the source's one stream.")
+    min_age_seconds: float = Field(
+        0, ge=0, description="Files changed within these seconds are left for the next run (still uploading)."
+    )
+    require_files: bool = Field(True, description="Whether it is an error when no file is there.")
+    max_uncompressed_bytes: int = Field(
+        200 * 2**30, ge=1, description="Largest size of one decompressed file, in bytes."
+    )
+    max_compression_ratio: int = Field(
+        300, ge=1, description="Most times that a file may grow beyond 64 MB when decompressed."
+    )
+
+    @property
+    def counts_files(self) -> bool:
+        """Whether the files themselves are the cursor."""
+        return self.sync_mode == "incremental" and self.cursor_field is None
+
+
+O = TypeVar("O", bound=FileOptions)  # noqa: E741 - the type parameter's usual name
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A file and where DuckDB finds its bytes: `base` characters of that path precede its name."""
+
+    file: File
+    path: Path
+    compression: str
+    base: int
+    lead: str
+
+    @property
+    def pattern(self) -> Sql:
+        """The path as a literal in which DuckDB sees no wildcard."""
+        text = "".join(f"[{c}]" if c in "*?[" else c for c in str(self.path))
+        return literal(text)
+
+    @property
+    def place(self) -> tuple[int, str, bool]:
+        """What files must share to be read by one call."""
+        return self.base, self.lead, self.compression == "none"
+
+    @property
+    def name_sql(self) -> Sql:
+        """The file's name, from the path that DuckDB read."""
+        text = sql("substr({path}, {start})", path=quote(PATH), start=literal(self.base + 1))
+        return sql("concat({lead}, {text})", lead=literal(self.lead), text=text) if self.lead else text
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A SELECT over files, the extensions it needs, and who explains its failures."""
+
+    query: Sql
+    extensions: tuple[str, ...] = ()
+    explain: Any = None
+    rejects: bool = False
+
+
+class Files(Connector[O]):
+    """A source of files of one format."""
+
+    family: ClassVar[Family] = "file"
+    suffixes: ClassVar[tuple[str, ...]]
+    # Encodings and compressions that DuckDB reads without us.
+    native: ClassVar[tuple[str, ...]] = spool.NATIVE
+
+    @abstractmethod
+    def select(self, files: Sequence[Readable]) -> Selected | None:
+        """Return the SELECT of all rows; with `row_provenance` it ends with `_sqlflow_file`.
+
+        None where the files hold nothing, not even names of columns.
+        """
+
+    def streams(self) -> Sequence[Stream]:
+        options = self.options
+        return (
+            Stream(
+                options.stream,
+                primary_key=options.primary_key,
+                cursor_field=options.cursor_field,
+                own_cursor=options.counts_files,
+                description=f"Rows of {', '.join(options.path)}.",
+            ),
+        )
+
+    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        files = self._settled(self._listed())
+        if not self.options.counts_files:
+            if since is not None and since.type == "JSON":
+                raise SourceFailed(
+                    "the cursor is a list of files, and `cursor_field` now names a column; reset this LOAD"
+                )
+            self._required(files)
+            yield from self._scans(files)
+            return
+        changes = manifest.compare(since, files, time.time_ns())
+        if since is None:
+            self._required(files)
+        self._noticed(changes)
+        self._replaceable(changes, stream)
+        replaces = changes.replaces if self.options.row_provenance else ()
+        yield from self._scans(changes.to_read, replaces, manifest.cursor(changes.seen))
+
+    def new_files(self, since: Cursor | None) -> tuple[str, ...]:
+        changes = manifest.compare(since, self._settled(self._listed()), time.time_ns())
+        return tuple(f"{file.name} {file.size} {file.mtime_ns}" for file in changes.to_read)
+
+    def check(self) -> Health:
+        try:
+            files = self._listed()
+        except NotAllowed as error:
+            return Health(ok=False, message=str(error))
+        if not files and self.options.require_files:
+            return Health(ok=False, message=str(self._missing()))
+        size = sum(file.size for file in files)
+        facts = {"files": len(files), "bytes": size}
+        return Health(ok=True, message=f"{len(files)} files, {size:,} bytes", facts=facts)
+
+    def _listed(self) -> list[File]:
+        return paths.find(self.place, self.options.path, self.suffixes, self.options.pattern)
+
+    def _settled(self, files: Sequence[File]) -> list[File]:
+        """The files that nobody has written for `min_age_seconds`."""
+        newest = time.time_ns() - int(self.options.min_age_seconds * 1e9)
+        return [file for file in files if not self.options.min_age_seconds or file.mtime_ns <= newest]
+
+    def _missing(self) -> SourceFailed:
+        return paths.missing(self.place, self.options.path, self.options.pattern)
+
+    def _required(self, files: Sequence[File]) -> None:
+        if not files and self.options.require_files and not self._listed():
+            raise self._missing()
+
+    def _noticed(self, changes: manifest.Changes) -> None:
+        if changes.gone:
+            log.warning("files are no more, their rows stay: %s", ", ".join(changes.gone[:10]))
+        for old, new in changes.renamed:
+            log.warning("%s is %s, which was loaded already; it is not loaded again", new, old)
+
+    def _replaceable(self, changes: manifest.Changes, stream: Stream) -> None:
+        keyed = stream.primary_key or self.options.primary_key
+        if not changes.changed or keyed or self.options.row_provenance:
+            return
+        names = ", ".join(file.name for file in changes.changed[:10])
+        raise SourceFailed(
+            f"changed since they were loaded: {names}. Their stored rows cannot be told from others: set "
+            "`row_provenance` to true (and reset this LOAD once), so that a file's rows are replaced; or name "
+            "a `primary_key`, so that they are merged; or send changes in files of new names"
+        )
+
+    def _scans(
+        self, files: Sequence[File], replaces: tuple[str, ...] = (), position: Cursor | None = None
+    ) -> Iterator[Scan]:
+        with self._unpacked([file for file in files if file.size]) as readable:
+            selected = self.select(readable) if readable else None
+            if selected is None and (files or not self.options.counts_files or replaces):
+                selected = self._nothing()
+            if selected is None:
+                return
+            yield Scan(
+                selected.query,
+                extensions=selected.extensions,
+                rejects=selected.rejects,
+                provenance=self.options.row_provenance,
+                replaces=replaces,
+                position=position,
+                explain=selected.explain,
+            )
+            for file in files:
+                if file.changed():
+                    raise RetryLater(
+                        f"{file.name} was written to while it was read; set `min_age_seconds` where files "
+                        "take long to arrive",
+                        after=5,
+                    )
+
+    def _nothing(self) -> Selected | None:
+        """No rows of the declared columns; None where none are declared."""
+        columns = dict(self.options.types)
+        if not columns:
+            return None
+        if self.options.row_provenance:
+            columns[PROVENANCE] = "VARCHAR"
+        nulls = (
+            sql("CAST(NULL AS {kind}) AS {name}", kind=Sql(kind), name=quote(name))
+            for name, kind in columns.items()
+        )
+        return Selected(sql("SELECT {columns} WHERE false", columns=join(", ", nulls)))
+
+    @contextmanager
+    def _unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
+        self.place.spool.mkdir(parents=True, exist_ok=True)
+        caps = spool.Caps(self.options.max_uncompressed_bytes, self.options.max_compression_ratio)
+        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder:
+            yield [self._readable(file, Path(folder).resolve(), caps) for file in files]
+
+    def _readable(self, file: File, folder: Path, caps: spool.Caps) -> Readable:
+        kind = spool.compression(file, self.options.compression)
+        encoding = getattr(self.options, "encoding", "utf-8")
+        if kind in self.native and encoding == "utf-8":
+            spool.guard(file, kind, caps)
+            outside = file.name.startswith("/")
+            base = 0 if outside else len(str(file.path)) - len(file.name)
+            return Readable(file, file.path, kind, base, "")
+        path = spool.spooled(file, folder, kind, encoding, caps)
+        return Readable(file, path, "none", len(str(folder)) + 1, "/" if file.name.startswith("/") else "")
+
+
+def partition_types(
+    files: Sequence[File], enabled: bool | None, declared: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the columns that `key=value` folders make, with the types that keep their texts."""
+    if enabled is False:
+        return {}
+    from sqlflow_dagster.connectors.guess import type_of  # noqa: PLC0415 - only where folders may be columns
+
+    values: dict[str, set[str]] = {}
+    for file in files:
+        for key, value in file.partitions.items():
+            values.setdefault(key, set()).update({value} if value is not None else ())
+    known = {name.casefold(): kind for name, kind in declared.items()}
+    return {key: known.get(key.casefold()) or type_of(texts) for key, texts in values.items()}
+
+
+def options_sql(given: Mapping[str, Sql | None]) -> Sql:
+    """Return `name = value` pairs of a table function, those that are None left out."""
+    return join(", ", (Sql(f"{name} = {value}") for name, value in given.items() if value is not None))
+
+
+def struct_sql(columns: Mapping[str, str]) -> Sql:
+    """Return a struct of names and type names, as `columns` and `hive_types` take it."""
+    pairs = (sql("{name}: {kind}", name=quote(name), kind=literal(kind)) for name, kind in columns.items())
+    return sql("{{{pairs}}}", pairs=join(", ", pairs))

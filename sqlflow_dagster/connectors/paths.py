@@ -1,0 +1,175 @@
+"""A path, glob, directory or list of them → the files it names, none outside the allowed folders."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sqlflow_dagster.connectors.base import Place
+from sqlflow_dagster.errors import BadOption, NotAllowed, SourceFailed
+
+_MAGIC = re.compile(r"[*?\[]")
+_DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was listed. `name` is its path below the project, or whole where it is outside."""
+
+    path: Path
+    name: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def partitions(self) -> dict[str, str | None]:
+        """Values of `key=value` folders in the name, by key."""
+        found: dict[str, str | None] = {}
+        for part in self.name.split("/")[:-1]:
+            key, separator, value = part.partition("=")
+            if separator and key:
+                found[key] = None if value == _DEFAULT_PARTITION else unquote(value)
+        return found
+
+    def changed(self) -> bool:
+        """Whether the file is no longer what was listed."""
+        try:
+            return _stat(self.path) != (self.size, self.mtime_ns, self.ctime_ns)
+        except FileNotFoundError:
+            return True
+
+
+def inside(place: Place, target: str | Path) -> Path:
+    """Return the real path of `target`, relative ones below the project's root.
+
+    Links and `..` are followed first. Raises NotAllowed where it is in no allowed folder, and
+    BadOption for a URL that is no local file.
+    """
+    text = _local(str(target))
+    path = Path(place.root, Path(text).expanduser())
+    real = Path(os.path.realpath(path))
+    roots = [Path(os.path.realpath(root)) for root in (place.root, *place.allowed)]
+    if not any(real.is_relative_to(root) for root in roots):
+        raise NotAllowed(
+            f"{target} is {real}, outside the project {roots[0]}; move it there, or add its folder to "
+            "engines.duckdb.allowed_directories of the profile"
+        )
+    return real
+
+
+def find(
+    place: Place, paths: Sequence[str], suffixes: Iterable[str], pattern: str | None = None
+) -> list[File]:
+    """Return the files that `paths` name, each once, sorted by name.
+
+    A directory means all files below it with one of `suffixes` (compressed or not), or those that
+    match the glob `pattern`. Hidden files and those that begin with `_` are left out of directories.
+    """
+    wanted = tuple(suffixes)
+    found: dict[Path, File] = {}
+    for text in paths:
+        for path in _matches(place, _local(text), wanted, pattern):
+            real = inside(place, path)
+            if real.is_file() and real not in found:
+                found[real] = _listed(place, real)
+    return sorted(found.values(), key=lambda file: file.name)
+
+
+def missing(place: Place, paths: Sequence[str], pattern: str | None = None) -> SourceFailed:
+    """Return the error for paths that name no file: it says where was looked."""
+    text = paths[0] if len(paths) == 1 else f"[{', '.join(paths)}]"
+    folder = Path(place.root, _fixed_part(_local(paths[0])))
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    has = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nothing"
+    also = f" with the pattern {pattern!r}" if pattern else ""
+    return SourceFailed(
+        f"no file matches {text!r}{also}; {folder} has {has}; mend `path`, or set `require_files` to false "
+        "where there may be none"
+    )
+
+
+def _matches(place: Place, text: str, suffixes: tuple[str, ...], pattern: str | None) -> Iterator[Path]:
+    whole = Path(place.root, Path(text).expanduser())
+    if whole.is_dir():
+        yield from _below(inside(place, whole), suffixes, pattern)
+    elif whole.exists() or not _MAGIC.search(text):
+        inside(place, whole)
+        if whole.exists():
+            yield whole
+    else:
+        inside(place, Path(place.root, _fixed_part(text)))
+        for match in glob.iglob(str(whole), recursive=True):  # noqa: PTH207 - Path.glob takes no `..`
+            path = Path(match)
+            if path.is_dir():
+                if not text.endswith("**"):
+                    yield from _below(path, suffixes, pattern)
+            elif not path.name.startswith((".", "_")) or not _wild(text):
+                yield path
+
+
+def _wild(text: str) -> bool:
+    """Whether the last part would match any name: then `_SUCCESS` and the like are no data."""
+    return Path(text).name.startswith("*")
+
+
+def _below(folder: Path, suffixes: tuple[str, ...], pattern: str | None) -> Iterator[Path]:
+    if pattern:
+        yield from (path for path in folder.glob(pattern) if path.is_file())
+        return
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        for name in sorted(names):
+            if not name.startswith((".", "_")) and _has_suffix(name, suffixes):
+                yield Path(base, name)
+
+
+def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    parts = [f".{part}" for part in name.lower().split(".")[1:]]
+    return bool(parts) and any(part in suffixes for part in parts[-2:])
+
+
+def _listed(place: Place, real: Path) -> File:
+    root = Path(os.path.realpath(place.root))
+    name = real.relative_to(root).as_posix() if real.is_relative_to(root) else real.as_posix()
+    return File(real, name, *_stat(real))
+
+
+def _stat(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _local(text: str) -> str:
+    """A path without `file://` and its escapes."""
+    if "\0" in text:
+        raise BadOption("path: it holds a NUL character", option="path")
+    scheme, separator, _rest = text.partition("://")
+    if not separator:
+        return text
+    if scheme.lower() != "file":
+        raise BadOption(f"path: {scheme}:// is no local file; use the TYPE of that system", option="path")
+    parts = urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise BadOption(
+            f"path: {text!r} names the host {parts.netloc!r}; write file:///… for a file of this machine",
+            option="path",
+        )
+    return unquote(parts.path)
+
+
+def _fixed_part(text: str) -> str:
+    """The folders before the first part with a wildcard."""
+    kept = []
+    for part in Path(text).parts:
+        if _MAGIC.search(part):
+            break
+        kept.append(part)
+    return str(Path(*kept)) if kept else "."

@@ -1,0 +1,244 @@
+"""CSV files → their delimiter, header and columns' types, decided once over all of them.
+
+A small file is read whole, a large one at its head and at places spread over it to its end. What a
+sample cannot know, the conversion checks on every value: see casts.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlflow_dagster.connectors import guess
+from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.spool import opened
+from sqlflow_dagster.errors import SourceFailed
+
+DELIMITERS = (",", "\t", ";", "|")
+_BUDGET = 6 * 2**20
+_LEAST = 16 * 2**10
+_PLACES = 15
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_YEAR = re.compile(r"(19|20)\d\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the text is written. `delimiter` is None where it is to be found out."""
+
+    delimiter: str | None = None
+    quote: str = '"'
+    escape: str = ""
+    comment: str = ""
+    header: bool | None = None
+    skip_rows: int = 0
+    null_values: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows of one file, its header apart. `names` are the columns as the table will have them."""
+
+    file: File
+    header: tuple[str, ...]
+    names: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    carriage_returns: bool
+    quoted_blanks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sniffed:
+    """What all files have in common, and each one's columns in its own order."""
+
+    delimiter: str
+    header: bool
+    samples: tuple[Sample, ...]
+    types: dict[str, str]
+
+
+def sniff(files: Sequence[tuple[File, str]], form: Form, declared: Iterable[str], *, strict: bool) -> Sniffed:
+    """Return what the files (each with its compression) hold; files without any text are left out.
+
+    Columns in `declared` are not guessed. `strict` refuses a name that stands twice in a header.
+    Raises SourceFailed where the header cannot be one.
+    """
+    csv.field_size_limit(sys.maxsize)
+    budget = max(_LEAST, _BUDGET // max(1, len(files)))
+    texts = [(file, _parts(file, kind, form, budget)) for file, kind in files]
+    texts = [(file, parts) for file, parts in texts if parts]
+    delimiter = form.delimiter or (_delimiter(texts[0][1][0], form) if texts else ",")
+    header = form.header is not False
+    samples = tuple(
+        _sample(file, parts, delimiter, form, header=header, strict=strict) for file, parts in texts
+    )
+    for sample in samples:
+        _check_width(sample, form, delimiter, texts[0][1][0])
+    types = _types(samples, form, {name.casefold() for name in declared})
+    if form.header is None:
+        _check_header(samples, types)
+    return Sniffed(delimiter, header, samples, types)
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names that a table can have: none empty, none twice, no control characters."""
+    taken: set[str] = set()
+    found = []
+    for index, raw in enumerate(names):
+        base = _CONTROL.sub(" ", raw).strip() or f"column{index}"
+        name, number = base, 1
+        while name.casefold() in taken:
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name.casefold())
+        found.append(name)
+    return tuple(found)
+
+
+def _parts(file: File, kind: str, form: Form, budget: int) -> list[str]:
+    """Texts of the file: the first from its beginning, others from the beginning of a line on."""
+    with opened(file, kind) as stream:
+        head = stream.read(budget // 2 if kind == "none" and file.size > budget else budget + 1)
+        if not head:
+            return []
+        whole = file.size <= len(head) if kind == "none" else len(head) <= budget
+        encoding = "utf-8-sig" if form.encoding in ("utf-8", "utf8") else form.encoding
+        first = head.decode(encoding, "replace").removeprefix("\ufeff")
+        parts = [first if whole else first[: first.rfind("\n") + 1] or first]
+        if whole or kind != "none" or encoding != "utf-8-sig":
+            return parts
+        size = budget // 2 // _PLACES
+        for number in range(1, _PLACES + 1):
+            stream.seek(len(head) + (file.size - len(head) - size) * number // _PLACES)
+            text = stream.read(size).decode("utf-8", "replace")
+            parts.append(text[text.find("\n") + 1 :])
+        return parts
+
+
+def _read(text: str, delimiter: str, form: Form) -> list[list[str]]:
+    lines: Iterable[str] = io.StringIO(text, newline="")
+    if form.comment:
+        lines = (line for line in lines if not line.startswith(form.comment))
+    quoted = bool(form.quote)
+    double = form.escape in ("", form.quote)
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        quotechar=form.quote or None,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        doublequote=double,
+        escapechar=None if double else form.escape,
+    )
+    try:
+        return [row for row in reader if row]
+    except csv.Error:
+        # DuckDB reads the file itself and says what is wrong with it, and in which line.
+        return []
+
+
+def _skipped(text: str, count: int) -> str:
+    for _ in range(count):
+        text = text[text.find("\n") + 1 :]
+    return text
+
+
+def _delimiter(text: str, form: Form) -> str:
+    """The delimiter that gives the most rows the width of the first, the widest winning."""
+    beginning = _skipped(text, form.skip_rows)[: 256 * 2**10]
+    best, score = ",", (0.0, 0)
+    for delimiter in DELIMITERS:
+        rows = _read(beginning, delimiter, form)[:500]
+        if not rows or len(rows[0]) < 2:
+            continue
+        alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+        if (alike, len(rows[0])) > score:
+            best, score = delimiter, (alike, len(rows[0]))
+    return best
+
+
+def _sample(
+    file: File, parts: Sequence[str], delimiter: str, form: Form, *, header: bool, strict: bool
+) -> Sample:
+    head = _skipped(parts[0], form.skip_rows)
+    rows = _read(head, delimiter, form)
+    first = tuple(rows[0]) if rows else ()
+    names = _names(file, first, form, header=header, strict=strict)
+    width = len(names)
+    body = rows[1:] if header else rows
+    for part in parts[1:]:
+        # The last line may be cut, and the first ones stand in a quoted text.
+        body += [row for row in _read(part, delimiter, form)[:-1] if len(row) == width]
+    blanks = bool(form.quote) and form.quote * 2 in head
+    returns = "\r" in head and "\n" not in head
+    return Sample(file, first if header else (), names, body, returns, blanks)
+
+
+def _names(file: File, first: tuple[str, ...], form: Form, *, header: bool, strict: bool) -> tuple[str, ...]:
+    if form.names:
+        if first and len(form.names) != len(first):
+            raise SourceFailed(
+                f"{file.name}:1: {len(first)} columns, and `column_names` has {len(form.names)} names"
+            )
+        return unique(form.names)
+    if not header:
+        return tuple(f"column{index}" for index in range(len(first)))
+    plain = [name.strip().casefold() for name in first]
+    twice = sorted({name for name in plain if name and plain.count(name) > 1}) if strict else []
+    if twice:
+        raise SourceFailed(
+            f"{file.name}:{form.skip_rows + 1}: the header names {', '.join(map(repr, twice))} twice; "
+            "give each column a name in `column_names`, or set `schema_policy` to guided"
+        )
+    return unique(first)
+
+
+def _check_width(sample: Sample, form: Form, delimiter: str, text: str) -> None:
+    if form.delimiter is None or len(sample.names) != 1:
+        return
+    better = _delimiter(text, form)
+    width = len((_read(text[:100_000], better, form) or [[]])[0])
+    if better != delimiter and width > 1:
+        raise SourceFailed(
+            f"{sample.file.name}: with the delimiter {delimiter!r} there is one column, with {better!r} "
+            f"there are {width}; set `delimiter` to {better!r}"
+        )
+
+
+def _types(samples: Iterable[Sample], form: Form, declared: set[str]) -> dict[str, str]:
+    values: dict[str, set[str]] = defaultdict(set)
+    spelling: dict[str, str] = {}
+    for sample in samples:
+        width = len(sample.names)
+        columns = list(zip(*(row for row in sample.rows if len(row) == width), strict=True))
+        for index, name in enumerate(sample.names):
+            key = name.casefold()
+            spelling.setdefault(key, name)
+            if columns and key not in declared:
+                values[key].update(columns[index])
+    null = set(form.null_values)
+    return {name: guess.type_of(values[key] - null) for key, name in spelling.items() if key not in declared}
+
+
+def _check_header(samples: Iterable[Sample], types: dict[str, str]) -> None:
+    """Refuse a first line that is data: nobody said it is a header, and a column's value stands in it."""
+    for sample in samples:
+        if not sample.rows:
+            continue
+        for cell, name in zip(sample.header, sample.names, strict=True):
+            kind = types.get(name, "VARCHAR")
+            if kind != "VARCHAR" and not _YEAR.fullmatch(cell) and _alike(guess.type_of([cell]), kind):
+                raise SourceFailed(
+                    f"{sample.file.name}:1: the first line looks like data ({cell!r} is {kind}, as its column); "
+                    "set `header` to false where it is, to true where it names the columns"
+                )
+
+
+def _alike(one: str, other: str) -> bool:
+    numbers = ("BIGINT", "DECIMAL", "DOUBLE")
+    return one == other or (one.startswith(numbers) and other.startswith(numbers))

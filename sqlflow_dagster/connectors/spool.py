@@ -1,0 +1,138 @@
+"""A compressed or differently encoded file → UTF-8 bytes that DuckDB reads, with caps against bombs.
+
+gzip and zstd are read by DuckDB itself; the rest is decompressed, piece by piece, into a spool.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import lzma
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.errors import SourceFailed
+
+# By suffix, the name of the compression.
+SUFFIXES = {
+    ".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz", ".lzma": "xz",
+    ".lz4": "lz4", ".br": "brotli", ".snappy": "snappy", ".sz": "snappy",
+}  # fmt: skip
+NATIVE = ("none", "gzip", "zstd")
+_CHUNK = 2**20
+# A text that shrinks more than this is no data; a table of zeros shrinks 200 times.
+_SMALL = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How large a file may become: `bytes` in all, and `ratio` times its size beyond 64 MB."""
+
+    bytes: int
+    ratio: int
+
+    def check(self, file: File, made: int) -> None:
+        """Raise SourceFailed where `made` bytes are more than the file may become."""
+        if made > self.bytes or (made > _SMALL and made > file.size * self.ratio):
+            raise SourceFailed(
+                f"{file.name}: {file.size:,} bytes become more than {made:,}, which is no ordinary file; raise "
+                "`max_uncompressed_bytes` or `max_compression_ratio` where it is"
+            )
+
+
+def compression(file: File, declared: str) -> str:
+    """Return the name of the file's compression: the declared one, else what its suffix says."""
+    return SUFFIXES.get(file.path.suffix.lower(), "none") if declared == "auto" else declared
+
+
+def opened(file: File, kind: str) -> IO[bytes]:
+    """Open a file for reading its decompressed bytes.
+
+    Raises SourceFailed where it is no such file.
+    """
+    if kind == "none":
+        return file.path.open("rb")
+    if kind == "gzip":
+        return cast("IO[bytes]", gzip.open(file.path, "rb"))
+    if kind == "bz2":
+        return cast("IO[bytes]", bz2.open(file.path, "rb"))
+    if kind == "xz":
+        return cast("IO[bytes]", lzma.open(file.path, "rb"))
+    if kind == "snappy":
+        from sqlflow_dagster.connectors.snappy import Snappy  # noqa: PLC0415 - rare
+
+        return cast("IO[bytes]", Snappy(file.path))
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    return cast("IO[bytes]", pa.CompressedInputStream(pa.OSFile(str(file.path)), kind))
+
+
+def pieces(file: File, kind: str, caps: Caps) -> Iterator[bytes]:
+    """Yield the file's decompressed bytes. Raises SourceFailed for a broken file or a bomb."""
+    made = 0
+    try:
+        with opened(file, kind) as stream:
+            while piece := stream.read(_CHUNK):
+                made += len(piece)
+                caps.check(file, made)
+                yield piece
+    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+        raise SourceFailed(
+            f"{file.name}: it is no whole {kind} file ({error}); have it sent again, or mend `compression`"
+        ) from error
+
+
+def guard(file: File, kind: str, caps: Caps) -> None:
+    """Raise SourceFailed where a file that DuckDB is to decompress begins like a bomb or is cut off."""
+    if kind == "none" or file.size == 0:
+        return
+    made = 0
+    for piece in pieces(file, kind, caps):
+        made += len(piece)
+        if made > 2 * _SMALL:
+            return
+
+
+def spooled(file: File, folder: Path, kind: str, encoding: str, caps: Caps) -> Path:
+    """Write the file's text as UTF-8 below `folder`, under its own name, and return where.
+
+    Raises SourceFailed naming the line that is not in `encoding`.
+    """
+    path = folder / file.name.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    room = shutil.disk_usage(folder).free
+    with path.open("wb") as target:
+        for piece in recoded(file, pieces(file, kind, caps), encoding):
+            target.write(piece)
+            room -= len(piece)
+            if room < _SMALL:
+                raise SourceFailed(f"{file.name}: no room is left in {folder} to unpack it; free some space")
+    return path
+
+
+def recoded(file: File, chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield the chunks as UTF-8 without a byte-order mark."""
+    if codecs.lookup(encoding).name == "utf-8":
+        yield from chunks
+        return
+    decoder: Callable[..., Any] = codecs.getincrementaldecoder(encoding)("strict").decode
+    lines = 1
+    first = True
+    try:
+        for chunk in chunks:
+            text = cast("str", decoder(chunk))
+            if first and text:
+                text, first = text.removeprefix("\ufeff"), False
+            lines += text.count("\n")
+            yield text.encode()
+        yield cast("str", decoder(b"", final=True)).encode()
+    except UnicodeDecodeError as error:
+        lines += error.object[: error.start].count(b"\n")
+        raise SourceFailed(
+            f"{file.name}:{lines}: a byte is not {encoding} ({error.reason}); mend `encoding`"
+        ) from error

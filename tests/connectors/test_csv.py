@@ -1,0 +1,355 @@
+"""CSV files → typed rows, or an error that names file and line."""
+
+import bz2
+import datetime as dt
+import gzip
+import lzma
+from decimal import Decimal
+
+import pytest
+
+from sqlflow_dagster.errors import BadOption, SourceFailed
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (["1", "20", "-3"], "BIGINT", [1, 20, -3]),
+        ([" 1", "2 "], "BIGINT", [1, 2]),
+        (["9223372036854775807"], "BIGINT", [2**63 - 1]),
+        (["9223372036854775808"], "DECIMAL(38,0)", [Decimal(2**63)]),
+        (["00123", "45678"], "VARCHAR", ["00123", "45678"]),
+        (["+4915", "1"], "VARCHAR", ["+4915", "1"]),
+        (["-0", "1"], "VARCHAR", ["-0", "1"]),
+        (["4.15", "1"], "DECIMAL(18,2)", [Decimal("4.15"), Decimal(1)]),
+        (["-.5", "1."], "DECIMAL(18,2)", [Decimal("-.5"), Decimal(1)]),
+        (["52.520008"], "DECIMAL(18,6)", [Decimal("52.520008")]),
+        (["12345678901234567890.12"], "DECIMAL(38,2)", [Decimal("12345678901234567890.12")]),
+        (["1e-3", "5"], "DOUBLE", [0.001, 5.0]),
+        (["0.30000000000000004"], "DOUBLE", [0.30000000000000004]),
+        (["0.12345678901234567890"], "DECIMAL(38,20)", [Decimal("0.12345678901234567890")]),
+        (["1e400"], "VARCHAR", ["1e400"]),
+        (["true", "FALSE"], "BOOLEAN", [True, False]),
+        (["2024-01-31", "2024-02-29"], "DATE", [dt.date(2024, 1, 31), dt.date(2024, 2, 29)]),
+        (["2023-02-29"], "VARCHAR", ["2023-02-29"]),
+        (["01/02/2024"], "VARCHAR", ["01/02/2024"]),
+        (
+            ["2024-01-31 08:00:00", "2024-01-31"],
+            "TIMESTAMP",
+            [dt.datetime(2024, 1, 31, 8), dt.datetime(2024, 1, 31)],
+        ),
+        (["2024-01-31T08:00:00.5"], "TIMESTAMP", [dt.datetime(2024, 1, 31, 8, 0, 0, 500000)]),
+        (["08:15:00"], "TIME", [dt.time(8, 15)]),
+        (["1", "x"], "VARCHAR", ["1", "x"]),
+        (["", "7"], "BIGINT", [None, 7]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_column_has_the_type_that_keeps_its_values(folder, values, kind, expected):
+    folder.write("a.csv", "k,v\n" + "".join(f"k,{value}\n" for value in values))
+    result = folder.read("CSV", path="a.csv")
+    assert result.columns == {"k": "VARCHAR", "v": kind}
+    assert [row[1] for row in result.rows] == expected
+
+
+def test_a_time_with_an_offset_is_an_instant(folder):
+    folder.write("a.csv", "t\n2024-01-31T08:00:00+02:00\n2024-01-31T08:00:00Z\n")
+    result = folder.read("CSV", path="a.csv")
+    assert result.columns == {"t": "TIMESTAMP WITH TIME ZONE"}
+    assert [row[0].astimezone(dt.UTC).hour for row in result.rows] == [6, 8]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("INTEGER", "4.7"),
+        ("INTEGER", "x"),
+        ("TINYINT", "300"),
+        ("DECIMAL(12,2)", "4.155"),
+        ("DECIMAL(12,2)", "1e-5"),
+        ("DECIMAL(4,2)", "123.45"),
+        ("TIMESTAMP", "2024-01-31T08:00:00+02:00"),
+        ("TIMESTAMP", "2024-01-31 08:00:00.1234567"),
+        ("DATE", "2024-01-31 08:00:00"),
+        ("DATE", "31.01.2024"),
+        ("DOUBLE", "1e400"),
+        ("BOOLEAN", "maybe"),
+    ],
+)
+def test_a_value_that_a_declared_type_would_change_is_an_error(folder, kind, value):
+    folder.write("a.csv", f"k,v\n1,\n2,{value}\n")
+    with pytest.raises(SourceFailed):
+        folder.read("CSV", path="a.csv", types={"v": kind})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("INTEGER", "007", 7),
+        ("INTEGER", "12923.0", 12923),
+        ("DECIMAL(12,2)", "4.150", Decimal("4.15")),
+        ("DECIMAL(12,2)", "007", Decimal(7)),
+        ("VARCHAR", "007", "007"),
+        ("string", "7", "7"),
+        ("float64", "7", 7.0),
+        ("BOOLEAN", "1", True),
+        ("DATE", "2024-01-31 00:00:00", dt.date(2024, 1, 31)),
+        ("TIMESTAMP", "2024-01-31T08:00:00Z", dt.datetime(2024, 1, 31, 8)),
+        ("DOUBLE", "inf", float("inf")),
+    ],
+)
+def test_a_declared_type_takes_what_it_can_hold(folder, kind, value, expected):
+    folder.write("a.csv", f"k,v\n1,{value}\n")
+    assert folder.rows("CSV", path="a.csv", schema={"V": kind}) == [(1, expected)]
+
+
+@pytest.mark.parametrize(
+    ("before", "late"),
+    [("12", "007"), ("12", "4.7"), ("12", "1_0"), ("4.15", "4.155"), ("4.15", "004.15"), ("12", "N/A")],
+)
+def test_a_late_value_that_the_sample_did_not_show_is_an_error_with_its_line(folder, before, late):
+    lines = [f"{before},{'x' * 200}\n"] * 60_000
+    lines[28_123] = f"{late},x\n"
+    folder.write("a.csv", "v,t\n" + "".join(lines))
+    with pytest.raises(
+        SourceFailed, match=rf"^a.csv:28125: the value '{late}' of column \"v\" is no .*`types`"
+    ):
+        folder.read("CSV", path="a.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id;v\n1;a\n",
+        "id\tv\n1\ta\n",
+        "id|v\n1|a\n",
+        "\ufeffid,v\n1,a\n",
+        "id,v\r\n1,a\r\n",
+        "id,v\r1,a\r",
+        "id,v\n1,a",
+    ],
+    ids=["semicolon", "tab", "pipe", "bom", "crlf", "cr", "no newline at the end"],
+)
+def test_the_form_of_a_file_is_found_out(folder, text):
+    folder.write("a.csv", text)
+    result = folder.read("CSV", path="a.csv")
+    assert (list(result.columns), result.rows) == (["id", "v"], [(1, "a")])
+
+
+def test_quoted_delimiters_newlines_and_quotes_are_data(folder):
+    folder.write("a.csv", 'id,v\r\n1,"a,b"\r\n2,"line\r\nline"\r\n3,"say ""x"""\r\n')
+    assert folder.rows("CSV", path="a.csv") == [(1, "a,b"), (2, "line\r\nline"), (3, 'say "x"')]
+
+
+def test_nothing_is_null_and_quotes_around_nothing_are_an_empty_text(folder):
+    folder.write("a.csv", 'id,v\n1,\n2,""\n"",x\n')
+    assert folder.rows("CSV", path="a.csv") == [(1, None), (2, ""), (None, "x")]
+    assert folder.rows("CSV", path="a.csv", allow_quoted_nulls=True)[1] == (2, None)
+
+
+def test_null_values_are_null_and_do_not_spoil_the_type(folder):
+    folder.write("a.csv", "id,v\n1,NA\n2,5\n3,-\n")
+    result = folder.read("CSV", path="a.csv", null_values=["NA", "-"])
+    assert (result.columns["v"], result.rows) == ("BIGINT", [(1, None), (2, 5), (3, None)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1", "cp1252", "iso-8859-15"])
+def test_other_encodings_are_read(folder, encoding):
+    folder.write("a.csv", "id,v\n1,Ärger\n".encode(encoding))
+    assert folder.rows("CSV", path="a.csv", encoding=encoding) == [(1, "Ärger")]
+
+
+def test_bytes_that_are_not_in_the_encoding_are_an_error_with_their_line(folder):
+    folder.write("a.csv", b"id,v\n1,a\n2,\xff\n")
+    with pytest.raises(SourceFailed, match=r"^a.csv:3: .*`encoding`"):
+        folder.read("CSV", path="a.csv")
+    folder.write("a.csv", b"id,v\n1,a\n2,\x81\n")
+    with pytest.raises(SourceFailed, match=r"^a.csv:3: a byte is not cp1252"):
+        folder.read("CSV", path="a.csv", encoding="cp1252")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,v\n1,a\n2,b,c\n", r"^a.csv:3: Expected Number of Columns: 2"),
+        ("id,v\n1,a\n2\n", r"^a.csv:3: Expected Number of Columns: 2"),
+        ('id,v\n1,a\n2,"b\n', r"^a.csv:3: .*quote"),
+    ],
+    ids=["too many", "too few", "open quote"],
+)
+def test_a_broken_line_is_an_error_with_its_number(folder, text, says):
+    folder.write("a.csv", text)
+    with pytest.raises(SourceFailed, match=says):
+        folder.read("CSV", path="a.csv")
+
+
+def test_bad_rows_are_set_aside_where_that_is_asked_for(folder):
+    folder.write("a.csv", "id,v\n1,a\nx,b\n3,c,d\n4,e\n")
+    result = folder.read("CSV", path="a.csv", types={"id": "BIGINT"}, schema_policy="permissive")
+    assert result.rows == [(1, "a"), (4, "e")]
+    assert sorted(line for line, _reason in result.rejects) == [3, 4]
+
+
+def test_short_lines_end_in_nulls_where_that_is_asked_for(folder):
+    folder.write("a.csv", "id,v\n1,a\n2\n")
+    assert folder.rows("CSV", path="a.csv", null_padding=True) == [(1, "a"), (2, None)]
+
+
+def test_a_header_alone_gives_columns_and_no_rows(folder):
+    folder.write("a.csv", "id,v\n")
+    result = folder.read("CSV", path="a.csv")
+    assert (result.columns, result.rows) == ({"id": "VARCHAR", "v": "VARCHAR"}, [])
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"], ids=["empty", "blank lines", "bom alone"])
+def test_a_file_without_text_gives_the_declared_columns(folder, text):
+    folder.write("a.csv", text)
+    assert folder.read("CSV", path="a.csv").columns == {}
+    result = folder.read("CSV", path="a.csv", types={"id": "BIGINT"})
+    assert (result.columns, result.rows) == ({"id": "BIGINT"}, [])
+
+
+def test_names_that_stand_twice_are_told_apart_or_refused(folder):
+    folder.write("a.csv", "id,v,V,\n1,a,b,c\n")
+    assert list(folder.read("CSV", path="a.csv").columns) == ["id", "v", "V_1", "column3"]
+    with pytest.raises(SourceFailed, match=r"a.csv:1: the header names 'v' twice"):
+        folder.read("CSV", path="a.csv", schema_policy="strict")
+
+
+def test_a_first_line_of_data_is_not_taken_for_names(folder):
+    folder.write("a.csv", "1,a\n2,b\n")
+    with pytest.raises(SourceFailed, match="first line looks like data"):
+        folder.read("CSV", path="a.csv")
+    assert folder.rows("CSV", path="a.csv", header=False) == [(1, "a"), (2, "b")]
+    result = folder.read("CSV", path="a.csv", header=False, column_names=["id", "v"])
+    assert list(result.columns) == ["id", "v"]
+    folder.write("years.csv", "country,2023,2024\nDE,1,2\n")
+    assert folder.rows("CSV", path="years.csv") == [("DE", 1, 2)]
+
+
+def test_a_wrong_delimiter_is_an_error_that_names_the_right_one(folder):
+    folder.write("a.csv", "id;v\n1;a\n")
+    with pytest.raises(SourceFailed, match="set `delimiter` to ';'"):
+        folder.read("CSV", path="a.csv", delimiter=",")
+
+
+def test_other_forms_of_numbers_and_dates_are_read_when_declared(folder):
+    folder.write("a.csv", 'd;t;v\n31.12.2024;31.12.2024 08:15;"1.234,50"\n;;\n')
+    result = folder.read(
+        "CSV",
+        path="a.csv",
+        types={"d": "DATE", "t": "TIMESTAMP", "v": "DECIMAL(12,2)"},
+        date_format="%d.%m.%Y",
+        timestamp_format="%d.%m.%Y %H:%M",
+        decimal_separator=",",
+    )
+    assert result.rows == [
+        (dt.date(2024, 12, 31), dt.datetime(2024, 12, 31, 8, 15), Decimal("1234.50")),
+        (None, None, None),
+    ]
+
+
+def test_lines_before_the_header_and_comments_are_skipped(folder):
+    folder.write("a.csv", "made by x\nreport, of, today\nid,v\n# note\n1,a\n")
+    assert folder.rows("CSV", path="a.csv", skip_rows=2, comment="#") == [(1, "a")]
+
+
+def test_files_are_matched_by_name_of_column(folder):
+    folder.write("in/a.csv", "id,v\n1,a\n")
+    folder.write("in/b.csv", "v,id,w\nb,2.5,x\n")
+    result = folder.read("CSV", path="in/*.csv")
+    assert result.columns == {"id": "DECIMAL(18,2)", "v": "VARCHAR", "w": "VARCHAR"}
+    assert result.rows == [(Decimal(1), "a", None), (Decimal("2.5"), "b", "x")]
+
+
+def test_folders_of_partitions_are_columns(folder):
+    for month, rows in (("01", "1\n"), ("12", "2\n")):
+        folder.write(f"in/year=2024/month={month}/a.csv", f"id\n{rows}")
+    result = folder.read("CSV", path="in")
+    assert result.columns == {"id": "BIGINT", "year": "BIGINT", "month": "VARCHAR"}
+    assert result.rows == [(1, 2024, "01"), (2, 2024, "12")]
+    assert list(folder.read("CSV", path="in", hive_partitioning=False).columns) == ["id"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)],
+)
+def test_compressed_files_are_read(folder, suffix, pack):
+    folder.write(f"a.csv{suffix}", pack(b"id,v\n1,a\n"))
+    assert folder.rows("CSV", path=f"a.csv{suffix}") == [(1, "a")]
+    assert folder.rows("CSV", path=".") == [(1, "a")]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".zst", "zstd"), (".lz4", "lz4"), (".br", "brotli")])
+def test_files_of_newer_compressions_are_read(folder, suffix, codec):
+    import pyarrow as pa
+
+    with pa.CompressedOutputStream(str(folder.root / f"a.csv{suffix}"), codec) as stream:
+        stream.write(b"id,v\n1,a\n")
+    assert folder.rows("CSV", path=f"a.csv{suffix}") == [(1, "a")]
+
+
+def test_snappy_files_are_read_raw_and_framed(folder):
+    import pyarrow as pa
+
+    block = pa.compress(b"id,v\n1,a\n", codec="snappy", asbytes=True)
+    folder.write("a.csv.snappy", block)
+    assert folder.rows("CSV", path="a.csv.snappy") == [(1, "a")]
+    body = b"\0\0\0\0" + block
+    folder.write("a.csv.snappy", b"\xff\x06\0\0sNaPpY" + b"\0" + len(body).to_bytes(3, "little") + body)
+    assert folder.rows("CSV", path="a.csv.snappy") == [(1, "a")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+)
+def test_a_compressed_file_that_was_cut_off_is_an_error(folder, suffix, pack):
+    whole = pack(b"id,v\n" + b"".join(b"%d,a%d\n" % (i, i * 7919) for i in range(50_000)))
+    folder.write(f"a.csv{suffix}", whole[: len(whole) // 2])
+    with pytest.raises(SourceFailed, match="a.csv"):
+        folder.read("CSV", path=f"a.csv{suffix}")
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+def test_a_bomb_is_refused(folder, suffix, pack):
+    folder.write(f"a.csv{suffix}", pack(b"id\n" + b"0\n" * 40_000_000))
+    with pytest.raises(SourceFailed, match="max_compression_ratio"):
+        folder.read("CSV", path=f"a.csv{suffix}", max_compression_ratio=100)
+
+
+def test_a_path_with_odd_characters_is_read(folder):
+    folder.write("in/it's [1] *?=.csv", "id\n1\n")
+    assert folder.rows("CSV", path="in/it's [1] *?=.csv") == [(1,)]
+    assert folder.rows("CSV", path="in") == [(1,)]
+
+
+def test_names_from_a_hostile_header_are_quoted(folder):
+    folder.write("a.csv", 'id,"v"";DROP TABLE t;--","select","new\nline","ключ"\n1,2,3,4,5\n')
+    result = folder.read("CSV", path="a.csv")
+    assert list(result.columns) == ["id", 'v";DROP TABLE t;--', "select", "new line", "ключ"]
+
+
+def test_ten_thousand_columns_are_read(folder):
+    names = [f"c{index}" for index in range(10_000)]
+    folder.write("a.csv", ",".join(names) + "\n" + ",".join(["1"] * 10_000) + "\n")
+    assert len(folder.read("CSV", path="a.csv").columns) == 10_000
+
+
+def test_a_huge_cell_is_read_when_its_line_may_be_that_long(folder):
+    folder.write("a.csv", "id,v\n1," + "x" * 3_000_000 + "\n")
+    with pytest.raises(SourceFailed, match="max_line_bytes"):
+        folder.read("CSV", path="a.csv")
+    assert len(folder.rows("CSV", path="a.csv", max_line_bytes=4_000_000)[0][1]) == 3_000_000
+
+
+def test_a_declared_column_that_is_not_there_is_an_error(folder):
+    folder.write("a.csv", "id\n1\n")
+    with pytest.raises(SourceFailed, match="`types` has the column 'nope', and the files have id"):
+        folder.read("CSV", path="a.csv", types={"nope": "BIGINT"})
+
+
+@pytest.mark.parametrize("kind", ["INT) FROM x --", "'; DROP", "", "1"])
+def test_a_type_that_is_none_is_refused(folder, kind):
+    with pytest.raises(BadOption, match="types: .* is no type"):
+        folder.open("CSV", path="a.csv", types={"a": kind})
