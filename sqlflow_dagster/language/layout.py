@@ -1,0 +1,275 @@
+"""A `.sf` file → the same file laid out: keywords in capitals, blanks and indents even, all comments kept.
+
+SQL bodies are kept byte for byte. A statement with a comment between its own words is kept as it is
+written, for there is no place where such a comment surely belongs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from sqlflow_dagster.language.object_layout import laid_out
+from sqlflow_dagster.language.parser import parse
+from sqlflow_dagster.language.strings import quoted
+from sqlflow_dagster.language.tokens import CLAUSE, JSON, Token, block_end, next_token
+from sqlflow_dagster.language.tree import (
+    Create,
+    Export,
+    If,
+    Include,
+    Load,
+    Mode,
+    Name,
+    Object,
+    Query,
+    Script,
+    Set,
+    Source,
+    Span,
+    Statement,
+    Table,
+    Text,
+)
+
+_INDENT = "    "
+_TRIVIA = re.compile(r"\s++|(?P<comment>--[^\n\r]*+)|(?P<block>/\*)")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_INTERVAL = re.compile(r"\d+ [A-Z]+")
+
+
+def format_script(text: str, path: str) -> str:
+    """Return the file's text laid out; doing it twice changes nothing.
+
+    Raises PipelineError with every problem of the file.
+    """
+    return _Layout(parse(text, path)).laid_out()
+
+
+def mode_text(mode: Mode | None, name: Callable[[Name], str]) -> str:
+    """Return ` MODE …` as it stands in a statement, nothing for None; `name` writes the columns."""
+    if mode is None:
+        return ""
+    text = f" MODE {mode.kind}"
+    if mode.keys:
+        text += f" KEY ({', '.join(map(name, mode.keys))})"
+    if mode.by:
+        text += f" BY {name(mode.by)}"
+    if mode.lookback:
+        bare = _INTERVAL.fullmatch(mode.lookback)
+        text += f" LOOKBACK {mode.lookback if bare else quoted(mode.lookback)}"
+    return text
+
+
+class _Layout:
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.source = script.text
+        self.lines: list[str] = []
+        self.fresh = True  # at the file's beginning or behind THEN and ELSE: no blank line is kept
+
+    def laid_out(self) -> str:
+        self.block(self.script.statements, 0, len(self.source), "")
+        return "\n".join(self.lines) + "\n" if self.lines else ""
+
+    def block(self, statements: Sequence[Statement], start: int, end: int, indent: str) -> None:
+        """Lay out `source[start:end]`, which holds these statements and what is between them."""
+        for statement in statements:
+            blank = self.gap(start, statement.span.start, indent)
+            if blank and not self.fresh:
+                self.lines.append("")
+            self.fresh = False
+            if isinstance(statement, If):
+                self.conditional(statement, indent)
+            else:
+                self.lines.append(indent + self.statement(statement, indent))
+            start = statement.span.end
+        self.gap(start, end, indent)
+
+    def gap(self, start: int, end: int, indent: str) -> bool:
+        """Lay out the comments between two statements; return whether a blank line ends the gap."""
+        breaks = 0
+        for kind, text in _trivia(self.source, start, end):
+            if kind == "space":
+                breaks += len(_LINE_END.findall(text))
+                continue
+            if breaks == 0 and self.lines:
+                self.lines[-1] += f" {text.rstrip()}"
+            else:
+                self.lines += [""] if breaks > 1 and not self.fresh else []
+                self.lines.append(indent + text.rstrip())
+                self.fresh = False
+            breaks = 0
+        return breaks > 1
+
+    # --- IF
+
+    def conditional(self, statement: If, indent: str) -> None:
+        """Lay out an IF and what is in it. Comments between its own words go before their line."""
+        position, inner = statement.span.start, indent + _INDENT
+        for index, branch in enumerate(statement.branches):
+            condition = branch.condition.span
+            then = next_token(self.source, condition.end)
+            self.comments(position, condition.start, inner if index else indent)
+            self.comments(condition.end, then.start, inner if index else indent)
+            self.arm(f"{'ELSE IF' if index else 'IF'} {branch.condition.sql} THEN", indent)
+            position = self.arm_body(branch.body, then.end, inner)
+        if self.token(position).word == "ELSE":
+            self.arm("ELSE", indent)
+            position = self.arm_body(statement.otherwise, self.token(position).end, inner)
+        self.comments(position, statement.span.end, inner)
+        self.arm("END IF;", indent)
+        self.fresh = False
+
+    def arm(self, text: str, indent: str) -> None:
+        self.lines.append(indent + text)
+        self.fresh = True
+
+    def arm_body(self, body: Sequence[Statement], start: int, indent: str) -> int:
+        """Lay out an arm's statements; return where the word stands that ends the arm."""
+        end = self.token(body[-1].span.end if body else start).start
+        self.block(body, start, end, indent)
+        return end
+
+    def comments(self, start: int, end: int, indent: str) -> None:
+        """Put the comments among the words of `source[start:end]` on lines of their own."""
+        for text in _comments(self.source, start, end, CLAUSE):
+            self.lines.append(indent + text.rstrip())
+
+    def token(self, position: int) -> Token:
+        return next_token(self.source, position)
+
+    # --- statements
+
+    def statement(self, statement: Statement, indent: str) -> str:
+        if any(self.among_words(statement)):
+            return self.source[statement.span.start : statement.span.end]
+        match statement:
+            case Source():
+                text = self.declared(statement, indent)
+            case Load():
+                text = self.load(statement)
+            case Create():
+                text = self.create(statement)
+            case Export():
+                text = self.export(statement, indent)
+            case Set():
+                text = self.set(statement)
+            case Include(path, alias):
+                text = f"INCLUDE {self.raw(path)}{f' AS {self.raw(alias)}' if alias else ''}"
+            case If():  # `conditional` lays it out
+                raise AssertionError(statement)
+        return f"{text};"
+
+    def declared(self, source: Source, indent: str) -> str:
+        head = f"SOURCE {self.raw(source.name)}"
+        if source.type:
+            return self.with_object(f"{head} TYPE {self.raw(source.type)} PARAMS", source.params, indent)
+        if source.profile:
+            head += f" FROM {self.raw(source.profile)}"
+        return self.with_object(f"{head} OPTIONS", source.params, indent) if source.params else head
+
+    def load(self, load: Load) -> str:
+        target = self.table(load.table) if load.table else "*"
+        place = self.raw(load.source) + (f".{self.dotted(load.stream.span)}" if load.stream else "")
+        return f"LOAD {target} FROM {place}{mode_text(load.mode, self.raw)}"
+
+    def set(self, statement: Set) -> str:
+        value = self.token(self.token(statement.name.span.end).end)
+        end = self.source.rindex(";", value.start, statement.span.end)
+        return f"SET {self.raw(statement.name)} = {self.source[value.start : end].rstrip()}"
+
+    def create(self, create: Create) -> str:
+        kind = ("OR REPLACE " if create.or_replace else "") + ("VIEW" if create.view else "TABLE")
+        head = f"CREATE {kind} {self.table(create.table)}{mode_text(create.mode, self.raw)} AS"
+        return f"{head}{self.before(create.query.span)}{create.query.sql}"
+
+    def export(self, export: Export, indent: str) -> str:
+        text = "EXPORT"
+        if isinstance(export.what, Query):
+            text += self.before(export.what.span) + export.what.sql
+        else:
+            text += f" {self.table(export.what)}"
+        text += self.separator(export.what.span.end, indent) + f"TO {self.raw(export.target)}"
+        end = export.target.span.end
+        if export.type:
+            text += self.separator(end, indent) + f"TYPE {self.raw(export.type)}"
+            end = export.type.span.end
+        if export.options:
+            text += self.separator(end, indent)
+            text = self.with_object(f"{text}OPTIONS", export.options, indent)
+        return text
+
+    def raw(self, part: Name | Text) -> str:
+        return self.source[part.span.start : part.span.end]
+
+    def table(self, table: Table) -> str:
+        return ".".join(map(self.raw, table.parts))
+
+    def dotted(self, span: Span) -> str:
+        """A stream's name, without the blanks that may stand around its dots."""
+        parts: list[str] = []
+        position = span.start
+        while position < span.end:
+            token = self.token(position)
+            parts.append(token.text)
+            position = token.end
+        return "".join(parts)
+
+    def before(self, body: Span) -> str:
+        """What stands between a word and the body after it: a line's end and its indent, or a blank."""
+        last = max(self.source.rfind("\n", 0, body.start), self.source.rfind("\r", 0, body.start))
+        lead = self.source[last + 1 : body.start]
+        return f"\n{lead}" if last >= 0 and not lead.strip() else " "
+
+    def separator(self, position: int, indent: str) -> str:
+        gap = self.source[position : self.token(position).start]
+        return f"\n{indent}" if _LINE_END.search(gap) else " "
+
+    def among_words(self, statement: Statement) -> Iterator[str]:
+        """The comments of a statement that stand in no SQL body."""
+        start, end = statement.span.start, statement.span.end
+        for span, rules in _inner(statement):
+            yield from _comments(self.source, start, span.start, CLAUSE)
+            if rules:
+                yield from _comments(self.source, span.start, span.end, rules)
+            start = span.end
+        yield from _comments(self.source, start, end, CLAUSE)
+
+    def with_object(self, head: str, params: Object | None, indent: str) -> str:
+        if params is None:
+            return head
+        column = len(indent) + len(head.rpartition("\n")[2]) + 1
+        return f"{head} {laid_out(self.source, params.span, indent, column)}"
+
+
+def _inner(statement: Statement) -> Iterator[tuple[Span, re.Pattern[str] | None]]:
+    """The parts of a statement that are not words of ours, in order: bodies (None) and objects."""
+    match statement:
+        case Source(params=Object(span=span)) | Export(what=Table(), options=Object(span=span)):
+            yield span, JSON
+        case Create(query=Query(span=span)):
+            yield span, None
+        case Export(what=Query(span=span), options=options):
+            yield span, None
+            if options:
+                yield options.span, JSON
+
+
+def _comments(source: str, start: int, end: int, rules: re.Pattern[str]) -> Iterator[str]:
+    """The comments in `source[start:end]`, which is text of ours."""
+    if source.find("--", start, end) < 0 and source.find("/*", start, end) < 0:
+        return
+    while start < end and (match := rules.match(source, start)):
+        stop = block_end(source, start) if match.lastgroup == "block" else match.end()
+        if match.lastgroup in ("block", "comment"):
+            yield source[start:stop]
+        start = stop
+
+
+def _trivia(source: str, start: int, end: int) -> Iterator[tuple[str, str]]:
+    """The blanks and comments that `source[start:end]` consists of."""
+    while start < end and (match := _TRIVIA.match(source, start, end)):
+        stop = block_end(source, start) if match["block"] else match.end()
+        yield ("space" if match.lastgroup is None else "comment"), source[start:stop]
+        start = stop
