@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ from sqlflow_dagster.cli.output import FAILED, give, give_json, say, table
 from sqlflow_dagster.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dagster import DagsterEvent
+    from dagster import DagsterEvent, EventLogEntry
 
 _COUNTS = ("rows", "rows_inserted", "rows_updated", "rows_deleted", "dagster/row_count", "duration_seconds")
 
@@ -54,16 +55,35 @@ def run(
     for run_id in mark_dead_runs(instance):
         say(f"the run {run_id} was marked failed: its process is gone")
     begin = time.perf_counter()
+    run_id = str(uuid.uuid4())
+    instance.add_event_listener(run_id, _progress)
     result = definitions.resolve_job_def(legal_name(pipeline)).execute_in_process(
         instance=instance,
         raise_on_error=False,
-        run_config={"resources": {"sqlflow": {"config": {"full_refresh": full_refresh}}}},
+        run_id=run_id,
+        run_config={
+            "resources": {"sqlflow": {"config": {"full_refresh": full_refresh}}},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
     )
     rows = [_row(event) for event in result.get_asset_materialization_events()]
     failures = [_failure(event) for event in result.all_events if event.is_step_failure]
     _show(pipeline, result.run_id, rows, failures, time.perf_counter() - begin, machine=machine)
     if not result.success:
         raise typer.Exit(FAILED)
+
+
+def _progress(entry: EventLogEntry) -> None:
+    """Say what was stored, while the run goes on."""
+    event = entry.dagster_event
+    if event is None:
+        return
+    if event.is_step_materialization:
+        row = _row(event)
+        count = f"{row['rows']:,} rows" if row.get("rows") is not None else ""
+        say(f"  {row['asset']}: {count}, {row.get('duration_seconds') or 0:.2f} s")
+    elif event.is_step_failure or event.is_step_up_for_retry:
+        say(f"  {event.step_key}: {'failed' if event.is_step_failure else 'failed, will be tried again'}")
 
 
 def _row(event: DagsterEvent) -> dict[str, Any]:
