@@ -35,7 +35,7 @@ class Body:
 
     def span(self, position: int | None) -> tree.Span:
         """Return the file's place of DuckDB's `position`: the word or name there, else the whole."""
-        return _span(self.placed, self.query, self.syntax, position)
+        return _span(self.placed, self.query, self.syntax, self.syntax.offset(position))
 
     def with_names(self, names: Iterable[tuple[TableRef, TableName]]) -> str:
         """Return the text with other names for some of its tables, each with its old one as alias."""
@@ -84,7 +84,7 @@ def _query(placed: Placed) -> tree.Query | None:
 
 def _body(placed: Placed, query: tree.Query, syntax: SyntaxTree, report: Report) -> Body | None:
     if syntax.error:
-        span = _span(placed, query, syntax, syntax.position)
+        span = _span(placed, query, syntax, syntax.wrong_at)
         report.problem(placed.script, span, *_explained(placed, query, syntax, span))
         return None
     if len(syntax.statements) != 1:
@@ -112,8 +112,7 @@ def _explained(placed: Placed, query: tree.Query, syntax: SyntaxTree, span: tree
     return f"the SQL cannot be parsed: syntax error at or near {near}", ""
 
 
-def _span(placed: Placed, query: tree.Query, syntax: SyntaxTree, position: int | None) -> tree.Span:
-    offset = syntax.offset(position)
+def _span(placed: Placed, query: tree.Query, syntax: SyntaxTree, offset: int | None) -> tree.Span:
     if offset is None:
         return query.span
     if syntax.sql != query.sql:

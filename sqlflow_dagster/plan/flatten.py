@@ -60,14 +60,15 @@ class Values:
 
     known: Variables
     all: Variables
-    late: frozenset[str] = frozenset(RUN_TIME)
+    late: frozenset[str]
     scope: Mapping[str, Template] = field(default_factory=dict)
 
     def with_set(self, name: str, value: Template) -> Values:
         """Return the values after `SET name = value`. Raises UndefinedVariables."""
         everything = self.all.with_set(name, value)
+        overridden = name in self.all.run or name in self.all.profile
         late = isinstance(value, str) and any(ref.name in self.late for ref in references(value))
-        if late:
+        if late and not overridden:
             known, names = self.known, self.late | {name}
         else:
             known, names = self.known.with_set(name, value), self.late - {name}
@@ -192,7 +193,7 @@ class File:
 
 def flatten(path: Path, root: Path, schema: str, variables: Variables, report: Report) -> File:
     """Return a pipeline's file with its statements in effect; what is wrong goes to the report."""
-    flattener = _Flattener(root, report, Values(variables, replace(variables, builtin=RUN_TIME)))
+    flattener = _Flattener(root, report, _values(variables))
     text = flattener.file(path, "", None)
     return File(
         name=path.stem,
@@ -301,6 +302,11 @@ class _Flattener:
         return None
 
 
+def _values(variables: Variables) -> Values:
+    late = frozenset(RUN_TIME) - {*variables.run, *variables.profile}
+    return Values(variables, replace(variables, builtin=RUN_TIME), late)
+
+
 def _shown(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
@@ -315,8 +321,9 @@ def _renamed(text: Template, name: str, new: str) -> Template:
         return text
     for ref in reversed(references(text)):
         if ref.name == name:
-            default = "" if ref.default is None else f"|{ref.default}"
-            text = f"{text[: ref.start]}${{{new}{default}}}{text[ref.end :]}"
+            written = text[ref.start : ref.end].replace(name, new, 1)
+            # A variable without quotes stays one: the kind of text is kept.
+            text = type(text)(text[: ref.start] + written + text[ref.end :])
     return text
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlflow_dagster.errors import PipelineError, Problem
+from sqlflow_dagster.errors import PipelineError, Problem, ProjectError
 from sqlflow_dagster.language.parser import offset_problem
 from sqlflow_dagster.language.tree import Script, Span
+from sqlflow_dagster.language.variables import sql_references
 
 _HOW_TO_DEFINE = (
     "define it in the profile's `variables`, with SET, in `.env` or with --vars,"
@@ -41,7 +42,7 @@ class Report:
     def undefined(self, names: Iterable[str], script: Script, span: Span) -> None:
         """Note a place that uses variables without a value; each is shown where its `${…}` stands."""
         for name in names:
-            self._undefined.setdefault(name, {})[_place_of(name, script, span)] = None
+            self._undefined.setdefault(name, {}).update(dict.fromkeys(_places_of(name, script, span)))
 
     def raise_if_any(self) -> None:
         """Raise PipelineError with everything found, in the order of files and lines."""
@@ -63,12 +64,13 @@ class Report:
         return [offset_problem(first.script, first.start, first.end, message, _HOW_TO_DEFINE)]
 
 
-def _place_of(name: str, script: Script, span: Span) -> _Use:
-    position = span.start
-    while (position := script.text.find("${", position, span.end)) >= 0:
-        end = script.text.find("}", position, span.end) + 1
-        if end > 0 and script.text[position + 2 : end - 1].partition("|")[0].strip() == name:
-            return _Use(script, position, end)
-        position += 2
-    # It is used inside another variable's value, or in the profile.
-    return _Use(script, span.start, span.end)
+def _places_of(name: str, script: Script, span: Span) -> list[_Use]:
+    """Where `${name}` stands in a piece of a file; the whole piece where another value brings it in."""
+    text = script.text[span.start : span.end]
+    try:
+        found = [ref for ref in sql_references(text) if ref.name == name]
+    except ProjectError:
+        found = []
+    return [_Use(script, span.start + ref.start, span.start + ref.end) for ref in found] or [
+        _Use(script, span.start, span.end)
+    ]

@@ -8,7 +8,7 @@ and no name that it reads.
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,37 +31,46 @@ _IN = " IN (1)"
 class SyntaxTree:
     """One parsed text. `error` is DuckDB's message, empty where it parses; `statements` are nodes.
 
-    Offsets in the nodes are DuckDB's; `offset` turns them into code points of the text.
+    `parsed` is the text with what was put in at the code points `inserted`. `wrong_at` is the code
+    point of `sql` where an error is, None where DuckDB does not say.
     """
 
     sql: str
+    parsed: str
+    inserted: tuple[int, ...] = ()
     statements: tuple[dict[str, Any], ...] = ()
     error: str = ""
-    position: int | None = None
-    inserted: tuple[int, ...] = ()
+    wrong_at: int | None = None
 
     @property
     def not_a_query(self) -> bool:
         """Whether the text is some other statement: INSERT, COPY, SET …."""
         return self.error.startswith(_NOT_A_QUERY)
 
-    def offset(self, position: int | None) -> int | None:
-        """Return the code point at DuckDB's `position`, which counts bytes; None where it is none."""
-        if position is None or position > 2 * len(self.sql.encode()) + 1_000_000:
+    def offset(self, location: int | None) -> int | None:
+        """Return the code point of `sql` at a node's `query_location`, None where it has none.
+
+        Locations of nodes count bytes; those of errors count code points.
+        """
+        text = self.parsed.encode()
+        if location is None or location > len(text):
             return None
-        before = bisect_right(self.inserted, position)
-        place = position - before * len(_IN)
-        return place if self.sql.isascii() else len(self.sql.encode()[:place].decode(errors="ignore"))
+        return _before(self.inserted, len(text[:location].decode(errors="ignore")))
 
 
 def syntax_trees(queries: Sequence[str]) -> list[SyntaxTree]:
     """Return the tree of each text, in order."""
-    trees = _parse(queries, [()] * len(queries))
+    trees = [_tree(query, query, (), text) for query, text in zip(queries, _parse(queries), strict=True)]
     pivots = [i for i, tree in enumerate(trees) if tree.not_a_query and "pivot" in tree.sql.casefold()]
     filled = [_with_values(queries[index]) for index in pivots]
-    for index, tree in zip(pivots, _parse([f[0] for f in filled], [f[1] for f in filled]), strict=True):
-        trees[index] = SyntaxTree(queries[index], tree.statements, tree.error, tree.position, tree.inserted)
+    for index, (parsed, inserted), text in zip(pivots, filled, _parse([f[0] for f in filled]), strict=True):
+        trees[index] = _tree(queries[index], parsed, inserted, text)
     return trees
+
+
+def _before(inserted: tuple[int, ...], place: int) -> int:
+    """Turn a place in the text with values put in into one of the text as written."""
+    return place - bisect_left(inserted, place) * len(_IN)
 
 
 @cache
@@ -69,42 +78,42 @@ def _connection() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:")
 
 
-def _parse(queries: Sequence[str], inserted: Sequence[tuple[int, ...]]) -> list[SyntaxTree]:
+def _parse(queries: Sequence[str]) -> list[str]:
     if not queries:
         return []
     # The texts go in as one literal: binding any value makes DuckDB import pandas, which takes
     # longer than all the parsing. A cursor is a connection of its own: threads may parse side by side.
     texts = literal(json.dumps([query.replace("\0", "\ufffd") for query in queries]))
     with _connection().cursor() as cursor:
-        rows = cursor.execute(sql(_PARSE, texts=texts)).fetchall()
-    return [_tree(*parts) for parts in zip(queries, (row[0] for row in rows), inserted, strict=True)]
+        return [row[0] for row in cursor.execute(sql(_PARSE, texts=texts)).fetchall()]
 
 
-def _tree(query: str, text: str, inserted: tuple[int, ...]) -> SyntaxTree:
+def _tree(query: str, parsed: str, inserted: tuple[int, ...], text: str) -> SyntaxTree:
     document = json.loads(text)
-    if document["error"]:
-        position = document.get("position")
-        return SyntaxTree(
-            query,
-            error=str(document.get("error_message") or "it cannot be parsed"),
-            position=None if position is None else int(position),
-            inserted=inserted,
-        )
+    if not document["error"]:
+        nodes = tuple(statement["node"] for statement in document["statements"])
+        return SyntaxTree(query, parsed, inserted, nodes)
+    place = document.get("position")
     return SyntaxTree(
-        query, tuple(statement["node"] for statement in document["statements"]), inserted=inserted
+        query,
+        parsed,
+        inserted,
+        error=str(document.get("error_message") or "it cannot be parsed"),
+        wrong_at=None if place is None else _before(inserted, int(place)),
     )
 
 
 def _with_values(query: str) -> tuple[str, tuple[int, ...]]:
-    """Give each `ON column` of a PIVOT a list of values; also return where, in bytes of the result."""
+    """Give each `ON column` of a PIVOT a list of values; also return where, in the result."""
     try:
         tokens = list(scan(query))
     except Unclosed:
         return query, ()
     text, last, places = "", 0, []
     for place in sorted(_ends_of_columns(tokens)):
-        text += query[last:place] + _IN
-        places.append(len(text.encode()))
+        text += query[last:place]
+        places.append(len(text))
+        text += _IN
         last = place
     return text + query[last:], tuple(places)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.language import tree
-from sqlflow_dagster.language.variables import references
+from sqlflow_dagster.language.variables import sql_references
 from sqlflow_dagster.plan.bodies import Body
 from sqlflow_dagster.plan.catalog import Catalog
 from sqlflow_dagster.plan.dependencies import TableRef
@@ -228,7 +228,7 @@ def _version(sql: str, scope: Mapping[str, Template], *parts: str) -> str:
     The SETs it uses are part of it. Values from outside the file are not: they may be secret.
     """
     words = _BLANKS.sub(lambda match: match.group("text") or " ", sql).strip()
-    used = {ref.name: scope[ref.name] for ref in references(sql) if ref.name in scope}
+    used = {ref.name: scope[ref.name] for ref in sql_references(sql) if ref.name in scope} if scope else {}
     text = "\0".join((words, json.dumps(used, sort_keys=True), *parts))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -29,7 +29,7 @@ class Shelf:
     def type_for_target(self, target: str) -> str | None:
         return SUFFIXES.get(Path(target).suffix)
 
-    def describe(self, type: str, params: Mapping[str, Any]) -> SourceFacts:
+    def describe(self, type: str, params: Mapping[str, Any]) -> SourceFacts:  # noqa: A002 - as the Protocol
         self._find(type)
         unknown = [f"{name}: no such parameter" for name in params if name not in KNOWN]
         if unknown:
@@ -51,15 +51,15 @@ class Shelf:
             notices=("has_header is old",) if "has_header" in params else (),
         )
 
-    def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002, ARG002
         self._find(type)
         for name in options:
             if name not in ("header", "table", "mode"):
                 raise BadOption(f"{name}: no such option", option=name)
 
-    def _find(self, type: str) -> None:
-        if type not in self.types():
-            raise BadOption(f"no connector has the TYPE {type}; there are {self.types()}", option="type")
+    def _find(self, kind: str) -> None:
+        if kind not in self.types():
+            raise BadOption(f"no connector has the TYPE {kind}; there are {self.types()}", option="type")
 
 
 class Desk:
@@ -73,14 +73,14 @@ class Desk:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def plan(self, *texts: str, set: Mapping[str, Any] | None = None, profile: str = "", **files: str):
+    def plan(self, *texts: str, variables: Mapping[str, Any] | None = None, profile: str = "", **files: str):
         """Plan the texts as pipelines `p`, `p2`, …, and those given by name."""
         if profile:
             self.write("profiles/dev.yml", profile)
         named = {f"p{n}" if n > 1 else "p": text for n, text in enumerate(texts, 1)} | files
         for name, text in named.items():
             self.write(f"pipelines/{name}.sf", text)
-        return build(load_settings(self.root), Shelf(), set or {})
+        return build(load_settings(self.root), Shelf(), variables or {})
 
     def problems(self, *texts: str, **others: Any) -> list[str]:
         """Return the problems of a project that must not plan, one text each."""

@@ -186,8 +186,8 @@ CASES = {
     "dollar-quotes": ("SELECT $$ a from t $$ AS x, a FROM t -- b\n", {"x": "", "a": "t.a"}),
     "unicode": ("SELECT a AS \"ÿ\", 'é' || b AS x FROM t", {"ÿ": "t.a", "x": "t.b"}),
     "deep": (
-        "WITH x AS (SELECT *, a + b AS ab FROM t), y AS (SELECT * EXCLUDE (c), k FROM x JOIN u USING (a))"
-        " SELECT ab + k AS n, y.b FROM y WHERE b > 0",
+        """WITH x AS (SELECT *, a + b AS ab FROM t), y AS (SELECT * EXCLUDE (c), k FROM x JOIN u USING (a))
+        SELECT ab + k AS n, y.b FROM y WHERE b > 0""",
         {"n": "t.a t.b u.k", "b": "t.b"},
     ),
 }
