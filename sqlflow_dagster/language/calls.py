@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlflow_dagster.errors import ProjectError
-from sqlflow_dagster.language.tokens import SqlToken, scan
+from sqlflow_dagster.language.positions import tables_expected
+from sqlflow_dagster.language.references import scanned
+from sqlflow_dagster.language.tokens import SqlToken
+
+_PYTHON_FUNC = re.compile("PYTHON_FUNC", re.IGNORECASE)
+_NAMING = ("=", ":=", "=>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,72 +39,67 @@ class PythonCall:
 def python_calls(sql: str) -> tuple[PythonCall, ...]:
     """Return the outermost PYTHON_FUNC calls of a query, in order; strings and comments hold none.
 
-    Raises ProjectError for a call without a function's name in quotes or without its bracket.
+    Calls inside an argument are found by asking again for the argument's text. Raises ProjectError
+    for a call without a function's name in quotes, and for what is never closed.
     """
-    tokens = list(scan(sql))
+    if _PYTHON_FUNC.search(sql) is None:
+        return ()
+    tokens = scanned(sql)
+    tables = tables_expected(tokens)
     calls: list[PythonCall] = []
     index = 0
     while index < len(tokens):
         if tokens[index].kind == "word" and tokens[index].text.upper() == "PYTHON_FUNC":
-            call, index = _call(sql, tokens, index)
+            call, index = _call(sql, tokens, index, table=index in tables)
             calls.append(call)
         else:
             index += 1
     return tuple(calls)
 
 
-def _call(sql: str, tokens: list[SqlToken], index: int) -> tuple[PythonCall, int]:
-    here = tokens[index]
-    rest = tokens[index + 1 :]
-    if len(rest) < 2 or rest[0].text != "(" or rest[1].kind not in ("text", "quoted"):
-        raise ProjectError('write PYTHON_FUNC("module.function", arguments …)')
-    close = next((i for i, t in enumerate(rest) if t.kind == "close" and t.depth == here.depth), None)
-    if close is None:
-        raise ProjectError("a PYTHON_FUNC( is never closed; add )")
+def _call(sql: str, tokens: Sequence[SqlToken], index: int, *, table: bool) -> tuple[PythonCall, int]:
+    """The call that begins at `index`, and the index after it."""
+    opening = tokens[index + 1].text if index + 1 < len(tokens) else ""
+    function = tokens[index + 2] if index + 2 < len(tokens) else None
+    if opening != "(" or function is None or function.kind not in ("text", "quoted"):
+        raise ProjectError('PYTHON_FUNC needs a function\'s name first: PYTHON_FUNC("module.function", …)')
+    close = index + 3
+    depth = tokens[index].depth
+    while close < len(tokens) and not (tokens[close].kind == "close" and tokens[close].depth == depth):
+        close += 1
+    if close == len(tokens):
+        raise ProjectError(f"PYTHON_FUNC({function.text} … is never closed; add )")
     call = PythonCall(
-        function=rest[1].text[1:-1],
-        arguments=_arguments(sql, rest[2:close]),
-        table=_in_from(tokens, index),
-        start=here.start,
-        end=rest[close].end,
+        function=function.text[1:-1].replace(function.text[0] * 2, function.text[0]),
+        arguments=_arguments(sql, tokens[index + 3 : close]),
+        table=table,
+        start=tokens[index].start,
+        end=tokens[close].end,
     )
-    return call, index + 1 + close + 1
+    return call, close + 1
 
 
-def _arguments(sql: str, tokens: list[SqlToken]) -> tuple[Argument, ...]:
-    if not tokens:
-        return ()
-    depth = tokens[0].depth
+def _arguments(sql: str, tokens: Sequence[SqlToken]) -> tuple[Argument, ...]:
     groups: list[list[SqlToken]] = []
     for token in tokens:
-        if token.text == "," and token.depth == depth:
+        if token.text == "," and token.depth == tokens[0].depth:
             groups.append([])
         elif not groups:
-            raise ProjectError("PYTHON_FUNC's arguments are separated by commas")
+            raise ProjectError(
+                f"expected a comma after the name of PYTHON_FUNC's function, found {token.text}"
+            )
         else:
             groups[-1].append(token)
-    return tuple(_argument(sql, group) for group in groups if group)
+    if not all(groups):
+        raise ProjectError("PYTHON_FUNC has a comma with no argument after it; take it out")
+    return tuple(_argument(sql, group) for group in groups)
 
 
 def _argument(sql: str, group: list[SqlToken]) -> Argument:
+    """One argument; `name = value`, `name := value` and `name => value` name it."""
     name = None
-    if len(group) > 2 and group[0].kind == "word" and group[1].text == "=" and group[2].text not in "=>":
-        name, group = group[0].text, group[2:]
+    marks = "".join(token.text for token in group[1:3] if token.kind == "mark")
+    if group[0].kind == "word" and marks in _NAMING and len(group) > len(marks) + 1:
+        name, group = group[0].text, group[len(marks) + 1 :]
     start, end = group[0].start, group[-1].end
     return Argument(name, sql[start:end], start, end)
-
-
-def _in_from(tokens: list[SqlToken], index: int) -> bool:
-    """Whether the call at `index` is a table: after FROM or JOIN, or after a comma of a FROM."""
-    depth = tokens[index].depth
-    for token in reversed(tokens[:index]):
-        if token.depth < depth:
-            return False
-        if token.depth > depth or token.kind != "word":
-            continue
-        word = token.text.upper()
-        if word in ("FROM", "JOIN", "LATERAL"):
-            return True
-        if word in ("SELECT", "WHERE", "ON", "BY", "HAVING", "QUALIFY", "VALUES", "SET", "LIMIT"):
-            return False
-    return False

@@ -139,7 +139,8 @@ def _skip_clauses(reader: Reader) -> None:
             reader.position = token.start
             return
         reader.position = token.end
-        if token.text == ";":
+        # A string that is not closed on its line most likely hides the `;` at the line's end.
+        if token.text == ";" or (token.kind == "broken" and token.text.rstrip().endswith(";")):
             return
 
 

@@ -6,7 +6,7 @@ knows SQL's words and nothing of values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -62,6 +62,17 @@ def pieces(sql: str) -> Iterator[Piece]:
         index = end
 
 
+def tables_expected(tokens: Sequence[SqlToken]) -> frozenset[int]:
+    """Return the indices of the tokens that stand where a table is named; no token may be trivia."""
+    reader = _Reader()
+    found: set[int] = set()
+    for index, token in enumerate(tokens):
+        if reader.next == "table":
+            found.add(index)
+        reader.note(token)
+    return frozenset(found)
+
+
 def _glued(tokens: list[SqlToken], index: int) -> int:
     """The index after the tokens that make one name with the one at `index`."""
     end = index
@@ -83,7 +94,7 @@ class _Reader:
         if token.kind in ("space", "comment"):
             return Piece("plain", (token,))
         found = Piece(self._place(tokens, start, end), tuple(tokens[start:end]))
-        self._note(
+        self.note(
             token if end == start + 1 else SqlToken("variable", "", token.start, token.end, token.depth)
         )
         return found
@@ -103,12 +114,15 @@ class _Reader:
             return "name"
         return self.next
 
-    def _note(self, token: SqlToken) -> None:
+    def note(self, token: SqlToken) -> None:
         word = token.text.upper() if len(token.text) < 12 else ""
         level = self.levels[-1]
-        self.next = "value"
+        # What is said of the place before LATERAL or a bracket holds behind it.
+        table_inside = self.next == "table" and word in ("LATERAL", "(")
+        self.next = "table" if table_inside else "value"
         if token.kind == "open":
-            self.levels.append(_Level(function=self.before[1] if self.before[0] == "word" else ""))
+            function = self.before[1] if self.before[0] == "word" else ""
+            self.levels.append(_Level(function, "table" if table_inside else ""))
         elif token.kind == "close" and len(self.levels) > 1:
             self.levels.pop()
         elif token.kind == "word":

@@ -35,7 +35,7 @@ CLAUSE = re.compile(
   | (?P<number>[-+]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++)?(?![\w$.]))
   | (?P<name>(?:[A-Za-z_]|{VARIABLE})(?:[A-Za-z0-9_]|{VARIABLE})*+)
   | (?P<mark>==|[][(){{}}=<>,.;:*])
-  | (?P<broken>['"])
+  | (?P<broken>['"][^\n]*+)
   | (?P<other>[\w$.+-]++|.)
     """,
     re.VERBOSE | re.DOTALL,
@@ -47,7 +47,7 @@ JSON = re.compile(
   | (?P<number>-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][-+]?\d++)?(?![\w$.]))
   | (?P<name>{VARIABLE}|[A-Za-z_][A-Za-z0-9_]*+)
   | (?P<mark>[][{{}},:;])
-  | (?P<broken>")
+  | (?P<broken>"[^\n]*+)
   | (?P<other>'[^'\n]*+'|[\w$.+-]++|.)
     """,
     re.VERBOSE | re.DOTALL,
@@ -133,7 +133,8 @@ def block_end(text: str, start: int) -> int:
 def next_token(text: str, position: int, rules: re.Pattern[str] = CLAUSE) -> Token:
     """Return the next token at or after `position`, past blanks and comments. Raises Unclosed.
 
-    `rules` is CLAUSE or JSON. A string that its line's end cuts off is a token of kind broken.
+    `rules` is CLAUSE or JSON. A string that its line's end cuts off is a token of kind broken, and
+    reaches there.
     """
     while match := rules.match(text, position):
         kind = match.lastgroup or ""

@@ -160,7 +160,9 @@ def _glued(piece: Piece, values: Values) -> str:
     written = "".join(token.text for token in piece.tokens)
     name = fill(written, values.text)
     if name.startswith('"') or not _EACH_NAME.fullmatch(name):
-        raise ProjectError(f"{written} is one name, and {name!r} is no valid name; put blanks around a value")
+        raise ProjectError(
+            f"{written} is one name, and with its variables' values no valid one; put blanks around a value"
+        )
     return quote(name)
 
 
@@ -168,7 +170,7 @@ def _name(written: str, value: Any) -> str:
     text = as_text(value)
     if not _NAMES.fullmatch(text):
         raise ProjectError(
-            f"{written} names a table or column here, and {text!r} is no valid name; '{written}' would be text"
+            f"{written} names something here, and its value is no valid name; '{written}' in quotes is text"
         )
     return quote(*(_unquoted(name) for name in _EACH_NAME.findall(text)))
 
