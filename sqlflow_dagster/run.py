@@ -147,8 +147,16 @@ def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
         tasks = [
             threads.submit(_timed, load, lambda load=load: _load(session, load, connector)) for load in loads
         ]
+        unexpected: list[BaseException] = []
         for task in as_completed(tasks):
-            yield task.result()
+            error = task.exception()
+            if error is None:
+                yield task.result()
+            else:
+                unexpected.append(error)
+        # Raised last, so that what the other streams stored is known first.
+        for error in unexpected:
+            raise error
 
 
 def _timed(step: Step, work: Any) -> Outcome:
