@@ -43,6 +43,17 @@ def completed_by(connection: DuckDBPyConnection, key: StateKey, run_id: str) -> 
     return _one(connection, key, Sql("complete AND run_id = $8"), [run_id])
 
 
+def rows(connection: DuckDBPyConnection, key: StateKey) -> int:
+    """Return how many rows a key's loads have stored, in the markers that are kept."""
+    if not _exists(connection):
+        return 0
+    row = connection.execute(
+        sql("SELECT coalesce(sum(rows), 0) FROM {commits} WHERE {key}", commits=_COMMITS, key=_KEY),
+        _parts(key),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> None:
     """Add a marker, in the caller's transaction."""
     prepare(connection)

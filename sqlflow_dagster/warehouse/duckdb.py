@@ -235,9 +235,9 @@ def attach_all(connection: DuckDBPyConnection, databases: Iterable[Attached]) ->
     """Attach each database read-only, once."""
     for database in databases:
         template = (
-            "ATTACH IF NOT EXISTS {url} AS {name} (READ_ONLY)"
+            "ATTACH {url} AS {name} (READ_ONLY)"
             if database.type.casefold() == "duckdb"
-            else "ATTACH IF NOT EXISTS {url} AS {name} (TYPE {type}, READ_ONLY)"
+            else "ATTACH {url} AS {name} (TYPE {type}, READ_ONLY)"
         )
         connection.execute(
             sql(template, url=literal(database.url), name=quote(database.name), type=quote(database.type))

@@ -1,72 +1,62 @@
-"""Batches of any kind → rows of one table, shaped before anything is stored.
-
-This is the one place where columns are chosen, values masked and rows filtered, so that a
-connector's own push-down is only ever a matter of speed.
-"""
+"""Batches of any kind → rows of one table, shaped before anything is stored."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.errors import LoadRefused, SourceFailed, WarehouseError
+from sqlflow_dagster.errors import SourceFailed, SQLFlowError, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Condition, Sql, Value, join, literal, quote, sql
-from sqlflow_dagster.warehouse import tables
+from sqlflow_dagster.sql import Sql, Value, join, literal, quote, sql
+from sqlflow_dagster.warehouse import quarantine, schema, tables, types
 from sqlflow_dagster.warehouse.duckdb import Attached, attach_all
+from sqlflow_dagster.warehouse.exact_json import Exact
 from sqlflow_dagster.warehouse.extensions import load_extensions
-from sqlflow_dagster.warehouse.shape import Shape
+from sqlflow_dagster.warehouse.selection import Query, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PROVENANCE = "_sqlflow_file"
-REJECTS, REJECT_SCANS = "_sqlflow_rejects", "_sqlflow_reject_scans"
-_TEMPORAL = ("DATE", "TIMESTAMP")
-_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
-            "UBIGINT", "UHUGEINT", "DECIMAL", "FLOAT", "DOUBLE")  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What of each batch is stored, and what it must have."""
-
-    shape: Shape
-    since: Cursor | None
-    cursor_field: str | None
-    keys: tuple[str, ...]
-    row_provenance: bool
-    null_cursors: bool
+_ARROW = quote("_sqlflow_arrow")
+_PART = quote("temp", "_sqlflow_part")
+_SMALLEST_OBJECT = 16 * 1024 * 1024
 
 
 @dataclass
 class Intake:
-    """Takes the batches of one read into the table `rows` of a connection."""
+    """Takes the batches of one read into a table of a connection.
+
+    `place` is asked for that table at the first batch; its argument says whether DuckDB reads the
+    batch itself. `read` counts the rows, `size` the bytes of JSON, None where there was none.
+    """
 
     connection: DuckDBPyConnection
-    rows: Sql
     wanted: Wanted
-    label: str
+    policy: schema.Policy
     spool: Path
-    commit: Callable[[Cursor | None], None] | None = None
+    place: Callable[[bool], Sql]
+    commit: Callable[[], None] | None = None
+    rows: Sql | None = None
     read: int = 0
+    size: int | None = None
     columns: dict[str, str] = field(default_factory=dict)
     replaces: set[str] = field(default_factory=set)
     reached: Cursor | None = None
-    rejected: list[tuple[str, str, str]] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    broken: bool = False
     _made: bool = False
+    _attached: dict[str, Attached] = field(default_factory=dict)
 
     @property
     def started(self) -> bool:
-        """Whether any batch has come: only then is the source's schema known."""
+        """Whether a batch has come since the last commit: only then is the source's schema known."""
         return self._made
 
     def scan(
@@ -79,47 +69,50 @@ class Intake:
         rejects: bool = False,
         provenance: bool = False,
         replaces: Sequence[str] = (),
+        explain: Callable[[str], str] | None = None,
     ) -> None:
-        """Take the rows of a SELECT that DuckDB runs itself."""
-        load_extensions(self.connection, extensions)
-        try:
-            attach_all(self.connection, attach)
-        except duckdb.Error as error:
-            raise SourceFailed(f"{self.label}: {error}") from error
-        self.replaces.update(replaces)
-        self._take(sql("({query}\n)", query=query), list(parameters), provenance=provenance)
-        if rejects:
-            self._take_rejects()
-        for database in attach:
-            self.connection.execute(sql("DETACH {name}", name=quote(database.name)))
+        """Take the rows of a SELECT that DuckDB runs itself; `explain` rewrites DuckDB's message."""
+        with self._taking(explain):
+            rows = self._rows(native=True)
+            load_extensions(self.connection, extensions)
+            self._attach(attach)
+            relation = sql("({query}\n)", query=query)
+            selected = self.wanted.select(self.connection, relation, parameters, provenance=provenance)
+            self._store(rows, selected)
+            if rejects:
+                quarantine.take_rejects(self.connection)
+            self.replaces.update(replaces)
 
     def arrow(self, reader: pa.RecordBatchReader) -> None:
         """Take Arrow record batches, and close their reader."""
-        name = "_sqlflow_arrow"
-        try:
-            self.connection.register(name, reader)
+        with self._taking():
+            rows = self._rows(native=False)
+            self.wanted.check_names(reader.schema.names)
+            untyped = [column.name for column in reader.schema if column.type.id == 0]
             try:
-                self._take(quote(name), [])
+                self.connection.register("_sqlflow_arrow", reader)
+                self._store(rows, self.wanted.select(self.connection, _ARROW, (), untyped=untyped))
             finally:
-                self.connection.unregister(name)
-        finally:
-            reader.close()
+                self.connection.unregister("_sqlflow_arrow")
+                reader.close()
 
     def json_lines(self, chunks: Iterable[bytes], columns: Mapping[str, str]) -> None:
-        """Take newline-delimited JSON through a spooled file."""
-        self.spool.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.spool, suffix=".jsonl") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            struct = join(", ", (sql("{n}: {t}", n=quote(n), t=literal(t)) for n, t in columns.items()))
-            query = sql(
-                "SELECT * FROM read_json({path}, format = 'newline_delimited', columns = {{{columns}}},"
-                " maximum_object_size = 1073741824)",
-                path=literal(file.name),
-                columns=struct,
-            )
-            self._take(sql("({query})", query=query), [])
+        """Take newline-delimited JSON through a spooled file; `columns` maps names to DuckDB types."""
+        with self._taking():
+            self.wanted.check_names(list(columns))
+            self.spool.mkdir(parents=True, exist_ok=True)
+            exact, longest, size = Exact(columns), _SMALLEST_OBJECT, 0
+            with tempfile.NamedTemporaryFile(dir=self.spool, suffix=".jsonl") as file:
+                for chunk in chunks:
+                    text = exact.quoted(chunk)
+                    file.write(text)
+                    size += len(chunk)
+                    longest = max(longest, len(text) and max(map(len, text.split(b"\n"))) + 2)
+                file.flush()
+                self.size = (self.size or 0) + size
+                query = _read_json(file.name, columns, longest)
+                rows = self._rows(native=False)
+                self._store(rows, self.wanted.select(self.connection, query, ()))
 
     def position(self, cursor: Cursor) -> None:
         """Note where the source stands, for streams that make their own cursor."""
@@ -129,207 +122,101 @@ class Intake:
         """Commit what came so far, where this load may be committed in parts."""
         self.reached = cursor
         if self.commit:
-            self.commit(cursor)
+            self.commit()
 
     def emptied(self) -> None:
         """Forget the rows, after they were committed."""
-        self.connection.execute(sql("DROP TABLE IF EXISTS {rows}", rows=self.rows))
+        if self.rows:
+            self.connection.execute(sql("DROP TABLE IF EXISTS {rows}", rows=self.rows))
         self._made = False
+        self.columns = {}
         self.replaces.clear()
 
-    def _take(self, relation: Sql, parameters: list[Value], *, provenance: bool = False) -> None:
+    @contextmanager
+    def _taking(self, explain: Callable[[str], str] | None = None) -> Iterator[None]:
+        """A batch that fails breaks the read for good, also where its feeder would go on."""
+        self.broken = True
         try:
-            self._store(relation, parameters, provenance=provenance)
+            yield
         except duckdb.Error as error:
-            raise _explained(self.label, error) from error
+            raise _explained(self.wanted.label, error, explain) from error
+        self.broken = False
         failpoint("after_fetch")
 
-    def _store(self, relation: Sql, parameters: list[Value], *, provenance: bool) -> None:
-        described = self.connection.execute(
-            sql("DESCRIBE FROM {relation}", relation=relation), parameters
-        ).fetchall()
-        columns = {row[0]: row[1] for row in described}
-        kept = self._kept(columns, provenance=provenance)
-        where, values = self._where(columns, len(parameters))
-        select = sql(
-            "SELECT {columns} FROM {relation} AS batch WHERE {where}",
-            columns=join(", ", kept.values()),
-            relation=relation,
-            where=where,
-        )
-        if self._made:
-            self._widen(select, [*parameters, *values])
-            statement = sql("INSERT INTO {rows} BY NAME {select}", rows=self.rows, select=select)
+    def _rows(self, *, native: bool) -> Sql:
+        if self.rows is None:
+            self.rows = self.place(native)
+        return self.rows
+
+    def _attach(self, databases: Sequence[Attached]) -> None:
+        """Attach what is not yet; a database in use by an open transaction cannot be detached."""
+        for database in databases:
+            known = self._attached.get(database.name)
+            if known is None:
+                attach_all(self.connection, [database])
+                self._attached[database.name] = database
+            elif known.url != database.url:
+                raise SourceFailed(
+                    f"{self.wanted.label}: two databases are to be attached under the name {database.name}"
+                )
+
+    def _store(self, rows: Sql, query: Query) -> None:
+        if not self._made:
+            statement = sql("CREATE OR REPLACE TABLE {rows} AS {query}", rows=rows, query=query.text)
+            self._count(self.connection.execute(statement, query.values))
+        elif self._alike(query):
+            self._insert(rows, query)
         else:
-            statement = sql("CREATE OR REPLACE TABLE {rows} AS {select}", rows=self.rows, select=select)
-        row = self.connection.execute(statement, [*parameters, *values]).fetchone()
+            self._fit(rows, query)
         self._made = True
-        self.read += int(row[0]) if row else 0
-        self.columns = tables.columns(self.connection, self.rows)
+        self.columns = tables.columns(self.connection, rows)
 
-    def _kept(self, columns: Mapping[str, str], *, provenance: bool) -> dict[str, Sql]:
-        self._check(columns)
-        shape = self.wanted.shape
-        chosen = {name.casefold() for name in shape.columns}
-        excluded = {name.casefold() for name in shape.exclude}
-        if provenance and not self.wanted.row_provenance:
-            excluded.add(PROVENANCE)
-        elif provenance:
-            chosen |= {PROVENANCE} if chosen else set()
-        mask = {name.casefold(): how for name, how in shape.mask.items()}
-        return {
-            name: _masked(name, mask.get(name.casefold()))
-            for name in columns
-            if name.casefold() not in excluded and (not chosen or name.casefold() in chosen)
-        }
-
-    def _check(self, columns: Mapping[str, str]) -> None:
-        folded = [name.casefold() for name in columns]
-        twice = (
-            sorted({name for name in folded if folded.count(name) > 1})
-            if len(set(folded)) < len(folded)
-            else []
-        )
-        if twice:
-            raise LoadRefused(
-                f"{self.label}: the columns {', '.join(twice)} differ only in case, which DuckDB does not tell apart; "
-                "rename or exclude one"
-            )
-        shape = self.wanted.shape
-        needed = [*self.wanted.keys, *shape.columns, *(c.column for c in shape.conditions), *shape.mask]
-        needed += [self.wanted.cursor_field] if self.wanted.cursor_field else []
-        missing = [name for name in dict.fromkeys(needed) if name.casefold() not in folded]
-        if missing:
-            raise LoadRefused(
-                f"{self.label}: the source has no column {', '.join(map(repr, missing))}; it has {', '.join(columns)}"
-            )
-
-    def _where(self, columns: Mapping[str, str], bound: int) -> tuple[Sql, list[Value]]:
-        parts: list[Sql] = []
-        values: list[Value] = []
-        for condition in self.wanted.shape.conditions:
-            parts.append(_condition(condition, bound + len(values)))
-            values += condition.values
-        if self.wanted.cursor_field:
-            parts += self._bounds(columns, self.wanted.cursor_field)
-        return (join(" AND ", parts) if parts else Sql("TRUE")), values
-
-    def _bounds(self, columns: Mapping[str, str], cursor_field: str) -> list[Sql]:
-        shape, since = self.wanted.shape, self.wanted.since
-        kind = next(k for name, k in columns.items() if name.casefold() == cursor_field.casefold())
-        column = quote(cursor_field)
-        parts: list[Sql] = []
-        if since and since.type != "JSON":
-            if not _comparable(since.type, kind):
-                raise LoadRefused(
-                    f"{self.label}: the cursor column {cursor_field!r} was {since.type} and is {kind} now; declare "
-                    "its type, or reset the cursor"
-                )
-            parts.append(_since(column, since.value, kind))
-        if shape.start:
-            parts.append(_since(column, shape.start, kind))
-        if shape.end:
-            parts.append(
-                sql(
-                    "({column} < CAST({end} AS {kind}) OR {column} IS NULL)",
-                    column=column,
-                    end=literal(shape.end),
-                    kind=Sql(kind),
-                )
-            )
-        return parts
-
-    def _widen(self, select: Sql, parameters: list[Any]) -> None:
-        """Let a later batch bring new columns and wider types."""
-        described = self.connection.execute(sql("DESCRIBE {select}", select=select), parameters).fetchall()
-        known = {name.casefold(): (name, kind) for name, kind in self.columns.items()}
-        for name, kind, *_ in described:
-            have = known.get(name.casefold())
-            if have is None:
-                change = sql("ADD COLUMN {n} {t}", n=quote(name), t=Sql(kind))
-            elif have[1] == kind or _fits_always(kind, have[1]):
-                continue
-            elif tables.survives(self.connection, self.rows, have[0], kind):
-                change = sql("ALTER {n} TYPE {t}", n=quote(have[0]), t=Sql(kind))
-            else:
-                raise LoadRefused(
-                    f"{self.label}: the column {name!r} is {have[1]} in one part of the source and {kind} in "
-                    "another; declare its type"
-                )
-            self.connection.execute(sql("ALTER TABLE {rows} {change}", rows=self.rows, change=change))
-
-    def _take_rejects(self) -> None:
-        """Bad rows that a scan set aside, with their reason and place."""
-        found = self.connection.execute(
-            "SELECT 1 FROM duckdb_tables() WHERE table_name = $1 AND temporary", [REJECTS]
-        ).fetchone()
-        if not found:
-            return
-        rows = self.connection.execute(
-            sql(
-                "SELECT error_message, concat(s.file_path, ':', e.line), coalesce(e.csv_line, '')"
-                " FROM {errors} AS e LEFT JOIN {scans} AS s USING (scan_id, file_id)",
-                errors=quote(REJECTS),
-                scans=quote(REJECT_SCANS),
-            )
+    def _alike(self, query: Query) -> bool:
+        """Whether a later batch has the columns of those before, in types that always fit."""
+        described = self.connection.execute(
+            sql("DESCRIBE {query}", query=query.text), query.values
         ).fetchall()
-        self.rejected += [(row[0], row[1], row[2]) for row in rows]
-        for name in (REJECTS, REJECT_SCANS):
-            self.connection.execute(sql("DELETE FROM {name}", name=quote(name)))
-
-
-def _masked(name: str, how: str | None) -> Sql:
-    column = quote(name)
-    if how == "hash":
-        return sql("sha256(CAST({column} AS VARCHAR)) AS {column}", column=column)
-    if how == "redact":
-        return sql("CASE WHEN {column} IS NOT NULL THEN '***' END AS {column}", column=column)
-    return column
-
-
-def _condition(condition: Condition, bound: int) -> Sql:
-    places = [Sql(f"${bound + index + 1}") for index in range(len(condition.values))]
-    column = quote(condition.column)
-    if condition.operator in ("IN", "NOT IN"):
-        return sql(
-            "{column} {operator} ({places})",
-            column=column,
-            operator=Sql(condition.operator),
-            places=join(", ", places),
+        known = {name.casefold(): kind for name, kind in self.columns.items()}
+        return all(
+            row[0].casefold() in known and types.always_fits(row[1], known[row[0].casefold()])
+            for row in described
         )
+
+    def _insert(self, rows: Sql, query: Query) -> None:
+        statement = sql("INSERT INTO {rows} BY NAME {query}", rows=rows, query=query.text)
+        self._count(self.connection.execute(statement, query.values))
+
+    def _fit(self, rows: Sql, query: Query) -> None:
+        """Bring together what one read gives in several shapes: within it, columns come and go."""
+        statement = sql("CREATE OR REPLACE TEMP TABLE {part} AS {query}", part=_PART, query=query.text)
+        self._count(self.connection.execute(statement, query.values))
+        policy: schema.Policy = "permissive" if self.policy == "permissive" else "guided"
+        changes = schema.plan(self.connection, rows, _PART, policy, self.wanted.label)
+        schema.apply(self.connection, rows, changes)
+        self.connection.execute(sql("INSERT INTO {rows} BY NAME FROM {part}", rows=rows, part=_PART))
+        self.connection.execute(sql("DROP TABLE {part}", part=_PART))
+
+    def _count(self, done: DuckDBPyConnection) -> None:
+        row = done.fetchone()
+        self.read += int(row[0]) if row else 0
+
+
+def _read_json(path: str, columns: Mapping[str, str], longest: int) -> Sql:
+    struct = join(", ", (sql("{n}: {t}", n=quote(n), t=literal(t)) for n, t in columns.items()))
+    # DuckDB allocates twice the longest object for each thread, so that is asked for, not a maximum.
     return sql(
-        "{column} {operator} {place}", column=column, operator=Sql(condition.operator), place=places[0]
+        "(SELECT * FROM read_json({path}, format = 'newline_delimited', columns = {{{columns}}},"
+        " maximum_object_size = {longest}))",
+        path=literal(path),
+        columns=struct,
+        longest=literal(longest),
     )
 
 
-def _since(column: Sql, value: str, kind: str) -> Sql:
-    return sql(
-        "({column} >= CAST({value} AS {kind}) OR {column} IS NULL)",
-        column=column,
-        value=literal(value),
-        kind=Sql(kind),
-    )
-
-
-def _family(kind: str) -> str:
-    base = kind.partition("(")[0]
-    if base in _NUMERIC:
-        return "number"
-    return "time" if base.startswith(_TEMPORAL) else base
-
-
-def _comparable(one: str, other: str) -> bool:
-    return one == other or _family(one) == _family(other)
-
-
-def _fits_always(kind: str, target: str) -> bool:
-    """Whether any value of `kind` is itself in `target`, by their names alone."""
-    order = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-    return kind in order and target in order and order.index(kind) <= order.index(target)
-
-
-def _explained(label: str, error: duckdb.Error) -> Exception:
+def _explained(label: str, error: duckdb.Error, explain: Callable[[str], str] | None) -> SQLFlowError:
     text = str(error)
-    if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in text:
-        return WarehouseError(f"{label}: {text}")
-    return SourceFailed(f"{label}: {text}")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return WarehouseError(f"{label}: {text}; raise engines.duckdb.memory_limit")
+    if "No space left" in text or "File too large" in text:
+        return WarehouseError(f"{label}: the disk is full ({text}); nothing was stored")
+    return SourceFailed(f"{label}: {explain(text) if explain else text}")

@@ -1,340 +1,261 @@
 """One read of a stream → its table and its marker, in one transaction.
 
-A first or full load builds the table anew under the lock and swaps it. Any other stages its rows
-outside the lock, and merges them under it. Whatever goes wrong before the commit leaves table and
-cursor as they were.
+A first or full load that DuckDB reads itself builds the table anew under the lock and swaps it. Any
+other stages its rows outside the lock, and merges them under it. Whatever goes wrong before the
+commit leaves table and cursor as they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
-from sqlflow_dagster.errors import BadOption, CursorConflict, WarehouseError
+from sqlflow_dagster.cursor import Cursor, Marker, Position
+from sqlflow_dagster.errors import CursorConflict, LoadRefused, SourceFailed, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, TableName, literal, quote, sql
-from sqlflow_dagster.warehouse import commits, merge, schema, tables
+from sqlflow_dagster.sql import Sql, quote, sql
+from sqlflow_dagster.warehouse import commits, merge, quarantine, room, schema, tables
 from sqlflow_dagster.warehouse.duckdb import STAGE, Warehouse
-from sqlflow_dagster.warehouse.intake import Intake, Wanted
-from sqlflow_dagster.warehouse.shape import Shape, Window
+from sqlflow_dagster.warehouse.intake import Intake
+from sqlflow_dagster.warehouse.lookback import behind
+from sqlflow_dagster.warehouse.schema import Change
+from sqlflow_dagster.warehouse.spec import Loaded, LoadSpec
 
-_STAGED = quote(STAGE, "main", "rows")
-_QUARANTINE = quote("_sqlflow", "quarantine")
+__all__ = ["Intake", "LoadSpec", "Loaded", "behind", "load"]
 
-
-@dataclass(frozen=True, slots=True)
-class LoadSpec:
-    """One LOAD of one run.
-
-    `since` is where the read begins, lookback taken off; None reads everything. `started_from` is
-    the marker's position that the commit must still find, `epoch` the one to commit under.
-    `rewound` says that rows at or after `since` go before the merge. `ordered` allows commits
-    inside the read.
-    """
-
-    key: StateKey
-    table: TableName
-    mode: Literal["replace", "append", "upsert"]
-    keys: tuple[str, ...]
-    cursor_field: str | None
-    own_cursor: bool
-    since: Cursor | None
-    started_from: Position | None
-    epoch: int
-    shape: Shape
-    schema_policy: schema.Policy
-    run_id: str
-    sole_writer: bool
-    row_provenance: bool
-    incremental: bool
-    ordered: bool = False
-    rewound: bool = False
-    window: Window | None = None
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the table is built anew, not added to."""
-        if self.window:
-            return False
-        return self.mode == "replace" or (self.incremental and self.since is None and self.sole_writer)
-
-    @property
-    def boundary(self) -> bool:
-        """Whether rows at or after `since` are replaced by those read: incremental without a key."""
-        return (
-            self.incremental
-            and self.mode == "append"
-            and self.cursor_field is not None
-            and not self.own_cursor
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a load did. `columns` maps names to DuckDB types; `bytes` is None where unknown."""
-
-    rows_read: int
-    inserted: int
-    updated: int
-    deleted: int
-    quarantined: int
-    total_rows: int
-    cursor: Cursor | None
-    marker: Marker
-    columns: Mapping[str, str]
-    schema_changes: tuple[str, ...] = ()
-    future_rows: int = 0
-    bytes: int | None = None
-    notices: tuple[str, ...] = ()
-
-
-@dataclass
-class _Progress:
-    """What the commits of one load have done so far."""
-
-    found: Position | None
-    fresh: bool
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    quarantined: int = 0
-    future_rows: int = 0
-    marker: Marker | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    total_rows: int = 0
-    schema_changes: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+_T = TypeVar("_T")
+_STAGED = quote(STAGE, "main", "_sqlflow_rows")
 
 
 def load(warehouse: Warehouse, spec: LoadSpec, feed: Callable[[Intake], None]) -> Loaded:
     """Store what `feed` puts into the intake, move the cursor, and return what was done.
 
+    A load that this run has completed before is not done again: its marker is returned, and no
+    rows. A failing `feed` changes nothing but for the checkpoints of an ordered stream.
+
     Raises CursorConflict where another run committed first; LoadRefused where the rows break a
-    promise; what `feed` raises. In each case nothing of this read is stored, but for the
-    checkpoints of an ordered stream.
+    promise; WarehouseError where they cannot be stored; SourceFailed where DuckDB could not read
+    the source; and what `feed` raises.
     """
-    progress = _Progress(found=spec.started_from, fresh=spec.fresh)
-    with _rows(warehouse, spec) as (connection, rows, direct):
-        intake = Intake(
-            connection=connection,
-            rows=rows,
-            wanted=_wanted(spec),
-            label=f"{spec.key.source}.{spec.key.stream}",
-            spool=warehouse.settings.state_directory / "spool",
-        )
-        committer = _Committer(warehouse, spec, connection, intake, progress, direct=direct)
-        if spec.ordered:
-            intake.commit = committer.checkpoint
-        feed(intake)
+    with ExitStack() as held:
+        connection = held.enter_context(warehouse.scratch())
+        work = _Load(warehouse, spec, connection, held)
+        feed(work.intake)
+        if work.intake.broken:
+            raise SourceFailed(f"{spec.table}: a batch could not be read, so that the read is not whole")
         failpoint("after_stage_write")
-        committer.commit(complete=True)
-    marker = progress.marker
-    if marker is None:
-        raise WarehouseError(f"{spec.table}: the load ended without a marker")
-    return Loaded(
-        rows_read=intake.read,
-        inserted=progress.inserted,
-        updated=progress.updated,
-        deleted=progress.deleted,
-        quarantined=progress.quarantined,
-        total_rows=progress.total_rows,
-        cursor=marker.cursor,
-        marker=marker,
-        columns=progress.columns,
-        schema_changes=tuple(progress.schema_changes),
-        future_rows=progress.future_rows,
-        notices=(*intake.notices, *progress.notices),
-    )
-
-
-def behind(cursor: Cursor, lookback: str) -> Cursor:
-    """Return the cursor moved back by an interval text, or by a number for a numeric column.
-
-    Raises BadOption where the column's type has no such distance.
-    """
-    kind = Sql(cursor.type)
-    numeric = lookback.removesuffix(" seconds").strip()
-    distance = (
-        literal(int(numeric))
-        if numeric.isdecimal() and not cursor.type.startswith(("DATE", "TIME"))
-        else sql("CAST({text} AS INTERVAL)", text=literal(lookback))
-    )
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        try:
-            row = connection.execute(
-                sql(
-                    "SELECT CAST(CAST(CAST({value} AS {kind}) - {distance} AS {kind}) AS VARCHAR)",
-                    value=literal(cursor.value),
-                    kind=kind,
-                    distance=distance,
-                )
-            ).fetchone()
-        except duckdb.Error as error:
-            raise BadOption(
-                f"lookback_window {lookback!r} cannot be taken from a cursor of type {cursor.type}",
-                option="lookback_window",
-            ) from error
-    return Cursor(row[0], cursor.type) if row else cursor
-
-
-def _wanted(spec: LoadSpec) -> Wanted:
-    shape = spec.shape
-    if spec.window:
-        shape = Shape(
-            shape.columns, shape.exclude, shape.mask, shape.conditions, spec.window.start, spec.window.end
-        )
-    return Wanted(
-        shape=shape,
-        since=None if spec.window else spec.since,
-        cursor_field=spec.cursor_field,
-        keys=spec.keys,
-        row_provenance=spec.row_provenance,
-        null_cursors=bool(spec.keys),
-    )
-
-
-@contextmanager
-def _rows(warehouse: Warehouse, spec: LoadSpec) -> Iterator[tuple[DuckDBPyConnection, Sql, bool]]:
-    """The connection and the table that the batches go to: the target itself where it is built anew."""
-    if spec.fresh and not spec.ordered:
-        with warehouse.open() as connection:
-            connection.execute("BEGIN")
-            tables.prepare(connection, spec.table)
-            yield connection, quote(spec.table.schema, f"_sqlflow_new_{spec.table.name}"), True
-        return
-    with warehouse.scratch() as connection, warehouse.staged(connection):
-        yield connection, _STAGED, False
+        work.commit(complete=True)
+        return work.result()
 
 
 @dataclass
-class _Committer:
-    """Brings what the intake holds into the target, with a marker, in one transaction."""
+class _Load:
+    """One load in progress: where its rows are, and what its commits have done so far."""
 
     warehouse: Warehouse
     spec: LoadSpec
     connection: DuckDBPyConnection
-    intake: Intake
-    progress: _Progress
-    direct: bool
+    held: ExitStack
+    direct: bool = False
+    found: Position | None = None
+    fresh: bool = False
+    marker: Marker | None = None
+    counts: merge.Counts = field(default_factory=merge.Counts)
+    quarantined: int = 0
+    future_rows: int = 0
+    total_rows: int = 0
+    columns: Mapping[str, str] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
-    def checkpoint(self, _cursor: Cursor | None) -> None:
-        """Commit a part of an ordered read."""
-        self.commit(complete=False)
-        self.intake.emptied()
+    def __post_init__(self) -> None:
+        self.found, self.fresh = self.spec.started_from, self.spec.fresh
+        self.intake = Intake(
+            connection=self.connection,
+            wanted=self.spec.wanted,
+            policy=self.spec.schema_policy,
+            spool=self.warehouse.settings.state_directory / "spool",
+            place=self._place,
+            commit=self._checkpoint if self.spec.in_parts else None,
+        )
+
+    def result(self) -> Loaded:
+        """What was done, after the last commit."""
+        if self.marker is None:
+            raise WarehouseError(f"{self.spec.table}: the load ended without a marker")
+        return Loaded(
+            rows_read=self.intake.read,
+            inserted=self.counts.inserted,
+            updated=self.counts.updated,
+            deleted=self.counts.deleted,
+            quarantined=self.quarantined,
+            total_rows=self.total_rows,
+            cursor=self.marker.cursor,
+            marker=self.marker,
+            columns=self.columns,
+            schema_changes=tuple(self.changes),
+            future_rows=self.future_rows,
+            bytes=self.intake.size,
+            notices=tuple(self.notices),
+        )
 
     def commit(self, *, complete: bool) -> None:
         """Commit all that came since the last commit."""
-        prepared = merge.prepare(self.connection, self.intake, self.spec)
-        self.progress.notices += prepared.notices
-        self.progress.future_rows += prepared.future_rows
         if self.direct:
-            self._transaction(prepared, complete=complete)
+            self._guarded(lambda: self._store(complete=complete))
             return
+        prepared = self._guarded(lambda: merge.prepare(self.connection, self.intake, self.spec))
         with self.warehouse.mounted(self.connection):
-            self.connection.execute("BEGIN")
-            self._transaction(prepared, complete=complete)
+            self._guarded(lambda: self._store(complete=complete, prepared=prepared))
 
-    def _transaction(self, prepared: merge.Prepared, *, complete: bool) -> None:
-        connection, spec = self.connection, self.spec
-        try:
-            old = self._compare()
-            tables.prepare(connection, spec.table)
-            commits.prepare(connection)
-            counts = self._store()
-            marker = self._marker(prepared, old, complete=complete, rows=counts.inserted + counts.updated)
-            self._quarantine(marker)
-            commits.append(connection, spec.key, marker)
-            if self.progress.columns:
-                schema.note_version(connection, spec.table, self.progress.columns, marker.committed_at)
-            failpoint("before_commit")
-            connection.execute("COMMIT")
-        except duckdb.Error as error:
-            raise WarehouseError(f"{spec.table}: {error}") from error
+    def _checkpoint(self) -> None:
+        self.commit(complete=False)
+        self.intake.emptied()
+
+    def _place(self, native: bool) -> Sql:
+        """The table that batches go to: the target to be, where DuckDB reads all of it in one go."""
+        if native and self.spec.whole and not self.spec.in_parts and self._begin_anew():
+            return quote(self.spec.table.schema, f"_sqlflow_new_{self.spec.table.name}")
+        self.held.enter_context(self.warehouse.staged(self.connection))
+        return _STAGED
+
+    def _begin_anew(self) -> bool:
+        """Take the lock and begin the transaction, where the table is built anew."""
+        with ExitStack() as mounting:
+            mounting.enter_context(self.warehouse.mounted(self.connection))
+            if not self.fresh and tables.kind(self.connection, self.spec.table):
+                return False
+            self.connection.execute("BEGIN")
+            self._compare()
+            tables.prepare(self.connection, self.spec.table)
+            self.direct = self.fresh = True
+            self.held.enter_context(mounting.pop_all())
+        return True
+
+    def _store(self, *, complete: bool, prepared: merge.Prepared | None = None) -> None:
+        old = self._compare()
+        if complete and self._done_before():
+            return
+        if prepared is None:
+            prepared = merge.prepare(self.connection, self.intake, self.spec)
+        rows = self.intake.rows if self.intake.started else None
+        changes = merge.plan(self.connection, rows, self.spec, fresh=self.fresh) if rows else ()
+        if not self.direct:
+            self.connection.execute("BEGIN")
+        tables.prepare(self.connection, self.spec.table)
+        counts = self._write(rows, changes, old)
+        marker = self._marker(prepared, old, complete=complete, rows=counts.inserted + counts.updated)
+        commits.append(self.connection, self.spec.key, marker)
+        aside = quarantine.store(self.connection, self.spec.table, self.spec.run_id, marker.committed_at)
+        if self.columns:
+            schema.note_version(self.connection, self.spec.table, self.columns, marker.committed_at)
+        failpoint("before_commit")
+        self.connection.execute("COMMIT")
         failpoint("after_commit")
-        self.progress.found = marker.position
-        self.progress.marker = marker
-        self.progress.fresh = False
+        quarantine.clear(self.connection)
+        self.found, self.marker, self.fresh = marker.position, marker, False
+        self.counts += counts
+        self.quarantined += aside
+        self.future_rows += prepared.future_rows
+        self.notices += prepared.notices
+        self.changes += [change.text for change in changes]
 
     def _compare(self) -> Marker | None:
         """The newest marker, which must be the one this read started from."""
         newest = commits.newest(self.connection, self.spec.key)
-        if (newest.position if newest else None) != self.progress.found:
+        if (newest.position if newest else None) != self.found:
             raise CursorConflict(f"{self.spec.table}: another run moved the cursor of this LOAD")
         return newest
 
-    def _store(self) -> merge.Counts:
-        connection, spec, progress = self.connection, self.spec, self.progress
-        if not self.intake.started:
+    def _done_before(self) -> bool:
+        """Whether an earlier try of this run did it all: then its marker is the result."""
+        self.marker = commits.completed_by(self.connection, self.spec.key, self.spec.run_id)
+        if self.marker is None:
+            return False
+        self._look()
+        self.notices.append("an earlier try of this run had loaded it")
+        return True
+
+    def _write(self, rows: Sql | None, changes: tuple[Change, ...], old: Marker | None) -> merge.Counts:
+        connection, spec = self.connection, self.spec
+        if rows is None:
             counts = self._nothing_came()
-        elif progress.fresh:
-            counts, changes = merge.swap(connection, self.intake.rows, spec, direct=self.direct)
-            progress.schema_changes += changes
+        elif self.fresh:
+            counts = merge.swap(connection, rows, changes, spec, direct=self.direct)
         else:
-            counts, changes = merge.into(connection, self.intake, spec)
-            progress.schema_changes += changes
-        progress.inserted += counts.inserted
-        progress.updated += counts.updated
-        progress.deleted += counts.deleted
-        if tables.kind(connection, spec.table):
-            progress.columns = tables.columns(connection, quote(*spec.table))
-            progress.total_rows = tables.count(connection, spec.table)
+            self._refuse_twice(old)
+            counts = merge.into(connection, rows, changes, self.intake.replaces, spec)
+        self._look()
         return counts
 
     def _nothing_came(self) -> merge.Counts:
-        """The source gave no batch at all: a table built anew is emptied, any other is as it was."""
-        if not self.progress.fresh or tables.kind(self.connection, self.spec.table) is None:
+        """The source gave no batch at all: what is replaced is emptied, all else is as it was."""
+        spec, connection = self.spec, self.connection
+        if tables.kind(connection, spec.table) != "TABLE":
             return merge.Counts()
-        statement = sql("DELETE FROM {table}", table=quote(*self.spec.table))
-        return merge.Counts(deleted=tables.deleted(self.connection, statement))
+        if spec.window:
+            return merge.Counts(deleted=room.empty(connection, spec))
+        if not self.fresh:
+            return merge.Counts()
+        statement = sql("DELETE FROM {table}", table=quote(*spec.table))
+        return merge.Counts(deleted=tables.deleted(connection, statement))
+
+    def _refuse_twice(self, old: Marker | None) -> None:
+        """A whole read cannot be added to a table that has its rows from before, and others'."""
+        spec = self.spec
+        if not (spec.incremental and spec.whole and spec.mode == "append") or old is None or self.marker:
+            return
+        if commits.rows(self.connection, spec.key):
+            raise LoadRefused(
+                f"{spec.table}: other statements write this table too, so that a full refresh would double the "
+                'rows of this LOAD; give the source a "primary_key", or the LOAD a table of its own'
+            )
+
+    def _look(self) -> None:
+        if tables.kind(self.connection, self.spec.table):
+            self.columns = tables.columns(self.connection, quote(*self.spec.table))
+            self.total_rows = tables.count(self.connection, self.spec.table)
 
     def _marker(self, prepared: merge.Prepared, old: Marker | None, *, complete: bool, rows: int) -> Marker:
         spec = self.spec
         same_epoch = old is not None and old.position.epoch == spec.epoch
-        seq = old.position.seq + 1 if old and same_epoch else 1
         return Marker(
-            position=Position(spec.epoch, seq),
+            position=Position(spec.epoch, old.position.seq + 1 if old and same_epoch else 1),
             cursor=self._cursor(prepared, old if same_epoch else None),
             run_id=spec.run_id,
             rows=rows,
-            schema_hash=schema.hash_of(self.progress.columns),
+            schema_hash=schema.hash_of(self.columns),
             complete=complete,
             committed_at=datetime.now(UTC).isoformat(),
         )
 
     def _cursor(self, prepared: merge.Prepared, old: Marker | None) -> Cursor | None:
+        """The greatest cursor stored; it never goes back, but where everything was read again."""
         spec = self.spec
-        before = old.cursor if old else None
         if spec.window or not spec.incremental:
             return None
+        before = old.cursor if old and not (spec.whole and self.marker is None) else None
         if spec.own_cursor:
             return self.intake.reached or before
-        if spec.since is None and self.progress.marker is None:
-            return prepared.cursor
         return merge.later(self.connection, before, prepared.cursor)
 
-    def _quarantine(self, marker: Marker) -> None:
-        rejected = self.intake.rejected
-        if not rejected:
-            return
-        connection, table = self.connection, self.spec.table
-        connection.execute(
-            sql(
-                "CREATE TABLE IF NOT EXISTS {quarantine} (table_schema VARCHAR, table_name VARCHAR,"
-                " run_id VARCHAR, reason VARCHAR, place VARCHAR, raw VARCHAR, committed_at VARCHAR)",
-                quarantine=_QUARANTINE,
-            )
-        )
-        connection.executemany(
-            sql("INSERT INTO {quarantine} VALUES ($1, $2, $3, $4, $5, $6, $7)", quarantine=_QUARANTINE),
-            [[*table, marker.run_id, *bad, marker.committed_at] for bad in rejected],
-        )
-        self.progress.quarantined += len(rejected)
-        rejected.clear()
+    def _guarded(self, work: Callable[[], _T]) -> _T:
+        try:
+            return work()
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self.spec.table}: {_explained(error)}") from error
+
+
+def _explained(error: duckdb.Error) -> str:
+    text = str(error)
+    if "No space left" in text or "File too large" in text:
+        return f"the disk is full, nothing was stored; make room, then run again ({text})"
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return f"{text}; raise engines.duckdb.memory_limit"
+    return text

@@ -90,19 +90,24 @@ class FileLock:
     def _take(self, deadline: float, timeout: float) -> int:
         descriptor = self._open()
         try:
-            if not _locked_before(deadline, descriptor):
-                raise self._busy(timeout)
+            self._wait(descriptor, deadline, timeout)
             _sign(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
-    def _busy(self, timeout: float) -> WarehouseBusy:
-        return WarehouseBusy(
-            f"{self.path.with_suffix('')}: held by {self.holder()}; waited {timeout:g} s. "
-            "Wait for that process or end it, or raise engines.duckdb.lock_timeout_seconds"
-        )
+    def _wait(self, descriptor: int, deadline: float, timeout: float) -> None:
+        wait = _FIRST_WAIT
+        while not _locked(descriptor):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WarehouseBusy(
+                    f"{self.path.with_suffix('')}: held by {self.holder()}; waited {timeout:g} s. "
+                    "Wait for that process or end it, or raise engines.duckdb.lock_timeout_seconds"
+                )
+            time.sleep(min(wait, left))
+            wait = min(wait * 2, _LONGEST_WAIT)
 
     def _open(self) -> int:
         try:
@@ -130,17 +135,6 @@ def lock_for(path: Path) -> FileLock:
     real = path.resolve()
     with _registry:
         return _locks.setdefault(real, FileLock(real.with_name(real.name + ".lock")))
-
-
-def _locked_before(deadline: float, descriptor: int) -> bool:
-    wait = _FIRST_WAIT
-    while not _locked(descriptor):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(wait, left))
-        wait = min(wait * 2, _LONGEST_WAIT)
-    return True
 
 
 def _locked(descriptor: int) -> bool:

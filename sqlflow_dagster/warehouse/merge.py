@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
-from sqlflow_dagster.warehouse import schema, tables
-from sqlflow_dagster.warehouse.intake import PROVENANCE, Intake
+from sqlflow_dagster.warehouse import room, schema, tables, types
 
 if TYPE_CHECKING:
-    from sqlflow_dagster.warehouse.load import LoadSpec
+    from sqlflow_dagster.warehouse.intake import Intake
+    from sqlflow_dagster.warehouse.schema import Change
+    from sqlflow_dagster.warehouse.spec import LoadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,12 @@ class Counts:
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """Sum the counts of two commits."""
+        return Counts(
+            self.inserted + other.inserted, self.updated + other.updated, self.deleted + other.deleted
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,74 +45,82 @@ class Prepared:
 
 def prepare(connection: DuckDBPyConnection, intake: Intake, spec: LoadSpec) -> Prepared:
     """Dedupe the rows by key, refuse what cannot be merged, and find the newest cursor among them."""
-    if not intake.started:
+    if not intake.started or intake.rows is None:
         return Prepared()
     notices: list[str] = []
     if spec.mode == "upsert":
         twice = _dedupe(connection, intake.rows, spec)
         if twice:
-            notices.append(f"{twice} rows had a key that a later row of the same read has too")
-    if spec.cursor_field is None or not spec.incremental or spec.own_cursor:
+            notices.append(
+                f"{twice} rows had a key that another row of the same read has too; one a key was kept"
+            )
+    if spec.cursor_field is None:
         return Prepared(notices=tuple(notices))
-    cursor, nulls, future = _newest(connection, intake, spec.cursor_field)
-    if nulls and spec.boundary:
+    newest = _newest(connection, intake.rows, intake.columns, spec.cursor_field)
+    if newest.nulls and (spec.boundary or (spec.window and spec.mode != "upsert")):
         raise LoadRefused(
-            f"{spec.table}: {nulls} rows have NULL in the cursor column {spec.cursor_field!r}; without a key they "
-            'cannot be told from those loaded before: give the source a "primary_key", or filter them out'
+            f"{spec.table}: {newest.nulls} rows have NULL in the cursor column {spec.cursor_field!r}; without a "
+            'key they cannot be told from those loaded before: give the source a "primary_key", or filter them out'
         )
-    if future:
+    if newest.future and spec.incremental:
         notices.append(
-            f"{future} rows lie in the future of the clock by more than a day; they were loaded, "
+            f"{newest.future} rows lie more than a day in the future, or are no number; they were loaded, "
             "and did not move the cursor"
         )
-    return Prepared(cursor, future, tuple(notices))
+    return Prepared(newest.cursor, newest.future, tuple(notices))
 
 
 def _dedupe(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> int:
     keys = join(", ", (quote(key) for key in spec.keys))
-    twice = connection.execute(
-        sql("SELECT 1 FROM {rows} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1", rows=rows, keys=keys)
-    ).fetchone()
-    if not twice:
+    twice = sql("SELECT {keys} FROM {rows} GROUP BY {keys} HAVING count(*) > 1", rows=rows, keys=keys)
+    if not connection.execute(sql("{twice} LIMIT 1", twice=twice)).fetchone():
         return 0
-    newest = (
-        sql("{column} DESC NULLS LAST, rowid DESC", column=quote(spec.cursor_field))
-        if spec.cursor_field
-        else Sql("rowid DESC")
-    )
+    newest = Sql("r.rowid DESC")
+    if spec.cursor_field:
+        newest = sql("r.{c} DESC NULLS LAST, r.rowid DESC", c=quote(spec.cursor_field))
     return tables.deleted(
         connection,
         sql(
-            "DELETE FROM {rows} WHERE rowid IN (SELECT rowid FROM {rows}"
-            " QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}) > 1)",
+            "DELETE FROM {rows} WHERE rowid IN (SELECT r.rowid FROM {rows} AS r SEMI JOIN ({twice}) AS t ON {same}"
+            " QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) > 1)",
             rows=rows,
-            keys=keys,
+            twice=twice,
+            same=same(spec.keys, "r", "t"),
+            partition=join(", ", (quote("r", key) for key in spec.keys)),
             newest=newest,
         ),
     )
 
 
-def _newest(connection: DuckDBPyConnection, intake: Intake, column: str) -> tuple[Cursor | None, int, int]:
-    """Return the greatest cursor that is not of the future, the NULLs, and the rows of the future."""
-    kind = next(k for name, k in intake.columns.items() if name.casefold() == column.casefold())
-    temporal = kind.startswith(("DATE", "TIMESTAMP"))
-    future = (
-        sql("{c} > CAST(now() + INTERVAL 1 DAY AS {kind})", c=quote(column), kind=Sql(kind))
-        if temporal
-        else Sql("FALSE")
-    )
+class _Newest(NamedTuple):
+    """The greatest cursor that is not of the future, and how many rows are NULL or of the future."""
+
+    cursor: Cursor | None
+    nulls: int
+    future: int
+
+
+def _newest(
+    connection: DuckDBPyConnection, rows: Sql, columns: Mapping[str, str], cursor_field: str
+) -> _Newest:
+    column, kind = next((n, k) for n, k in columns.items() if n.casefold() == cursor_field.casefold())
+    future = Sql("FALSE")
+    if types.is_time(kind):
+        future = sql("{c} > CAST(now() + INTERVAL 1 DAY AS {kind})", c=quote(column), kind=Sql(kind))
+    elif types.is_float(kind):
+        # Nothing is greater than NaN and infinity: a cursor there would read nothing ever after.
+        future = sql("NOT isfinite({c})", c=quote(column))
     row = connection.execute(
         sql(
             "SELECT CAST(max({c}) FILTER (WHERE NOT ({future})) AS VARCHAR),"
             " count(*) FILTER (WHERE {c} IS NULL), count(*) FILTER (WHERE {future}) FROM {rows}",
             c=quote(column),
             future=future,
-            rows=intake.rows,
+            rows=rows,
         )
     ).fetchone()
-    if row is None:
-        return None, 0, 0
-    return (None if row[0] is None else Cursor(row[0], kind)), int(row[1]), int(row[2])
+    text, nulls, ahead = row or (None, 0, 0)
+    return _Newest(None if text is None else Cursor(text, kind), nulls, ahead)
 
 
 def later(connection: DuckDBPyConnection, one: Cursor | None, other: Cursor | None) -> Cursor | None:
@@ -122,97 +138,144 @@ def later(connection: DuckDBPyConnection, one: Cursor | None, other: Cursor | No
     return one if row and row[0] else other
 
 
+def plan(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, fresh: bool) -> tuple[Change, ...]:
+    """Return how the target's columns have to change, and leave in `rows` what is to be stored.
+
+    It comes before the transaction: DuckDB writes to one file in each, and the stage is another.
+    """
+    table = quote(*spec.table)
+    match tables.kind(connection, spec.table):
+        case None:
+            return ()
+        case "VIEW":
+            raise LoadRefused(f"{spec.table} is a view; drop it, or load into another table")
+    # Where no rows were read, the table keeps its types: an empty file says nothing of them.
+    if fresh and not types.has_no_rows(connection, rows):
+        before, after = tables.columns(connection, table), tables.columns(connection, rows)
+        return schema.compare(str(spec.table), before, after, "guided" if spec.reset else spec.schema_policy)
+    changes = schema.plan(connection, table, rows, spec.schema_policy, str(spec.table))
+    if spec.mode == "upsert" and not fresh:
+        _drop_unchanged(connection, rows, spec)
+    return changes
+
+
 def swap(
-    connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, direct: bool
-) -> tuple[Counts, tuple[str, ...]]:
+    connection: DuckDBPyConnection, rows: Sql, changes: Sequence[Change], spec: LoadSpec, *, direct: bool
+) -> Counts:
     """Put the rows in the place of the target's; its indexes are made again, views on it stay."""
     table = quote(*spec.table)
-    before = tables.kind(connection, spec.table)
-    changes: tuple[str, ...] = ()
-    deleted = 0
-    indexes: list[str] = []
-    if before == "VIEW":
-        raise LoadRefused(f"{spec.table} is a view; drop it, or load into another table")
-    if before:
-        after = tables.columns(connection, rows)
-        changes = schema.compare(spec.table, tables.columns(connection, table), after, spec.schema_policy)
-        deleted = tables.count(connection, spec.table)
-        indexes = tables.indexes(connection, spec.table)
+    if tables.kind(connection, spec.table) is None:
+        _put(connection, rows, spec, direct=direct)
+        return Counts(inserted=tables.count(connection, spec.table))
+    deleted = tables.count(connection, spec.table)
+    if types.has_no_rows(connection, rows):
+        if direct:
+            connection.execute(sql("DROP TABLE {rows}", rows=rows))
+        indexes = _evolve(connection, changes, spec)
+        connection.execute(sql("DELETE FROM {table}", table=table))
+        tables.recreate(connection, indexes)
+        return Counts(deleted=deleted)
+    indexes = tables.indexes(connection, spec.table)
+    _put(connection, rows, spec, direct=direct)
+    tables.recreate(connection, indexes)
+    return Counts(inserted=tables.count(connection, spec.table), deleted=deleted)
+
+
+def _put(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, direct: bool) -> None:
+    """Make the rows the target: in the same file by a new name, from the stage by a copy."""
+    table = quote(*spec.table)
     if direct:
-        if before:
-            connection.execute(sql("DROP TABLE {table}", table=table))
-        connection.execute(sql("ALTER TABLE {rows} RENAME TO {name}", rows=rows, name=quote(spec.table.name)))
+        connection.execute(sql("DROP TABLE IF EXISTS {table}", table=table))
+        name = quote(spec.table.name)
+        connection.execute(sql("ALTER TABLE {rows} RENAME TO {name}", rows=rows, name=name))
     else:
         connection.execute(sql("CREATE OR REPLACE TABLE {table} AS FROM {rows}", table=table, rows=rows))
-    tables.recreate(connection, indexes)
-    return Counts(inserted=tables.count(connection, spec.table), deleted=deleted), changes
 
 
-def into(connection: DuckDBPyConnection, intake: Intake, spec: LoadSpec) -> tuple[Counts, tuple[str, ...]]:
-    """Bring the rows into a target that stays."""
-    changes: tuple[str, ...] = ()
-    if tables.kind(connection, spec.table) is None:
-        connection.execute(
-            sql("CREATE TABLE {table} AS FROM {rows} LIMIT 0", table=quote(*spec.table), rows=intake.rows)
-        )
-    else:
-        changes = schema.evolve(connection, spec.table, intake.rows, spec.schema_policy)
-    deleted = _make_room(connection, intake, spec)
-    if spec.mode == "upsert":
-        updated = _delete_older(connection, intake.rows, spec)
-        added = tables.insert(connection, spec.table, intake.rows, _unmatched(intake.rows, spec))
-        return Counts(added - min(updated, added), min(updated, added), deleted), changes
-    added = tables.insert(connection, spec.table, intake.rows, Sql("TRUE"))
-    return Counts(inserted=added, deleted=deleted), changes
-
-
-def _make_room(connection: DuckDBPyConnection, intake: Intake, spec: LoadSpec) -> int:
-    """Delete the target's rows that this read stands for as a whole."""
+def into(
+    connection: DuckDBPyConnection,
+    rows: Sql,
+    changes: Sequence[Change],
+    replaces: Iterable[str],
+    spec: LoadSpec,
+) -> Counts:
+    """Bring the rows into a target that stays; it is made where it is missing."""
     table = quote(*spec.table)
-    deleted = 0
-    if intake.replaces:
-        files = join(", ", (literal(file) for file in sorted(intake.replaces)))
-        where = sql("{file} IN ({files})", file=quote(PROVENANCE), files=files)
-        deleted += tables.deleted(connection, sql("DELETE FROM {t} WHERE {w}", t=table, w=where))
-    span = _range(connection, spec)
-    if span:
-        deleted += tables.deleted(connection, sql("DELETE FROM {t} WHERE {w}", t=table, w=span))
-    return deleted
+    if tables.kind(connection, spec.table) is None:
+        connection.execute(sql("CREATE TABLE {table} AS FROM {rows} LIMIT 0", table=table, rows=rows))
+    indexes = _evolve(connection, changes, spec)
+    # An index is read from the file when it is first needed; a DELETE … USING does not wake it, and the
+    # INSERT after it then finds the deleted keys still there.
+    connection.execute(sql("INSERT INTO {table} FROM {table} LIMIT 0", table=table))
+    deleted = room.make(connection, rows, replaces, spec)
+    if spec.mode != "upsert":
+        counts = Counts(inserted=tables.insert(connection, spec.table, rows, Sql("TRUE")), deleted=deleted)
+    else:
+        updated = _delete_older(connection, rows, spec)
+        added = tables.insert(connection, spec.table, rows, _unmatched(rows, spec))
+        counts = Counts(max(0, added - updated), min(updated, added), deleted)
+    tables.recreate(connection, indexes)
+    return counts
 
 
-def _range(connection: DuckDBPyConnection, spec: LoadSpec) -> Sql | None:
-    if spec.cursor_field is None:
-        return None
-    known = tables.columns(connection, quote(*spec.table))
-    kind = next((k for n, k in known.items() if n.casefold() == spec.cursor_field.casefold()), None)
-    if kind is None:
-        return None
-    column = quote(spec.cursor_field)
+def _evolve(connection: DuckDBPyConnection, changes: Sequence[Change], spec: LoadSpec) -> list[str]:
+    """Alter the target, and return the indexes that are to be made again.
 
-    def bound(operator: str, value: str) -> Sql:
-        return sql(
-            "{column} {operator} CAST({value} AS {kind})",
-            column=column,
-            operator=Sql(operator),
-            value=literal(value),
-            kind=Sql(kind),
+    DuckDB alters no table that has indexes, nor makes one of a name that the transaction dropped; so
+    such a table is copied.
+    """
+    indexes = tables.indexes(connection, spec.table) if any(change.alter for change in changes) else []
+    if indexes:
+        copy = quote(spec.table.schema, f"_sqlflow_new_{spec.table.name}")
+        connection.execute(sql("CREATE TABLE {copy} AS FROM {table}", copy=copy, table=quote(*spec.table)))
+        _put(connection, copy, spec, direct=True)
+    schema.apply(connection, quote(*spec.table), changes)
+    return indexes
+
+
+def same(keys: Iterable[str], one: str, other: str) -> Sql:
+    """Return what is true where two rows have the same key; NULL is the same as NULL."""
+    pairs = (sql("{a} IS NOT DISTINCT FROM {b}", a=quote(one, key), b=quote(other, key)) for key in keys)
+    return join(" AND ", pairs)
+
+
+def _drop_unchanged(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> None:
+    """Forget staged rows at the boundary that are in the target as they are: they were read again."""
+    if spec.cursor_field is None or spec.since is None or spec.rewound:
+        return
+    have = _folded(tables.columns(connection, quote(*spec.table)))
+    staged = _folded(tables.columns(connection, rows))
+    if not {name.casefold() for name in (*spec.keys, spec.cursor_field)} <= have.keys():
+        return
+    connection.execute(
+        sql(
+            "DELETE FROM {rows} AS s USING {table} AS t WHERE s.{c} = CAST({since} AS {kind}) AND {same} AND {alike}",
+            rows=rows,
+            table=quote(*spec.table),
+            c=quote(spec.cursor_field),
+            since=literal(spec.since.value),
+            kind=Sql(staged[spec.cursor_field.casefold()]),
+            same=same(spec.keys, "t", "s"),
+            alike=join(" AND ", (_alike(name, have, staged) for name in {**have, **staged})),
         )
-
-    if spec.window:
-        return join(" AND ", [bound(">=", spec.window.start), bound("<", spec.window.end)])
-    if spec.since and (spec.boundary or spec.rewound):
-        return bound(">=", spec.since.value)
-    return None
+    )
 
 
-def _same(spec: LoadSpec) -> Sql:
-    return join(" AND ", (sql("t.{key} IS NOT DISTINCT FROM s.{key}", key=quote(key)) for key in spec.keys))
+def _alike(name: str, have: Mapping[str, str], staged: Mapping[str, str]) -> Sql:
+    column = quote(name)
+    if name not in staged:
+        return sql("t.{c} IS NULL", c=column)
+    if name not in have:
+        return sql("s.{c} IS NULL", c=column)
+    if have[name] == staged[name]:
+        return sql("t.{c} IS NOT DISTINCT FROM s.{c}", c=column)
+    return sql("CAST(t.{c} AS VARCHAR) IS NOT DISTINCT FROM CAST(s.{c} AS VARCHAR)", c=column)
 
 
 def _delete_older(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> int:
     """Delete the target's rows that a staged row of the same key takes the place of."""
     newer = Sql("TRUE")
-    if spec.cursor_field and spec.incremental:
+    if spec.cursor_field:
         newer = sql("(s.{c} >= t.{c} OR t.{c} IS NULL)", c=quote(spec.cursor_field))
     return tables.deleted(
         connection,
@@ -220,7 +283,7 @@ def _delete_older(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> 
             "DELETE FROM {table} AS t USING {rows} AS s WHERE {same} AND {newer}",
             table=quote(*spec.table),
             rows=rows,
-            same=_same(spec),
+            same=same(spec.keys, "t", "s"),
             newer=newer,
         ),
     )
@@ -228,13 +291,17 @@ def _delete_older(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> 
 
 def _unmatched(rows: Sql, spec: LoadSpec) -> Sql:
     """True for staged rows whose key the target no longer has."""
+    if spec.cursor_field is None:
+        # Nothing in the target is newer, so that no key of the rows is left there.
+        return Sql("TRUE")
     # `INSERT … SELECT * FROM rows WHERE` names the staged table by its own last name.
-    staged = Sql(rows.rpartition(".")[2])
-    same = join(
-        " AND ",
-        (
-            sql("t.{key} IS NOT DISTINCT FROM {staged}.{key}", key=quote(key), staged=staged)
-            for key in spec.keys
-        ),
+    staged = rows.rpartition(".")[2].strip('"')
+    return sql(
+        "NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})",
+        table=quote(*spec.table),
+        same=same(spec.keys, "t", staged),
     )
-    return sql("NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})", table=quote(*spec.table), same=same)
+
+
+def _folded(columns: Mapping[str, str]) -> dict[str, str]:
+    return {name.casefold(): kind for name, kind in columns.items()}

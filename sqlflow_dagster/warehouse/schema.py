@@ -1,20 +1,24 @@
 """A source's columns beside its table's: what may change by itself, and what is refused.
 
+Where rows are added to a table:
+
 | policy | new column | column gone | wider type | values that fit neither type |
 |---|---|---|---|---|
 | strict | refused | refused | refused | refused |
 | guided | added | NULL | widened | refused |
-| permissive | added | NULL | widened | the column becomes VARCHAR |
+| permissive | added | NULL | widened | those rows go to `_sqlflow.quarantine` |
 
-A type is wider where every value there is comes back from it as it was: this is asked of the
-values, not of a table of types, so nothing is rounded. Versions are kept in `_sqlflow.schemas`.
+A type is wider where it holds every value of both sides, exactly: this is asked of the values, so
+nothing is rounded. Text is no wider number: a column keeps its kind, so that the SQL that reads it
+keeps its meaning. A table that is swapped takes the types of what was read; strict refuses that too,
+until the cursor is reset. Versions are kept in `_sqlflow.schemas`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +27,7 @@ from duckdb import DuckDBPyConnection
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, TableName, quote, sql
-from sqlflow_dagster.warehouse import tables
+from sqlflow_dagster.warehouse import quarantine, tables, types
 
 Policy = Literal["strict", "guided", "permissive"]
 _SCHEMAS = quote("_sqlflow", "schemas")
@@ -37,45 +41,47 @@ class Change:
     alter: Sql | None = None
 
 
-def evolve(connection: DuckDBPyConnection, table: TableName, rows: Sql, policy: Policy) -> tuple[str, ...]:
-    """Make an existing table able to hold the rows of a relation, and return what changed, in words.
+def plan(
+    connection: DuckDBPyConnection, table: Sql, rows: Sql, policy: Policy, label: str
+) -> tuple[Change, ...]:
+    """Return what makes a table able to hold the rows of a relation; `apply` does it.
+
+    Under `permissive`, rows that cannot fit are taken out of `rows` and set aside.
 
     Raises LoadRefused where the policy does not allow it, naming the columns and their types.
     """
-    changes = [
-        *_new(connection, table, rows),
-        *_gone(connection, table, rows),
-        *_retyped(connection, table, rows, policy),
-    ]
+    have, wanted = _folded(connection, table), _folded(connection, rows)
+    changes = [*_new(have, wanted), *_gone(have, wanted)]
+    for name, (own, kind) in wanted.items():
+        if name in have and have[name][1] != kind:
+            changes += _retyped(connection, _Pair(table, *have[name], rows, own, kind), policy, label)
     if policy == "strict" and changes:
-        raise LoadRefused(
-            f"{table}: the source's schema changed, and schema_policy is strict: "
-            f"{'; '.join(change.text for change in changes)}"
-        )
+        raise LoadRefused(_refusal(label, [change.text for change in changes]))
+    return tuple(change for change in changes if change.alter)
+
+
+def apply(connection: DuckDBPyConnection, table: Sql, changes: Iterable[Change]) -> None:
+    """Alter the table, in the caller's transaction."""
     for change in changes:
         if change.alter:
-            connection.execute(sql("ALTER TABLE {table} {alter}", table=quote(*table), alter=change.alter))
+            connection.execute(sql("ALTER TABLE {table} {alter}", table=table, alter=change.alter))
             failpoint("in_schema_alter")
-    return tuple(change.text for change in changes if change.alter)
 
 
 def compare(
-    table: TableName, before: Mapping[str, str], after: Mapping[str, str], policy: Policy
-) -> tuple[str, ...]:
+    label: str, before: Mapping[str, str], after: Mapping[str, str], policy: Policy
+) -> tuple[Change, ...]:
     """Return how the columns of a table that is swapped differ. Raises LoadRefused under strict."""
-    old = {name.casefold(): kind for name, kind in before.items()}
-    new = {name.casefold(): kind for name, kind in after.items()}
-    changes = [f"column {name} was added as {kind}" for name, kind in new.items() if name not in old]
-    changes += [f"column {name} is gone" for name in old if name not in new]
+    old = {name.casefold(): (name, kind) for name, kind in before.items()}
+    new = {name.casefold(): (name, kind) for name, kind in after.items()}
+    changes = [Change(change.text) for change in (*_new(old, new), *_gone(old, new))]
     changes += [
-        f"column {name} changed from {old[name]} to {kind}"
-        for name, kind in new.items()
-        if name in old and old[name] != kind
+        Change(f"column {own} changed from {old[name][1]} to {kind}")
+        for name, (own, kind) in new.items()
+        if name in old and old[name][1] != kind
     ]
     if policy == "strict" and changes:
-        raise LoadRefused(
-            f"{table}: the source's schema changed, and schema_policy is strict: {'; '.join(changes)}"
-        )
+        raise LoadRefused(_refusal(label, [change.text for change in changes]))
     return tuple(changes)
 
 
@@ -111,51 +117,64 @@ def note_version(
     )
 
 
-def _new(connection: DuckDBPyConnection, table: TableName, rows: Sql) -> list[Change]:
-    known = _folded(connection, quote(*table))
-    return [
-        Change(
-            f"column {name} was added as {kind}",
-            sql("ADD COLUMN {name} {kind}", name=quote(name), kind=Sql(kind)),
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A column of the table and the one of the rows that goes into it."""
+
+    table: Sql
+    name: str
+    have: str
+    rows: Sql
+    own: str
+    wanted: str
+
+    def common(self, connection: DuckDBPyConnection) -> str | None:
+        """The type that the table's column must have, its own where that does; None where none does."""
+        if types.fits(connection, self.rows, self.own, self.wanted, self.have):
+            return self.have
+        if types.is_empty(connection, self.table, self.name):
+            return self.wanted
+        for kind in types.wider(connection, self.have, self.wanted):
+            fits = types.fits(connection, self.rows, self.own, self.wanted, kind)
+            if fits and types.fits(connection, self.table, self.name, self.have, kind):
+                return kind
+        return None
+
+
+def _retyped(connection: DuckDBPyConnection, pair: _Pair, policy: Policy, label: str) -> Iterator[Change]:
+    target = pair.common(connection)
+    if target == pair.have:
+        return
+    if target is not None:
+        yield Change(
+            f"column {pair.name} was widened from {pair.have} to {target}",
+            sql("ALTER {name} TYPE {kind}", name=quote(pair.name), kind=Sql(target)),
         )
-        for name, kind in tables.columns(connection, rows).items()
-        if name.casefold() not in known
-    ]
-
-
-def _gone(connection: DuckDBPyConnection, table: TableName, rows: Sql) -> list[Change]:
-    staged = _folded(connection, rows)
-    return [
-        Change(f"column {name} is gone")
-        for name in tables.columns(connection, quote(*table))
-        if name.casefold() not in staged and name.casefold() != "_sqlflow_file"
-    ]
-
-
-def _retyped(connection: DuckDBPyConnection, table: TableName, rows: Sql, policy: Policy) -> list[Change]:
-    known = _folded(connection, quote(*table))
-    changes: list[Change] = []
-    for name, wanted in tables.columns(connection, rows).items():
-        if name.casefold() not in known:
-            continue
-        own, have = known[name.casefold()]
-        if have == wanted or tables.survives(connection, rows, name, have):
-            continue
-        target = wanted if tables.survives(connection, quote(*table), own, wanted) else None
-        if target is None and policy == "permissive":
-            target = "VARCHAR"
-        if target is None:
-            raise LoadRefused(
-                f"{table}: the column {name!r} is {have} in the table and {wanted} at the source, and "
-                "values do not fit; declare its type, or set schema_policy to permissive to keep it as text"
-            )
-        changes.append(
-            Change(
-                f"column {own} was widened from {have} to {target}",
-                sql("ALTER {name} TYPE {kind}", name=quote(own), kind=Sql(target)),
-            )
+        return
+    if policy != "permissive":
+        raise LoadRefused(
+            f"{label}: the column {pair.name!r} is {pair.have} in the table and {pair.wanted} at the source, "
+            "with values that fit only one of them. Mend the source or declare the column's type; "
+            "schema_policy permissive sets such rows aside, a reset of the cursor takes the new type"
         )
-    return changes
+    quarantine.set_aside(connection, pair.rows, pair.own, pair.wanted, pair.have, label)
+
+
+def _new(have: Mapping[str, tuple[str, str]], wanted: Mapping[str, tuple[str, str]]) -> Iterator[Change]:
+    for folded, (name, kind) in wanted.items():
+        if folded not in have:
+            alter = sql("ADD COLUMN {name} {kind}", name=quote(name), kind=Sql(kind))
+            yield Change(f"column {name} was added as {kind}", alter)
+
+
+def _gone(have: Mapping[str, tuple[str, str]], wanted: Mapping[str, tuple[str, str]]) -> Iterator[Change]:
+    for folded, (name, _kind) in have.items():
+        if folded not in wanted and folded != "_sqlflow_file":
+            yield Change(f"column {name} is gone")
+
+
+def _refusal(label: str, changes: list[str]) -> str:
+    return f"{label}: the source's schema changed, and schema_policy is strict: {'; '.join(changes)}"
 
 
 def _folded(connection: DuckDBPyConnection, relation: Sql) -> dict[str, tuple[str, str]]:

@@ -1,0 +1,92 @@
+"""Rows of a table that a read stands for as a whole → deleted, before its rows go in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from duckdb import DuckDBPyConnection
+
+from sqlflow_dagster.errors import LoadRefused
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.warehouse import tables
+from sqlflow_dagster.warehouse.selection import PROVENANCE
+
+if TYPE_CHECKING:
+    from sqlflow_dagster.warehouse.spec import LoadSpec
+
+
+def make(connection: DuckDBPyConnection, rows: Sql, replaces: Iterable[str], spec: LoadSpec) -> int:
+    """Delete the rows of files that are read anew, of the partition, or from the boundary on.
+
+    Raises LoadRefused where they cannot be told from the rows of others.
+    """
+    of_files = _of_files(connection, sorted(replaces), spec)
+    of_range = _of_range(connection, spec)
+    if of_range and not spec.sole_writer:
+        of_range = _own(connection, rows, of_range, spec)
+    return sum(_delete(connection, where, spec) for where in (of_files, of_range) if where)
+
+
+def empty(connection: DuckDBPyConnection, spec: LoadSpec) -> int:
+    """Delete the rows of the partition, of which the source has none and gave no batch."""
+    of_range = _of_range(connection, spec) if spec.sole_writer else None
+    return _delete(connection, of_range, spec) if of_range else 0
+
+
+def _delete(connection: DuckDBPyConnection, where: Sql, spec: LoadSpec) -> int:
+    table = quote(*spec.table)
+    return tables.deleted(connection, sql("DELETE FROM {table} WHERE {where}", table=table, where=where))
+
+
+def _of_files(connection: DuckDBPyConnection, files: list[str], spec: LoadSpec) -> Sql | None:
+    if files and spec.row_provenance:
+        return sql("{column} IN ({files})", column=quote(PROVENANCE), files=join(", ", map(literal, files)))
+    # With a key the rows are merged; without either, a file read anew is a file read twice.
+    if files and spec.mode != "upsert" and tables.count(connection, spec.table):
+        raise LoadRefused(
+            f"{spec.table}: {files[0]} has changed, and its rows cannot be told from others; give the source "
+            '"row_provenance": true or a "primary_key", then reset the cursor'
+        )
+    return None
+
+
+def _of_range(connection: DuckDBPyConnection, spec: LoadSpec) -> Sql | None:
+    """The rows of the partition, or those from where an incremental read without a key began."""
+    if not spec.window and not (spec.since and (spec.boundary or spec.rewound)):
+        return None
+    if spec.cursor_field is None:
+        raise LoadRefused(
+            f"{spec.table}: a partition, or the rows after a cursor, can be replaced only by a cursor_field"
+        )
+    wanted = spec.cursor_field.casefold()
+    known = tables.columns(connection, quote(*spec.table))
+    column, kind = next((n, k) for n, k in known.items() if n.casefold() == wanted)
+    start = spec.window.start if spec.window else spec.since.value if spec.since else ""
+    end = spec.window.end if spec.window else spec.shape.end
+    parts = [_bound(column, kind, ">=", start)]
+    if end:
+        parts.append(_bound(column, kind, "<", end))
+    return join(" AND ", parts)
+
+
+def _bound(column: str, kind: str, operator: str, value: str) -> Sql:
+    return sql(
+        "{column} {operator} CAST({value} AS {kind})",
+        column=quote(column),
+        operator=Sql(operator),
+        value=literal(value),
+        kind=Sql(kind),
+    )
+
+
+def _own(connection: DuckDBPyConnection, rows: Sql, where: Sql, spec: LoadSpec) -> Sql | None:
+    """Narrow a range to this LOAD's rows, where the table has other writers too."""
+    if PROVENANCE in tables.columns(connection, rows):
+        return sql("{where} AND {c} IN (SELECT {c} FROM {rows})", where=where, c=quote(PROVENANCE), rows=rows)
+    if spec.mode == "upsert":
+        return None
+    raise LoadRefused(
+        f"{spec.table}: other statements write this table too, so that this LOAD cannot replace rows by their "
+        'cursor; give the source a "primary_key" or "row_provenance": true, or a table of its own'
+    )

@@ -1,0 +1,196 @@
+"""What a LOAD wants of its stream → the SELECT around each batch.
+
+This is the one place where columns are chosen, values masked and rows filtered, before anything is
+stored. What a connector pushes down to its source is only ever a matter of speed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import LoadRefused
+from sqlflow_dagster.sql import Condition, Sql, Value, join, literal, quote, sql
+from sqlflow_dagster.warehouse import types
+from sqlflow_dagster.warehouse.shape import Shape
+
+PROVENANCE = "_sqlflow_file"
+_BATCH = "batch"
+
+
+class Query(NamedTuple):
+    """A SELECT and the values bound to its `$1`, `$2` …."""
+
+    text: Sql
+    values: list[Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of each batch is stored, and what it must have; `label` names the stream in messages."""
+
+    label: str
+    shape: Shape
+    since: Cursor | None
+    cursor_field: str | None
+    keys: tuple[str, ...]
+    row_provenance: bool
+
+    def select(
+        self,
+        connection: DuckDBPyConnection,
+        relation: Sql,
+        parameters: Sequence[Value],
+        *,
+        provenance: bool = False,
+        untyped: Sequence[str] = (),
+    ) -> Query:
+        """Return the SELECT that shapes a relation. `untyped` columns hold nothing but NULL.
+
+        Raises LoadRefused where the relation lacks a column that is asked for.
+        """
+        # Without FROM: a subquery would rename a column that differs from another only in case.
+        template = "DESCRIBE {relation}" if relation.startswith("(") else "DESCRIBE FROM {relation}"
+        described = connection.execute(sql(template, relation=relation), list(parameters)).fetchall()
+        self.check_names([row[0] for row in described])
+        columns = {row[0]: row[1] for row in described}
+        self._check(columns)
+        kept = self._kept(columns, provenance=provenance, untyped=untyped)
+        self._check_kept(kept)
+        values = list(parameters)
+        conditions = [*self._conditions(values), *self._bounds(connection, columns)]
+        return Query(
+            sql(
+                "SELECT {columns} FROM {relation} AS {batch} WHERE {where}",
+                columns=join(", ", kept.values()),
+                relation=relation,
+                batch=quote(_BATCH),
+                where=join(" AND ", conditions) if conditions else Sql("TRUE"),
+            ),
+            values,
+        )
+
+    def check_names(self, columns: Sequence[str]) -> None:
+        """Raise LoadRefused for names that DuckDB does not tell apart."""
+        folded = Counter(name.casefold() for name in columns)
+        twice = sorted(name for name in columns if folded[name.casefold()] > 1)
+        if twice:
+            raise LoadRefused(
+                f"{self.label}: the columns {', '.join(twice)} are the same or differ only in case, which DuckDB "
+                "does not tell apart; rename one at the source"
+            )
+
+    def _check(self, columns: Mapping[str, str]) -> None:
+        folded = {name.casefold() for name in columns}
+        shape = self.shape
+        needed = [*self.keys, *shape.columns, *shape.mask, *(c.column for c in shape.conditions)]
+        needed += [self.cursor_field] if self.cursor_field else []
+        missing = [name for name in dict.fromkeys(needed) if name.casefold() not in folded]
+        if missing:
+            raise LoadRefused(
+                f"{self.label}: the source has no column {', '.join(map(repr, missing))}; "
+                f"it has {', '.join(columns)}"
+            )
+
+    def _kept(
+        self, columns: Mapping[str, str], *, provenance: bool, untyped: Sequence[str]
+    ) -> dict[str, Sql]:
+        chosen = {name.casefold() for name in self.shape.columns} or {name.casefold() for name in columns}
+        chosen -= {name.casefold() for name in self.shape.exclude}
+        if provenance:
+            chosen = chosen | {PROVENANCE} if self.row_provenance else chosen - {PROVENANCE}
+        mask = {name.casefold(): how for name, how in self.shape.mask.items()}
+        return {
+            name: _value(name, kind, mask.get(name.casefold()), untyped=name in untyped)
+            for name, kind in columns.items()
+            if name.casefold() in chosen
+        }
+
+    def _check_kept(self, kept: Mapping[str, Sql]) -> None:
+        folded = {name.casefold() for name in kept}
+        needed = [*self.keys, *([self.cursor_field] if self.cursor_field else [])]
+        lost = [name for name in needed if name.casefold() not in folded]
+        mask = {name.casefold(): how for name, how in self.shape.mask.items()}
+        lost += [key for key in self.keys if mask.get(key.casefold()) in ("redact", "null")]
+        if self.cursor_field and self.cursor_field.casefold() in mask:
+            lost.append(self.cursor_field)
+        if lost:
+            raise LoadRefused(
+                f"{self.label}: {', '.join(map(repr, lost))} is the key or the cursor, which must be stored to "
+                "merge by; take it out of exclude_columns and mask, or into columns (a key may be hashed)"
+            )
+
+    def _conditions(self, values: list[Value]) -> Iterator[Sql]:
+        """The filters; their values are added to `values` and bound."""
+        for condition in self.shape.conditions:
+            first = len(values) + 1
+            values += condition.values
+            yield _condition(condition, first)
+
+    def _bounds(self, connection: DuckDBPyConnection, columns: Mapping[str, str]) -> Iterator[Sql]:
+        """From `since` and the start on, before the end; a NULL cursor is in no order and always read."""
+        if self.cursor_field is None:
+            return
+        wanted = self.cursor_field.casefold()
+        column, kind = next((n, k) for n, k in columns.items() if n.casefold() == wanted)
+        if self.since and self.since.type != "JSON":
+            if not types.comparable(self.since.type, kind):
+                raise LoadRefused(
+                    f"{self.label}: the cursor column {column!r} was {self.since.type} and is {kind} now; "
+                    "declare its type, or reset the cursor (`sqlflow cursors reset`)"
+                )
+            yield self._bound(connection, column, kind, ">=", self.since.value)
+        if self.shape.start:
+            yield self._bound(connection, column, kind, ">=", self.shape.start)
+        if self.shape.end:
+            yield self._bound(connection, column, kind, "<", self.shape.end)
+
+    def _bound(
+        self, connection: DuckDBPyConnection, column: str, kind: str, operator: str, value: str
+    ) -> Sql:
+        typed = sql("CAST({value} AS {kind})", value=literal(value), kind=Sql(kind))
+        try:
+            connection.execute(sql("SELECT {typed}", typed=typed)).fetchall()
+        except duckdb.ConversionException as error:
+            raise LoadRefused(
+                f"{self.label}: {value!r} is no {kind}, which the cursor column {column!r} is"
+            ) from error
+        return sql(
+            "({column} {operator} {typed} OR {column} IS NULL)",
+            column=quote(_BATCH, column),
+            operator=Sql(operator),
+            typed=typed,
+        )
+
+
+def _value(name: str, kind: str, mask: str | None, *, untyped: bool) -> Sql:
+    column, alias = quote(_BATCH, name), quote(name)
+    match mask:
+        case "hash":
+            value = sql("sha256(CAST({column} AS VARCHAR))", column=column)
+        case "redact":
+            value = sql("CASE WHEN {column} IS NOT NULL THEN '***' END", column=column)
+        case "null":
+            value = sql("CAST(NULL AS {kind})", kind=Sql(kind))
+        case _ if untyped:
+            # DuckDB would call it INTEGER, and refuse the text that comes later.
+            value = sql("CAST({column} AS VARCHAR)", column=column)
+        case _:
+            return column
+    return sql("{value} AS {alias}", value=value, alias=alias)
+
+
+def _condition(condition: Condition, first: int) -> Sql:
+    places = [Sql(f"${first + index}") for index in range(len(condition.values))]
+    column = quote(_BATCH, condition.column)
+    if condition.operator not in ("IN", "NOT IN"):
+        return sql("{c} {o} {p}", c=column, o=Sql(condition.operator), p=places[0])
+    if not places:
+        return Sql("FALSE" if condition.operator == "IN" else "TRUE")
+    return sql("{c} {o} ({p})", c=column, o=Sql(condition.operator), p=join(", ", places))
