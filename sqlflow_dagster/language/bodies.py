@@ -11,6 +11,7 @@ from sqlflow_dagster.language.strings import malformed
 from sqlflow_dagster.language.tokens import SqlToken, Unclosed, next_token, scan
 from sqlflow_dagster.language.tree import Query, Table
 
+_EXPORT = 'write EXPORT SELECT … TO "output/file.csv";'
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 _NAME = r'(?:[\w.${}]+|"[^"\n]*")'
 _BEGINNING = rf"""(?:
@@ -40,12 +41,12 @@ _NEVER_LAST = frozenset(
 _SOLID_ENDS = frozenset(("word", "text", "escaped", "quoted", "dollar", "number", "variable", "close"))
 
 
-def query(reader: Reader, what: str) -> Query:
+def query(reader: Reader, what: str, hint: str) -> Query:
     """Return the SQL from the reader's place to the `;` that ends it. Raises Wrong."""
     body = _Body(reader)
     for _token in body.tokens():
         pass
-    return body.query(what)
+    return body.query(what, hint)
 
 
 def exported(reader: Reader) -> Query | Table:
@@ -86,8 +87,9 @@ def condition(reader: Reader) -> Query | None:
     body = _Body(reader)
     try:
         for token in body.tokens(conditional=True):
-            if token.kind == "word" and token.depth == 0 and token.text.upper() == "THEN":
-                found = body.query("a condition between IF and THEN")
+            # At any depth: a bracket that was forgotten is the condition's own fault.
+            if token.kind == "word" and token.text.upper() == "THEN":
+                found = body.query("a condition between IF and THEN", "write IF ${name} == 'value' THEN")
                 reader.position = token.end
                 return found
     except Wrong as error:
@@ -169,10 +171,10 @@ class _Body:
                 f"this {opening.text} is never closed", hint, opening.start, opening.end, self.stop + 1
             )
 
-    def query(self, what: str) -> Query:
+    def query(self, what: str, hint: str) -> Query:
         """Return the body, and leave the reader after it."""
         if self.start < 0:
-            raise Wrong(f"expected {what}", "", self.begin, self.begin + 1)
+            raise Wrong(f"expected {what}", hint, self.begin, self.begin + 1)
         self.reader.position = self.end
         return Query(self.reader.text[self.start : self.end], self.reader.span(self.start, self.end))
 
@@ -235,7 +237,7 @@ def _after(text: str, position: int) -> str:
 
 
 def _what(reader: Reader, body: _Body, to: SqlToken) -> Query | Table:
-    found = _table(reader, to) or body.query("a query or a table between EXPORT and TO")
+    found = _table(reader, to) or body.query("a query or a table between EXPORT and TO", _EXPORT)
     reader.position = to.end
     return found
 

@@ -45,7 +45,7 @@ def name(reader: Reader, what: str) -> Name:
 def _quoted_name(reader: Reader, token: Token) -> Name:
     match = QUOTED_NAME.match(reader.text, token.start)
     if match is None:
-        raise Wrong("this name is never closed on its line", 'close it with "', token.start, token.end)
+        raise Wrong("this name is never closed on its line", 'close it with "', token.start, token.start + 1)
     text = _NAME_VARIABLE.sub(lambda m: m.group(1) or '"', match.group()[1:-1])
     written = Token("text", match.group(), match.start(), match.end())
     if not text or any(ord(c) < 32 or ord(c) == 127 for c in text):

@@ -34,6 +34,7 @@ from sqlflow_dagster.language.tree import (
 
 _INDENT = "    "
 _TRIVIA = re.compile(r"\s++|(?P<comment>--[^\n\r]*+)|(?P<block>/\*)")
+_MAY_COMMENT = re.compile(r"--|/\*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _INTERVAL = re.compile(r"\d+ [A-Z]+")
 
@@ -229,6 +230,9 @@ class _Layout:
     def among_words(self, statement: Statement) -> Iterator[str]:
         """The comments of a statement that stand in no SQL body."""
         start, end = statement.span.start, statement.span.end
+        if "\\" in self.source[start:end] and _MAY_COMMENT.search(self.source, start, end):
+            # A backslash ends a quoted name and escapes in a string: what is a comment is not sure.
+            yield ""
         for span, rules in _inner(statement):
             yield from _comments(self.source, start, span.start, CLAUSE)
             if rules:
@@ -258,7 +262,7 @@ def _inner(statement: Statement) -> Iterator[tuple[Span, re.Pattern[str] | None]
 
 def _comments(source: str, start: int, end: int, rules: re.Pattern[str]) -> Iterator[str]:
     """The comments in `source[start:end]`, which is text of ours."""
-    if source.find("--", start, end) < 0 and source.find("/*", start, end) < 0:
+    if not _MAY_COMMENT.search(source, start, end):
         return
     while start < end and (match := rules.match(source, start)):
         stop = block_end(source, start) if match.lastgroup == "block" else match.end()

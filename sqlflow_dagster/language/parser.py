@@ -210,7 +210,7 @@ def _create(reader: Reader, start: int) -> Create:
     if not reader.accept("AS"):
         hint = nearest(reader.peek().word, ("MODE", "AS")) or "write CREATE TABLE name [MODE …] AS SELECT …;"
         reader.wrong(f"expected AS, found {shown(reader.peek())}", hint)
-    query = bodies.query(reader, "a query after AS")
+    query = bodies.query(reader, "a query after AS", _CREATE)
     return Create(table, view, replace, mode, query, _end(reader, start))
 
 
@@ -266,11 +266,20 @@ def _arms(reader: Reader) -> tuple[tuple[Branch, ...], tuple[Statement, ...]]:
         if otherwise is not None:
             hint = "an IF has one ELSE, and it is the last arm"
             reader.report(Wrong(f"{token.word} after the ELSE of the same IF", hint, token.start, token.end))
-        if token.word == "ELSEIF" or reader.accept("IF"):
+        if token.word == "ELSEIF" or _else_if(reader, token):
             branches.append(_branch(reader))
         else:
             otherwise = _block(reader)
     return tuple(branch for branch in branches if branch), tuple(otherwise or ())
+
+
+def _else_if(reader: Reader, token: Token) -> bool:
+    """Take the IF of an ELSE IF. On a line of its own it is an IF inside the ELSE."""
+    follower = reader.peek()
+    if follower.word != "IF" or "\n" in reader.text[token.end : follower.start]:
+        return False
+    reader.take()
+    return True
 
 
 def _end_if(reader: Reader, start: int) -> None:
@@ -285,8 +294,9 @@ def _end_if(reader: Reader, start: int) -> None:
 
 def _branch(reader: Reader) -> Branch | None:
     """Branch = condition "THEN" { statement } ; None where the condition is wrong, which is reported."""
+    known = len(reader.problems)
     condition = bodies.condition(reader)
-    fault = conditions.fault(condition.sql) if condition else None
+    fault = conditions.fault(condition.sql) if condition and len(reader.problems) == known else None
     if condition and fault:
         start = condition.span.start
         reader.report(Wrong(fault.message, fault.hint, start + fault.start, start + fault.end))

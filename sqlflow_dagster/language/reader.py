@@ -115,7 +115,9 @@ class Reader:
         """Raise Wrong at a token, by default the next one."""
         token = token or self.peek()
         if token.kind == "broken":
-            raise Wrong("this string is never closed on its line", _CLOSERS["string"], token.start, token.start + 1)
+            raise Wrong(
+                "this string is never closed on its line", _CLOSERS["string"], token.start, token.start + 1
+            )
         raise Wrong(message, hint, token.start, token.end)
 
     def span(self, start: int, end: int | None = None) -> Span:
