@@ -11,7 +11,7 @@ from sqlflow_dagster.language.calls import python_calls
 from sqlflow_dagster.language.tokens import SqlToken, scan
 from sqlflow_dagster.language.variables import Variables, expand_sql
 from sqlflow_dagster.plan.dependencies import Node, Reads, TableRef, reads
-from sqlflow_dagster.plan.flatten import Placed, noted
+from sqlflow_dagster.plan.placed import Placed, noted
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.syntax import SyntaxTree, syntax_trees
 from sqlflow_dagster.sql import TableName, quote

@@ -14,11 +14,12 @@ from sqlflow_dagster.language import tree
 from sqlflow_dagster.language.variables import Variables
 from sqlflow_dagster.plan.bodies import Body, bodies
 from sqlflow_dagster.plan.catalog import Catalog
-from sqlflow_dagster.plan.flatten import File, Placed, flatten
+from sqlflow_dagster.plan.flatten import flatten
 from sqlflow_dagster.plan.groups import group_steps
 from sqlflow_dagster.plan.loads import Sources, Wanted, make_load, read_whole
 from sqlflow_dagster.plan.names import table_name
 from sqlflow_dagster.plan.nodes import Export, Load, Pipeline, Plan
+from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import Tables, Write
 from sqlflow_dagster.plan.transforms import Maker

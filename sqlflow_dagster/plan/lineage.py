@@ -8,10 +8,11 @@ not understood is unknown, never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from sqlflow_dagster.plan.columns import Columns, combined, fold, has, merged, renamed, same, without_twins
+from sqlflow_dagster.plan.expressions import Node, has_star, parameters, parts
 from sqlflow_dagster.plan.nodes import Lineage
 from sqlflow_dagster.plan.scope import NOTHING, Column, Inputs, Relation, Scope, union
 from sqlflow_dagster.plan.syntax import syntax_trees
@@ -19,7 +20,6 @@ from sqlflow_dagster.sql import TableName
 
 # A table's columns by name, in order; None where they are not known.
 Schemas = Mapping[TableName, Sequence[str] | None]
-Node = Mapping[str, Any]
 
 _MOST_ROUNDS = 50
 
@@ -58,7 +58,6 @@ def _lineage(name: str, inputs: Inputs) -> Lineage:
     return Lineage(name, None if inputs is None else tuple(sorted(inputs)))
 
 
-Columns = tuple[Column, ...] | None
 Ctes = Mapping[str, Columns]
 
 
@@ -79,7 +78,7 @@ class Walk:
             case "SET_OPERATION_NODE":
                 sides = [node[key] for key in ("left", "right") if key in node] + node.get("children", [])
                 results = [self.query(side, ctes, outer) for side in sides]
-                return _combined(str(node.get("setop_type")), results)
+                return combined(str(node.get("setop_type")), results)
             case "RECURSIVE_CTE_NODE":
                 return self._recursive(node, ctes, outer)
         return None
@@ -88,17 +87,17 @@ class Walk:
         for entry in node.get("cte_map", {}).get("map", []):
             value = entry["value"]
             columns = self.query(value["query"]["node"], ctes, outer)
-            ctes = {**ctes, entry["key"].casefold(): _renamed(columns, value.get("aliases", []))}
+            ctes = {**ctes, entry["key"].casefold(): renamed(columns, value.get("aliases", []))}
         return ctes
 
     def _recursive(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
         if node.get("key_targets"):  # USING KEY also replaces rows
             return None
         name = str(node.get("cte_name", "")).casefold()
-        columns = _renamed(self.query(node["left"], ctes, outer), node.get("aliases", []))
+        columns = renamed(self.query(node["left"], ctes, outer), node.get("aliases", []))
         for _ in range(_MOST_ROUNDS):
             again = self.query(node["right"], {**ctes, name: columns}, outer)
-            together = _combined("UNION", [columns, again])
+            together = combined("UNION", [columns, again])
             if together == columns:
                 return columns
             columns = together
@@ -117,12 +116,12 @@ class Walk:
             if item.get("alias"):
                 aliases = {**scope.aliases, item["alias"].casefold(): found[0].inputs}
                 scope = replace(scope, aliases=aliases)
-        return _without_twins(columns)
+        return without_twins(columns)
 
     def _item(self, item: Node, scope: Scope, ctes: Ctes) -> Sequence[Column] | None:
         if item.get("class") == "STAR":
             return self._star(item, scope, ctes)
-        if _has_star(item) or item.get("function_name") == "unnest":
+        if has_star(item) or item.get("function_name") == "unnest":
             # COLUMNS() in an expression, `* LIKE`, and a struct in unnest() make several columns.
             return None
         name = item.get("alias")
@@ -142,13 +141,13 @@ class Walk:
         replaced = {entry["key"]: entry["value"] for entry in item.get("replace_list", [])}
         renamed = {entry["key"]["column"]: entry["value"] for entry in item.get("rename_list", [])}
         for name in [*dropped, *replaced, *renamed]:
-            if sum(_same(column.name, name) for column in columns) != 1:
+            if sum(same(column.name, name) for column in columns) != 1:
                 return None
-        kept = [c for c in columns if not any(_same(c.name, name) for name in dropped)]
+        kept = [c for c in columns if not any(same(c.name, name) for name in dropped)]
         values = {name.casefold(): self.value(value, scope, ctes) for name, value in replaced.items()}
         names = {name.casefold(): value for name, value in renamed.items()}
         return [
-            Column(names.get(_fold(c.name), c.name), values.get(_fold(c.name), c.inputs)) if c.name else c
+            Column(names.get(fold(c.name), c.name), values.get(fold(c.name), c.inputs)) if c.name else c
             for c in kept
         ]
 
@@ -223,17 +222,18 @@ class Walk:
         if node.get("ref_type") == "NATURAL":
             if left.star is None or right.star is None:
                 return Scope(relations=relations, star=None, murky=True, parent=outer)
-            using = [_fold(c.name) for c in left.star if c.name and _has(right.star, c.name)]
-        merged = {name: _merged(name, kind, left, replace(right, parent=None)) for name in using}
+            using = [fold(c.name) for c in left.star if c.name and has(right.star, c.name)]
+        using_values = {name: merged(name, kind, left, replace(right, parent=None)) for name in using}
         star = None
         if left.star is not None and right.star is not None:
             star = tuple(
-                replace(c, inputs=merged[_fold(c.name)]) if _fold(c.name) in merged else c for c in left.star
+                replace(c, inputs=using_values[fold(c.name)]) if fold(c.name) in using_values else c
+                for c in left.star
             )
-            star += tuple(c for c in right.star if _fold(c.name) not in merged)
+            star += tuple(c for c in right.star if fold(c.name) not in using_values)
         return Scope(
             relations=relations,
-            merged={**left.merged, **right.merged, **merged},
+            merged={**left.merged, **right.merged, **using_values},
             star=star,
             murky=left.murky or right.murky,
             parent=outer,
@@ -247,17 +247,16 @@ class Walk:
         if kind in ("CONSTANT", "PARAMETER"):
             return NOTHING
         if kind == "COLUMN_REF":
-            parts = node["column_names"]
-            return NOTHING if parts[0].casefold() in bound else scope.resolve(parts)
+            names = node["column_names"]
+            return NOTHING if names[0].casefold() in bound else scope.resolve(names)
         if kind == "POSITIONAL_REFERENCE":
             return _at(scope.star, int(node.get("index", 0)) - 1)
         if kind == "FUNCTION":
             return self._call(node, scope, ctes, bound)
         if kind == "SUBQUERY":
             return None if bound else self._subquery(node, scope, ctes)
-        parts_of = _PARTS.get(kind)
-        parts = parts_of(node) if parts_of else None
-        return None if parts is None else union(self.value(part, scope, ctes, bound) for part in parts)
+        inner = parts(node)
+        return None if inner is None else union(self.value(part, scope, ctes, bound) for part in inner)
 
     def _call(self, node: Node, scope: Scope, ctes: Ctes, bound: frozenset[str]) -> Inputs:
         if node.get("schema", "main") != "main":
@@ -272,7 +271,7 @@ class Walk:
         inputs: list[Inputs] = []
         for part in parts:
             if part.get("class") == "LAMBDA" and takes_lambda:
-                inner = bound | _parameters(part["lhs"])
+                inner = bound | parameters(part["lhs"])
                 inputs.append(self.value(part["expr"], scope, ctes, inner))
             else:
                 inputs.append(self.value(part, scope, ctes, bound))
@@ -294,118 +293,10 @@ def _stored(name: str, table: TableName, known: Sequence[str] | None) -> Relatio
     return Relation(name, tuple(columns) or None, table, table.schema.casefold())
 
 
-def _parts_of_window(node: Node) -> list[Node]:
-    parts = [*node.get("children", []), *node.get("partitions", [])]
-    parts += [order["expression"] for key in ("orders", "arg_orders") for order in node.get(key, [])]
-    expressions = ("start_expr", "end_expr", "offset_expr", "default_expr", "filter_expr")
-    return parts + [node[key] for key in expressions if node.get(key)]
-
-
-def _parts_of_case(node: Node) -> list[Node]:
-    parts = [part for check in node["case_checks"] for part in check.values()]
-    return [*parts, node["else_expr"]] if "else_expr" in node else parts
-
-
-def _parts_of_arrow(node: Node) -> list[Node] | None:
-    """`j -> 'key'` reads JSON; a lambda is taken apart where its function is."""
-    arrow = node["lhs"].get("class") != "FUNCTION" and node["expr"].get("class") == "CONSTANT"
-    return [node["lhs"]] if arrow else None
-
-
-# The parts of an expression that its value is made of, by DuckDB's class of it.
-_PARTS: Mapping[str, Callable[[Node], list[Node] | None]] = {
-    "OPERATOR": lambda node: node.get("children", []),
-    "CONJUNCTION": lambda node: node.get("children", []),
-    "COMPARISON": lambda node: [node["left"], node["right"]],
-    "CAST": lambda node: [node["child"]],
-    "COLLATE": lambda node: [node["child"]],
-    "BETWEEN": lambda node: [node["input"], node["lower"], node["upper"]],
-    "CASE": _parts_of_case,
-    "WINDOW": _parts_of_window,
-    "LAMBDA": _parts_of_arrow,
-}
-
-
 def _at(columns: Columns, index: int) -> Inputs:
     return columns[index].inputs if columns and 0 <= index < len(columns) else None
-
-
-def _parameters(node: Node) -> frozenset[str]:
-    """The names before a lambda's arrow: one, or several in a row."""
-    nodes = node.get("children", []) if node.get("class") == "FUNCTION" else [node]
-    return frozenset(str(n["column_names"][-1]).casefold() for n in nodes if n.get("column_names"))
-
-
-def _combined(kind: str, results: Sequence[Columns]) -> Columns:
-    """The columns of UNION, INTERSECT and EXCEPT: by position, or by name."""
-    known = [result for result in results if result is not None]
-    if len(known) != len(results) or not known:
-        return None
-    if kind == "UNION_BY_NAME":
-        return _by_name(known)
-    if len({len(result) for result in known}) != 1:
-        return None
-    if kind == "EXCEPT":
-        return known[0]
-    return tuple(
-        Column(cells[0].name, union(cell.inputs for cell in cells)) for cells in zip(*known, strict=True)
-    )
-
-
-def _by_name(results: Sequence[tuple[Column, ...]]) -> Columns:
-    together: dict[str, Column] = {}
-    for column in (column for result in results for column in result):
-        if column.name is None:
-            return None
-        before = together.get(_fold(column.name), Column(column.name, NOTHING))
-        together[_fold(column.name)] = replace(before, inputs=union([before.inputs, column.inputs]))
-    return tuple(together.values())
-
-
-def _merged(name: str, kind: str | None, left: Scope, right: Scope) -> Inputs:
-    """The value of a column of USING: the left one's, but for RIGHT and FULL joins."""
-    if kind == "RIGHT":
-        return right.resolve([name])
-    if kind in ("FULL", "OUTER"):
-        return union([left.resolve([name]), right.resolve([name])])
-    return left.resolve([name])
-
-
-def _renamed(columns: Columns, names: Sequence[str]) -> Columns:
-    return Relation("", columns).named("", names).columns
-
-
-def _without_twins(columns: Sequence[Column]) -> tuple[Column, ...]:
-    """Of columns with one name the first keeps it; DuckDB numbers the others."""
-    seen: set[str] = set()
-    result = []
-    for column in columns:
-        twin = column.name is not None and _fold(column.name) in seen
-        seen.add(_fold(column.name))
-        result.append(replace(column, name=None) if twin else column)
-    return tuple(result)
 
 
 def _columns_of(scope: Scope, alias: str) -> Columns:
     owners = [relation for relation in scope.relations if relation.alias.casefold() == alias]
     return owners[0].columns if len(owners) == 1 else None
-
-
-def _has_star(node: Any) -> bool:
-    if isinstance(node, list):
-        return any(map(_has_star, node))
-    if not isinstance(node, dict) or node.get("class") == "SUBQUERY":
-        return False
-    return node.get("class") == "STAR" or any(map(_has_star, node.values()))
-
-
-def _has(columns: Sequence[Column], name: str) -> bool:
-    return any(_same(column.name, name) for column in columns)
-
-
-def _same(name: str | None, other: str) -> bool:
-    return name is not None and name.casefold() == other.casefold()
-
-
-def _fold(name: str | None) -> str:
-    return (name or "").casefold()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlflow_dagster.errors import BadOption, ProjectError
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.plan.catalog import Catalog, SourceFacts, StreamFacts
-from sqlflow_dagster.plan.flatten import File, Placed
 from sqlflow_dagster.plan.names import table_name
 from sqlflow_dagster.plan.nodes import Load, LoadMode, Source
+from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.settings import ConnectorProfile
 from sqlflow_dagster.sql import TableName
@@ -95,13 +95,12 @@ class Sources:
         written = statement.params
         span = written.span if written else (statement.profile or statement.name).span
         params = placed.parameters(self.report, source.params, written, span)
-        if params is None:
-            return None
         try:
-            facts = self.catalog.describe(source.type, params)
+            facts = self.catalog.describe(source.type, params.values)
         except BadOption as error:
             wrong_type = statement.type.span if statement.type and error.option == "type" else None
-            bad_options(self.report, placed, f"SOURCE {source.name}", error, written, wrong_type or span)
+            place = Place(placed, f"SOURCE {source.name}", written, wrong_type or span)
+            bad_options(self.report, place, error, params.missing)
             return None
         where = f"{placed.script.path}:{statement.span.line}: SOURCE {source.name}"
         self.report.notices += [f"{where}: {notice}" for notice in facts.notices]
@@ -228,21 +227,26 @@ def _with_its_own_rows(load: Load, stream: StreamFacts) -> Load:
     return replace(load, mode="upsert", keys=keys, why=why)
 
 
-def bad_options(
-    report: Report,
-    placed: Placed,
-    what: str,
-    error: BadOption,
-    written: tree.Object | None,
-    span: tree.Span,
-) -> None:
-    """Note each line of a BadOption at the parameter that it begins with."""
-    spans = written.spans if written else {}
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where parameters stand: the statement, what it is called, the object, and where else to point."""
+
+    placed: Placed
+    what: str
+    written: tree.Object | None
+    span: tree.Span
+
+
+def bad_options(report: Report, place: Place, error: BadOption, missing: Collection[str]) -> None:
+    """Note each line of a BadOption at the parameter that it begins with; those `missing` are noted."""
+    spans = place.written.spans if place.written else {}
     lines = str(error).splitlines() or ["a parameter is wrong"]
     for line in lines:
         option = line.partition(":")[0].partition(".")[0].strip()
-        place = spans.get(option) or (spans.get(error.option or "") if len(lines) == 1 else None)
-        placed.problem(report, f"{what}: {line}", span=place or span)
+        if option not in spans and len(lines) == 1:
+            option = error.option or ""
+        if option not in missing:
+            place.placed.problem(report, f"{place.what}: {line}", span=spans.get(option, place.span))
 
 
 def _keys(report: Report, wanted: Wanted, statement: tree.Load) -> tuple[str, ...]:

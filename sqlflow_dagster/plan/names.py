@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlflow_dagster.language import tree
-from sqlflow_dagster.plan.flatten import File, Placed, noted
+from sqlflow_dagster.plan.placed import File, Placed, noted
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import OWN_SCHEMA
 from sqlflow_dagster.sql import TableName, quote

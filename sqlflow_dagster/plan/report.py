@@ -18,13 +18,9 @@ _HOW_TO_DEFINE = (
 
 
 class _Use(NamedTuple):
-    script: Script
+    path: str
     start: int
     end: int
-
-    def shown(self) -> str:
-        problem = offset_problem(self.script, self.start, self.end, "")
-        return f"{problem.path}:{problem.line}:{problem.column}"
 
 
 @dataclass
@@ -34,6 +30,7 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     _undefined: dict[str, dict[_Use, None]] = field(default_factory=dict)
+    _scripts: dict[str, Script] = field(default_factory=dict)
 
     def problem(self, script: Script, span: Span, message: str, hint: str = "") -> None:
         """Note a problem at a place of a file."""
@@ -41,6 +38,7 @@ class Report:
 
     def undefined(self, names: Iterable[str], script: Script, span: Span) -> None:
         """Note a place that uses variables without a value; each is shown where its `${…}` stands."""
+        self._scripts[script.path] = script
         for name in names:
             self._undefined.setdefault(name, {}).update(dict.fromkeys(_places_of(name, script, span)))
 
@@ -55,22 +53,28 @@ class Report:
         """One problem for all variables without a value: they are mended in one place."""
         if not self._undefined:
             return []
-        places = {name: ", ".join(use.shown() for use in uses) for name, uses in self._undefined.items()}
-        listed = "; ".join(f"${{{name}}} ({where})" for name, where in sorted(places.items()))
-        first = min(
-            (use for uses in self._undefined.values() for use in uses), key=lambda u: (u.script.path, u.start)
+        listed = "; ".join(
+            f"${{{name}}} ({', '.join(self._shown(use) for use in sorted(uses))})"
+            for name, uses in sorted(self._undefined.items())
         )
-        message = f"no value for {listed}"
-        return [offset_problem(first.script, first.start, first.end, message, _HOW_TO_DEFINE)]
+        first = min(use for uses in self._undefined.values() for use in uses)
+        return [self._at(first, f"no value for {listed}", _HOW_TO_DEFINE)]
+
+    def _shown(self, use: _Use) -> str:
+        place = self._at(use)
+        return f"{place.path}:{place.line}:{place.column}"
+
+    def _at(self, use: _Use, message: str = "", hint: str = "") -> Problem:
+        return offset_problem(self._scripts[use.path], use.start, use.end, message, hint)
 
 
 def _places_of(name: str, script: Script, span: Span) -> list[_Use]:
     """Where `${name}` stands in a piece of a file; the whole piece where another value brings it in."""
     text = script.text[span.start : span.end]
     try:
-        found = [ref for ref in sql_references(text) if ref.name == name]
+        found = [ref for ref in sql_references(text) if ref.name == name and ref.default is None]
     except ProjectError:
         found = []
-    return [_Use(script, span.start + ref.start, span.start + ref.end) for ref in found] or [
-        _Use(script, span.start, span.end)
+    return [_Use(script.path, span.start + ref.start, span.start + ref.end) for ref in found] or [
+        _Use(script.path, span.start, span.end)
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlflow_dagster.language.tree import Source
 from sqlflow_dagster.plan.dependencies import TableRef
-from sqlflow_dagster.plan.flatten import File, Placed
+from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.sql import TableName
 
 OWN_SCHEMA = "_sqlflow"

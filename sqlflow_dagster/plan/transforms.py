@@ -16,10 +16,10 @@ from sqlflow_dagster.language.variables import sql_references
 from sqlflow_dagster.plan.bodies import Body
 from sqlflow_dagster.plan.catalog import Catalog
 from sqlflow_dagster.plan.dependencies import TableRef
-from sqlflow_dagster.plan.flatten import File, Placed
-from sqlflow_dagster.plan.loads import bad_options
+from sqlflow_dagster.plan.loads import Place, bad_options
 from sqlflow_dagster.plan.names import name_parts
 from sqlflow_dagster.plan.nodes import Export, Template, Transform, TransformMode
+from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import Tables, Unknown
 from sqlflow_dagster.settings import ConnectorProfile
@@ -178,13 +178,12 @@ class Maker:
         span = statement.options.span if statement.options else statement.target.span
         filled = placed.parameters(self.report, options, statement.options, span)
         given = placed.parameters(self.report, params, None, span)
-        if filled is None or given is None:
-            return
         try:
-            self.catalog.check_export(kind, filled, given)
+            self.catalog.check_export(kind, filled.values, given.values)
         except BadOption as error:
             wrong_type = statement.type.span if statement.type and error.option == "type" else None
-            bad_options(self.report, placed, "EXPORT", error, statement.options, wrong_type or span)
+            place = Place(placed, "EXPORT", statement.options, wrong_type or span)
+            bad_options(self.report, place, error, filled.missing | given.missing)
 
     def _resolved(self, placed: Placed, body: Body) -> list[tuple[TableRef, TableName]]:
         pairs: list[tuple[TableRef, TableName]] = []

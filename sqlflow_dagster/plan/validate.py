@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from sqlflow_dagster.errors import Problem
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.plan.bodies import Body
-from sqlflow_dagster.plan.flatten import File, Placed
 from sqlflow_dagster.plan.lineage import output_columns
 from sqlflow_dagster.plan.loads import Wanted
 from sqlflow_dagster.plan.nodes import Group, Load, Pipeline, Step, Transform
+from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import Tables
 from sqlflow_dagster.plan.transforms import Read
