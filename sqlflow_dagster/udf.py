@@ -76,6 +76,12 @@ def python_table_udf(
     return _marked(function, Table(output_schema, tuple(required_columns or ()), infer), name)
 
 
+def mark_of(function: Any) -> Scalar | Table | None:
+    """Return what a decorator noted on the function, None where there was none."""
+    mark: Scalar | Table | None = getattr(function, MARK, (None, ""))[0]
+    return mark
+
+
 def _marked(function: Any, mark: Scalar | Table, name: str | None) -> Any:
     def put(target: Any) -> Any:
         setattr(target, MARK, (mark, name or target.__name__))

@@ -6,48 +6,50 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, literal, quote, sql
-from sqlflow_dagster.warehouse import tables
+from sqlflow_dagster.warehouse import query, tables
 from sqlflow_dagster.warehouse.duckdb import Warehouse
 from sqlflow_dagster.warehouse.udf import BoundQuery, Functions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_UNFOLDED = quote("temp", "_sqlflow_unfolded")
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one query while its connection is open; read once."""
+    """The result of one query while its connection is open; each reading runs the query."""
 
-    connection: DuckDBPyConnection
-    query: BoundQuery
     columns: Mapping[str, str]
-    spool: Path
+    _connection: DuckDBPyConnection
+    _query: BoundQuery
+    _spool: Path
+    _readers: list[pa.RecordBatchReader] = field(default_factory=list)
 
     def copy_to(self, path: Path, options: Sql) -> int:
         """Write the rows to `path` with COPY's `options` and return how many they are.
 
         The file is made in a folder of ours and then moved: users' SQL can write nowhere.
         """
-        made = self.spool / path.name
+        made = self._spool / path.name
         statement = sql(
-            "COPY ({query}\n) TO {path} ({options})",
-            query=Sql(self.query.text),
+            "COPY (\n{query}\n) TO {path} ({options})",
+            query=self._query.text,
             path=literal(str(made)),
             options=options,
         )
         try:
-            row = self.connection.execute(statement).fetchone()
-        except duckdb.Error as error:
-            raise ExportFailed(str(self.query.explain(error))) from error
+            row = self._connection.execute(statement).fetchone()
+        except query.Failure as error:
+            raise _failed(self._query, error) from error
         if path.is_dir() and made.is_dir():
             shutil.rmtree(path)
         shutil.move(made, path)
@@ -55,39 +57,66 @@ class Result:
 
     def arrow(self, batch_rows: int) -> pa.RecordBatchReader:
         """Return the rows as Arrow record batches of at most `batch_rows` rows."""
+        import pyarrow as pa  # noqa: PLC0415 - only where an export goes by Arrow
+
         try:
-            return self.connection.execute(self.query.text).to_arrow_reader(batch_rows)
-        except duckdb.Error as error:
-            raise ExportFailed(str(self.query.explain(error))) from error
+            reader = self._connection.execute(self._query.text).to_arrow_reader(batch_rows)
+        except query.Failure as error:
+            raise _failed(self._query, error, lines_before=0) from error
+        self._readers.append(reader)
+        return pa.RecordBatchReader.from_batches(reader.schema, _batches(reader, self._query))
+
+    def close(self) -> None:
+        """End what was not read to its end: an open reader would hang the next connection."""
+        for reader in self._readers:
+            reader.close()
 
 
 @contextmanager
 def rows(
-    warehouse: Warehouse, query: str, functions: Functions, search_path: Sequence[str] = ()
+    warehouse: Warehouse, text: str, functions: Functions, search_path: Sequence[str] = ()
 ) -> Iterator[Result]:
     """Open the result of a user's query on the locked-down connection.
 
-    Raises ExportFailed with DuckDB's words where the query cannot be run.
+    Raises ExportFailed with DuckDB's or the Python function's own words where the query cannot be
+    run; ProjectError where the text is not one query.
     """
-    tables.check_single(query)
     folder = warehouse.settings.state_directory / "spool"
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="export-", dir=folder) as spool,
         warehouse.open_locked_down(search_path, folders=[Path(spool)]) as connection,
     ):
-        bound = functions.bind(connection, query)
+        query.check(connection, text)
+        bound = functions.bind(connection, text)
         try:
-            if len(connection.extract_statements(bound.text)) > 1:
-                bound.text = _kept(connection, bound.text)
-            columns = tables.columns(connection, Sql(f"({bound.text}\n)"))
-        except duckdb.Error as error:
-            raise ExportFailed(str(bound.explain(error))) from error
-        yield Result(connection, bound, columns, Path(spool))
+            columns = query.columns(connection, bound.text)
+            if columns is None:
+                bound, columns = _unfolded(connection, bound)
+        except query.Failure as error:
+            raise _failed(bound, error) from error
+        result = Result(columns, connection, bound, Path(spool))
+        try:
+            yield result
+        finally:
+            result.close()
 
 
-def _kept(connection: DuckDBPyConnection, query: str) -> str:
-    """Store the result of a query that DuckDB unfolds into several statements, and return how to read it."""
-    name = quote("temp", "_sqlflow_result")
-    tables.run(connection, Sql(sql("CREATE TEMP TABLE {name} AS ", name=name) + query))
-    return sql("FROM {name}", name=name)
+def _unfolded(connection: DuckDBPyConnection, bound: BoundQuery) -> tuple[BoundQuery, dict[str, str]]:
+    """Store the result of a query that DuckDB unfolds into several statements, to read it from there."""
+    lead = "CREATE TEMP TABLE {name} AS (\n{query}\n)"
+    tables.run(connection, sql(lead, name=_UNFOLDED, query=bound.text))
+    return BoundQuery(sql("FROM {name}", name=_UNFOLDED)), tables.columns(connection, _UNFOLDED)
+
+
+def _batches(reader: pa.RecordBatchReader, bound: BoundQuery) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa  # noqa: PLC0415
+
+    try:
+        yield from reader
+    except (pa.ArrowException, OSError) as error:
+        raise _failed(bound, error) from error
+
+
+def _failed(bound: BoundQuery, error: Exception, lines_before: int = 1) -> ExportFailed:
+    return ExportFailed(str(query.failed("the query", bound, error, lines_before)))

@@ -6,30 +6,33 @@ idempotent leaves a marker in its own transaction, so that a retry of the same r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.errors import ProjectError, QueryFailed
+from sqlflow_dagster.errors import ProjectError, QueryFailed, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, TableName, join, quote, sql
-from sqlflow_dagster.warehouse import tables
+from sqlflow_dagster.warehouse import query, schema, stage, tables, window
 from sqlflow_dagster.warehouse.duckdb import Warehouse
 from sqlflow_dagster.warehouse.shape import Window
 from sqlflow_dagster.warehouse.udf import BoundQuery, Functions
-from sqlflow_dagster.warehouse.window import Bounds, bounds, with_macros
+from sqlflow_dagster.warehouse.window import Bounds
 
-_RESULT = quote("temp", "_sqlflow_result")
+_EVERYTHING = Sql("TRUE")
+_UNFOLDED = quote("temp", "_sqlflow_unfolded")
 
 
 @dataclass(frozen=True, slots=True)
 class TransformSpec:
-    """One CREATE: `sql` has its variables filled in. `start` is where a first INCREMENTAL begins.
+    """One CREATE: `sql` has its variables filled in.
 
-    `search_path` are the schemas that unqualified names are looked up in, in order.
+    `start` is where a first INCREMENTAL begins, `window` the partition. `search_path` are the
+    schemas that unqualified names are looked up in, in order. `statement` names the CREATE among all
+    of the project. `full_refresh` builds any mode's table anew, from the whole result.
     """
 
     table: TableName
@@ -45,6 +48,13 @@ class TransformSpec:
     statement: str
     search_path: tuple[str, ...] = ()
     partition: str | None = None
+    schema_policy: schema.Policy = "guided"
+    full_refresh: bool = False
+
+    @property
+    def anew(self) -> bool:
+        """Whether the table is to hold this run's result and nothing else; a partition never empties others."""
+        return self.full_refresh and self.window is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,149 +67,178 @@ class Transformed:
     columns: Mapping[str, str]
     notices: tuple[str, ...] = ()
     skipped: bool = False
+    schema_changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a mode did."""
+
+    inserted: int = 0
+    deleted: int = 0
+    schema_changes: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    skipped: bool = False
 
 
 def transform(warehouse: Warehouse, spec: TransformSpec, functions: Functions) -> Transformed:
     """Store the query's result as `spec.mode` says, and return what changed.
 
-    Raises QueryFailed with DuckDB's or the Python function's own words; the table is as it was.
+    Raises QueryFailed with DuckDB's or the Python function's own words, or naming the key or value
+    that breaks the mode's promise; ProjectError where the text is not one query. The table is then
+    as it was.
     """
-    tables.check_single(spec.sql)
+    if spec.view and spec.mode != "replace":
+        raise ProjectError(f"{spec.table}: a VIEW stores no rows and has no MODE; make it a TABLE")
     with warehouse.open_locked_down(spec.search_path) as connection:
+        query.check(connection, spec.sql)
         try:
             connection.execute("BEGIN")
             tables.prepare(connection, spec.table)
-            done = _store(connection, spec, functions)
-            failpoint("before_commit")
+            change = _mode(spec)(connection, spec, functions)
+            done = _transformed(connection, spec, change)
+        except query.Failure as error:
+            raise query.failed(str(spec.table), BoundQuery(Sql(spec.sql)), error) from error
+        failpoint("before_commit")
+        try:
             connection.execute("COMMIT")
         except duckdb.Error as error:
-            raise QueryFailed(f"{spec.table}: {error}") from error
+            raise WarehouseError(f"{spec.table}: nothing was stored, the commit failed: {error}") from error
         return done
 
 
-def _store(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> Transformed:
-    if spec.mode == "append" and tables.was_done(connection, spec.statement, spec.run_id, spec.partition):
-        return _done(connection, spec, 0, 0, skipped=True)
-    if spec.mode == "replace":
-        return _replace(connection, spec, functions)
-    span = bounds(connection, spec.table, spec.by or "", spec.lookback, spec.window, spec.start)
-    text = with_macros(spec.sql, span) if spec.mode == "incremental" else spec.sql
-    _run(
-        connection,
-        functions.bind(connection, text),
-        spec,
-        sql("CREATE OR REPLACE TEMP TABLE {result} AS ", result=_RESULT),
-    )
-    changes = tables.fit(connection, spec.table, _RESULT)
-    match spec.mode:
-        case "append":
-            deleted, where = 0, Sql("TRUE")
-            tables.note_done(connection, spec.statement, spec.run_id, spec.partition)
-        case "upsert":
-            deleted, where = _delete_keys(connection, spec), Sql("TRUE")
-        case _:
-            deleted, where = _delete_window(connection, spec, span)
-    inserted = tables.insert(connection, spec.table, _RESULT, where)
-    connection.execute(sql("DROP TABLE {result}", result=_RESULT))
-    return _done(connection, spec, inserted, deleted, notices=changes)
+def _mode(spec: TransformSpec) -> Callable[[DuckDBPyConnection, TransformSpec, Functions], _Change]:
+    if spec.view:
+        return _view
+    return {"replace": _replace, "append": _append, "upsert": _upsert, "incremental": _incremental}[spec.mode]
 
 
-def _replace(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> Transformed:
-    before = tables.kind(connection, spec.table)
-    deleted = tables.count(connection, spec.table) if before == "TABLE" else 0
-    indexes = tables.indexes(connection, spec.table) if not spec.view else []
-    bound = functions.bind(connection, spec.sql)
-    if spec.view and bound.registered:
-        raise ProjectError(
-            f"{spec.table}: a VIEW cannot call PYTHON_FUNC, which lives only in a run; use TABLE"
-        )
-    wanted = Sql("VIEW" if spec.view else "TABLE")
-    name = quote(*spec.table)
-    if before and before != wanted:
-        # A self-reading query needs the old kind until the new one is made.
-        aside = quote(spec.table.schema, "_sqlflow_new")
-        _run(connection, bound, spec, sql("CREATE {kind} {name} AS ", kind=wanted, name=aside))
-        connection.execute(sql("DROP {kind} {name}", kind=Sql(before), name=name))
-        connection.execute(
-            sql(
-                "ALTER {kind} {aside} RENAME TO {name}", kind=wanted, aside=aside, name=quote(spec.table.name)
-            )
-        )
-    else:
-        _run(connection, bound, spec, sql("CREATE OR REPLACE {kind} {name} AS ", kind=wanted, name=name))
-    lost = tables.recreate(connection, indexes)
-    inserted = 0 if spec.view else tables.count(connection, spec.table)
-    return _done(connection, spec, inserted, deleted, notices=lost)
-
-
-def _run(connection: DuckDBPyConnection, bound: BoundQuery, spec: TransformSpec, lead: Sql) -> None:
-    try:
-        tables.run(connection, Sql(lead + bound.text))
-    except duckdb.Error as error:
-        explained = bound.explain(error)
-        raise QueryFailed(f"{spec.table}: {explained}") from error
-
-
-def _delete_keys(connection: DuckDBPyConnection, spec: TransformSpec) -> int:
-    keys = join(", ", (quote(key) for key in spec.keys))
-    twice = connection.execute(
-        sql(
-            "SELECT concat_ws(', ', {keys}) FROM {result} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1",
-            keys=keys,
-            result=_RESULT,
-        )
-    ).fetchone()
-    if twice:
-        raise QueryFailed(
-            f"{spec.table}: the query gives the key {', '.join(spec.keys)} = {twice[0]} more than once; "
-            "aggregate it, or keep one row by QUALIFY row_number() OVER (PARTITION BY …) = 1"
-        )
-    same = join(
-        " AND ",
-        (sql("t.{key} IS NOT DISTINCT FROM r.{key}", key=quote(key)) for key in spec.keys),
-    )
-    return tables.deleted(
-        connection,
-        sql(
-            "DELETE FROM {table} AS t USING {result} AS r WHERE {same}",
-            table=quote(*spec.table),
-            result=_RESULT,
-            same=same,
-        ),
-    )
-
-
-def _delete_window(connection: DuckDBPyConnection, spec: TransformSpec, span: Bounds) -> tuple[int, Sql]:
-    by = quote(spec.by or "")
-    empty = connection.execute(
-        sql("SELECT count(*) FROM {result} WHERE {by} IS NULL", result=_RESULT, by=by)
-    ).fetchone()
-    if empty and empty[0]:
-        raise QueryFailed(
-            f"{spec.table}: {empty[0]} rows have NULL in {spec.by!r}, which INCREMENTAL BY goes by; "
-            "filter them out or give them a value"
-        )
-    where = span.condition(by)
-    deleted = tables.deleted(
-        connection, sql("DELETE FROM {table} WHERE {where}", table=quote(*spec.table), where=where)
-    )
-    return deleted, where
-
-
-def _done(
-    connection: DuckDBPyConnection,
-    spec: TransformSpec,
-    inserted: int,
-    deleted: int,
-    *,
-    notices: tuple[str, ...] = (),
-    skipped: bool = False,
-) -> Transformed:
+def _transformed(connection: DuckDBPyConnection, spec: TransformSpec, change: _Change) -> Transformed:
+    known = tables.kind(connection, spec.table)
     return Transformed(
-        inserted=inserted,
-        deleted=deleted,
-        total_rows=None if spec.view else tables.count(connection, spec.table),
-        columns=tables.columns(connection, quote(*spec.table)),
-        notices=notices,
-        skipped=skipped,
+        inserted=change.inserted,
+        deleted=change.deleted,
+        total_rows=tables.count(connection, spec.table) if known == "TABLE" else None,
+        columns=tables.columns(connection, quote(*spec.table)) if known else {},
+        notices=change.notices,
+        skipped=change.skipped,
+        schema_changes=change.schema_changes,
     )
+
+
+def _view(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
+    bound = functions.bind(connection, spec.sql)
+    if bound.registered:
+        raise ProjectError(
+            f"{spec.table}: a VIEW cannot call PYTHON_FUNC, which lives only in a run; make it a TABLE"
+        )
+    text = query.qualified(connection, bound.text, spec.search_path)
+    deleted = stage.drop(connection, spec.table, "TABLE")
+    lead = sql("CREATE OR REPLACE VIEW {name} AS", name=quote(*spec.table))
+    stage.run(connection, spec.table, BoundQuery(text), lead)
+    return _Change(deleted=deleted)
+
+
+def _replace(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
+    bound = functions.bind(connection, spec.sql)
+    if tables.kind(connection, spec.table) == "VIEW":
+        # The query may read the view that its table replaces.
+        stage.stage(connection, spec.table, bound)
+        stage.drop(connection, spec.table, "VIEW")
+        lead = "CREATE TABLE {name} AS FROM {rows}"
+        connection.execute(sql(lead, name=quote(*spec.table), rows=stage.RESULT))
+        return _Change(inserted=tables.count(connection, spec.table))
+    deleted = tables.count(connection, spec.table) if tables.kind(connection, spec.table) else 0
+    indexes = tables.indexes(connection, spec.table)
+    lead = sql("CREATE OR REPLACE TABLE {name} AS", name=quote(*spec.table))
+    stage.run(connection, spec.table, bound, lead)
+    tables.recreate(connection, indexes)
+    return _Change(inserted=tables.count(connection, spec.table), deleted=deleted)
+
+
+def _append(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
+    if tables.was_done(connection, spec.statement, spec.run_id, spec.partition):
+        return _Change(skipped=True)
+    stage.stage(connection, spec.table, functions.bind(connection, spec.sql))
+    emptied, changes = stage.make_room(connection, spec.table, spec.schema_policy, anew=spec.anew)
+    inserted = tables.insert(connection, spec.table, stage.RESULT, _EVERYTHING)
+    tables.note_done(connection, spec.statement, spec.run_id, spec.partition)
+    return _Change(inserted, emptied, changes)
+
+
+def _upsert(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
+    stage.stage(connection, spec.table, functions.bind(connection, spec.sql))
+    stage.check_keys(connection, spec.table, spec.keys)
+    emptied, changes = stage.make_room(connection, spec.table, spec.schema_policy, anew=spec.anew)
+    same = join(" AND ", (sql("t.{key} IS NOT DISTINCT FROM r.{key}", key=quote(key)) for key in spec.keys))
+    statement = sql(
+        "DELETE FROM {table} AS t USING {result} AS r WHERE {same}",
+        table=quote(*spec.table),
+        result=stage.RESULT,
+        same=same,
+    )
+    deleted = tables.deleted(connection, statement)
+    inserted = tables.insert(connection, spec.table, stage.RESULT, _EVERYTHING)
+    return _Change(inserted, emptied + deleted, changes)
+
+
+def _incremental(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
+    by = quote(spec.by or "")
+    span = _window(connection, spec, functions)
+    bound = functions.bind(connection, window.with_macros(connection, spec.sql, span))
+    inside = span.condition(by)
+    stage.stage(connection, spec.table, bound, sql("({inside}) OR {by} IS NULL", inside=inside, by=by))
+    stage.check_no_nulls(connection, spec.table, spec.by or "")
+    emptied, changes = stage.make_room(connection, spec.table, spec.schema_policy, anew=spec.anew)
+    statement = sql("DELETE FROM {table} WHERE {inside}", table=quote(*spec.table), inside=inside)
+    deleted = tables.deleted(connection, statement)
+    inserted = tables.insert(connection, spec.table, stage.RESULT, _EVERYTHING)
+    return _Change(inserted, emptied + deleted, changes, _ahead(connection, spec, span))
+
+
+def _window(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> Bounds:
+    """The window of this run, in the type that the column has in the table, else in the result."""
+    stored = tables.kind(connection, spec.table) == "TABLE" and not spec.anew
+    kind = _type_of(spec, tables.columns(connection, quote(*spec.table))) if stored else None
+    if kind is not None and spec.window is None:
+        return window.next_bounds(connection, spec.table, spec.by or "", kind, spec.lookback, spec.start)
+    if stored and kind is None:
+        raise QueryFailed(
+            f"{spec.table}: the stored table has no column {spec.by!r}; run it once with --full-refresh"
+        )
+    kind = kind or _type_in_result(connection, spec, functions)
+    if spec.window:
+        return window.partition_bounds(connection, spec.window, kind)
+    return Bounds(spec.start, None, kind)
+
+
+def _type_in_result(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> str:
+    text = window.with_macros(connection, spec.sql, Bounds(None, None, "TIMESTAMP"))
+    bound = functions.bind(connection, text)
+    found = query.columns(connection, bound.text)
+    if found is None:
+        stage.run(
+            connection, spec.table, bound, sql("CREATE OR REPLACE TEMP TABLE {name} AS", name=_UNFOLDED)
+        )
+        found = tables.columns(connection, _UNFOLDED)
+    kind = _type_of(spec, found)
+    if kind is None:
+        raise QueryFailed(
+            f"{spec.table}: INCREMENTAL BY {spec.by}: the query gives no such column; it gives {', '.join(found)}"
+        )
+    return kind
+
+
+def _type_of(spec: TransformSpec, columns: Mapping[str, str]) -> str | None:
+    wanted = (spec.by or "").casefold()
+    return next((kind for name, kind in columns.items() if name.casefold() == wanted), None)
+
+
+def _ahead(connection: DuckDBPyConnection, spec: TransformSpec, span: Bounds) -> tuple[str, ...]:
+    if spec.window or not window.is_far_ahead(connection, span):
+        return ()
+    notice = (
+        f"{spec.table}: the newest {spec.by} is in the future, so only rows from {span.start} on are renewed; "
+        "filter such rows out in the query, then run with --full-refresh"
+    )
+    return (notice,)
