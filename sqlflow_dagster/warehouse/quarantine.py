@@ -22,7 +22,7 @@ def set_aside(
 ) -> int:
     """Take the rows whose value does not fit the type `target` out of `rows`, and return how many."""
     _make_aside(connection)
-    bad = types.misfit(column, kind, target)
+    bad = types.misfit(connection, column, kind, target)
     connection.execute(
         sql(
             "INSERT INTO {aside} SELECT {reason} || ': ' || left(CAST(r.{column} AS VARCHAR), 200),"

@@ -56,14 +56,13 @@ def fits(connection: DuckDBPyConnection, rows: Sql, column: str, kind: str, targ
         return True
     if is_empty(connection, rows, column):
         return True
-    if "VARCHAR" in (kind, target) or _family(kind) == _family(target):
-        return target == "VARCHAR" or not any_row(connection, rows, misfit(column, kind, target))
-    return False
+    return target == "VARCHAR" or not any_row(connection, rows, misfit(connection, column, kind, target))
 
 
-def misfit(column: str, kind: str, target: str) -> Sql:
+def misfit(connection: DuckDBPyConnection, column: str, kind: str, target: str) -> Sql:
     """Return what is true for the rows whose value does not come back from the type `target`."""
-    if target != "VARCHAR" and "VARCHAR" not in (kind, target) and _family(kind) != _family(target):
+    unlike = kind != "VARCHAR" and _family(kind) != _family(target)
+    if unlike or not _castable(connection, kind, target):
         return sql("{c} IS NOT NULL", c=quote(column))
     return sql(
         "({c} IS NOT NULL AND CAST({c} AS VARCHAR) IS DISTINCT FROM"
@@ -72,6 +71,16 @@ def misfit(column: str, kind: str, target: str) -> Sql:
         target=Sql(target),
         kind=Sql(kind),
     )
+
+
+def _castable(connection: DuckDBPyConnection, kind: str, target: str) -> bool:
+    """Whether there is a cast there and back; e.g. none between structs without a common field."""
+    there = sql("TRY_CAST(CAST(NULL AS {kind}) AS {target})", kind=Sql(kind), target=Sql(target))
+    try:
+        connection.execute(sql("SELECT TRY_CAST({there} AS {kind})", there=there, kind=Sql(kind)))
+    except duckdb.BinderException:
+        return False
+    return True
 
 
 def wider(connection: DuckDBPyConnection, one: str, other: str) -> tuple[str, ...]:

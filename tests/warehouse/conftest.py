@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Depot:
             "epoch": start.epoch,
             "shape": Shape(),
             "schema_policy": "guided",
-            "run_id": f"run-{next(self.runs)}",
+            "run_id": f"run-{os.getpid()}-{id(self)}-{next(self.runs)}",
             "sole_writer": True,
             "row_provenance": False,
             "incremental": False,

@@ -1,0 +1,156 @@
+"""Random sequences of loads beside a plain-Python oracle that says what the table must hold."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sqlflow_dagster.cursor import Cursor
+
+from .conftest import Depot
+
+KEYS = st.one_of(st.none(), st.integers(0, 6))
+TIMES = st.integers(0, 8)
+BATCHES = st.lists(st.integers(0, 30), min_size=0, max_size=3)
+SCHEMA = pa.schema([("id", pa.int64()), ("ts", pa.int64()), ("v", pa.int64())])
+
+
+def newest_first(row):
+    """A row's rank among those of its key: a NULL cursor is below every other."""
+    return -1 if row.ts is None else row.ts
+
+
+def split(rows, cuts):
+    """Cut a read into batches, keeping its order."""
+    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    return [rows[a:b] for a, b in pairwise(edges)]
+
+
+def table(rows):
+    return pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA)
+
+
+class Loads(RuleBasedStateMachine):
+    """The source is a list of rows in read order; each run reads what its cursor asks for."""
+
+    keyed: bool
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.depot = Depot(Path(self.folder.name), {"threads": 1})
+        self.source = []
+        self.expected = []
+        self.cursor = None
+        self.serial = 0
+
+    @initialize(keyed=st.booleans())
+    def choose(self, keyed):
+        self.keyed = keyed
+        self.given = {"cursor_field": "ts", **({"keys": ("id",)} if keyed else {})}
+
+    def row(self, key, ts):
+        self.serial += 1
+        return SimpleNamespace(id=key, ts=ts, v=self.serial)
+
+    @rule(key=KEYS, ts=TIMES)
+    def insert(self, key, ts):
+        """A row appears anywhere in time: also late, below the cursor, or equal to it."""
+        self.source.append(self.row(key, ts))
+
+    @precondition(lambda self: self.keyed)
+    @rule(key=KEYS)
+    def insert_without_time(self, key):
+        self.source.append(self.row(key, None))
+
+    @precondition(lambda self: self.source)
+    @rule(data=st.data(), later=st.integers(0, 3))
+    def update(self, data, later):
+        index = data.draw(st.integers(0, len(self.source) - 1))
+        old = self.source.pop(index)
+        self.source.insert(index, self.row(old.id, None if old.ts is None else old.ts + later))
+
+    @precondition(lambda self: self.source)
+    @rule(data=st.data())
+    def repeat(self, data):
+        """The same row again: paging gave it twice."""
+        row = data.draw(st.sampled_from(self.source))
+        if self.keyed:
+            self.source.append(row)
+
+    @rule(cuts=BATCHES, lookback=st.integers(0, 3), form=st.sampled_from(["arrow", "scan"]))
+    def run(self, cuts, lookback, form):
+        since = None if self.cursor is None else self.cursor - lookback
+        self.load(since, cuts, form)
+
+    @rule(cuts=BATCHES)
+    def full_refresh(self, cuts):
+        self.load(None, cuts, "scan")
+
+    @rule()
+    def retry_of_the_last_run(self):
+        """A run that was done is not done again, whatever has changed since."""
+        if self.cursor is not None:
+            spec = {"since": Cursor(str(self.cursor), "BIGINT"), "run_id": self.last, **self.given}
+            self.depot.load(table(self.source), **spec)
+
+    def load(self, since, cuts, form):
+        batches = [table(part) for part in split(self.source, cuts)]
+        if form == "scan":
+            batches = [values(part) for part in split(self.source, cuts)]
+        typed = None if since is None else Cursor(str(since), "BIGINT")
+        self.serial += 1
+        self.last = f"run {self.serial}"
+        done = self.depot.load(*batches, since=typed, run_id=self.last, **self.given)
+        read = [r for r in self.source if since is None or r.ts is None or r.ts >= since]
+        self.remember(read, since)
+        assert done.rows_read == len(read)
+        assert done.total_rows == len(self.expected)
+        assert (done.cursor and int(done.cursor.value)) == self.cursor
+
+    def remember(self, read, since):
+        """What the table and the cursor must be after this read."""
+        if since is None:
+            self.expected, self.cursor = [], None
+        if self.keyed:
+            best = {row.id: row for row in self.expected}
+            for row in read:
+                if row.id not in best or newest_first(row) >= newest_first(best[row.id]):
+                    best[row.id] = row
+            self.expected = list(best.values())
+        else:
+            self.expected = [r for r in self.expected if r.ts < since] if since is not None else []
+            self.expected += read
+        times = [row.ts for row in read if row.ts is not None]
+        self.cursor = max([*times, *([] if self.cursor is None else [self.cursor])], default=None)
+
+    @invariant()
+    def the_table_is_what_it_must_be(self):
+        if not self.serial or not hasattr(self, "last"):
+            return
+        found = Counter(self.depot.query("SELECT id, ts, v FROM sales.orders"))
+        assert found == Counter((row.id, row.ts, row.v) for row in self.expected)
+
+    def teardown(self):
+        self.folder.cleanup()
+
+
+def values(rows):
+    """The rows as a SELECT, which DuckDB reads itself."""
+    listed = ", ".join(str((r.id, r.ts, r.v)).replace("None", "NULL") for r in rows)
+    lead = "SELECT id::BIGINT AS id, ts::BIGINT AS ts, v::BIGINT AS v FROM (VALUES "
+    return f"{lead}{listed or '(0, 0, 0)'}) AS t(id, ts, v) WHERE {bool(rows)}"
+
+
+Loads.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestLoads = Loads.TestCase
