@@ -7,7 +7,8 @@ A plain `str` as a part is a TypeError, so a name or value from outside can only
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from string import Formatter
@@ -16,6 +17,7 @@ from typing import Literal, NamedTuple
 from sqlflow_dagster.errors import ProjectError
 
 _FORMATTER = Formatter()
+_PLACE = re.compile(r"\$(\d+)")
 
 
 class Sql(str):
@@ -85,6 +87,20 @@ def sql(template: str, /, **parts: Sql) -> Sql:
         if not isinstance(part, Sql):
             raise TypeError(f"part {field!r} of {template!r} is plain text; quote() or literal() it")
         text.append(part)
+    return Sql("".join(text))
+
+
+def bound(template: str, values: Sequence[Value], /, **parts: Sql) -> Sql:
+    """Fill a template as `sql` does, and each `$1`, `$2` … of its own text with a value's literal.
+
+    For statements that run often: binding a value makes DuckDB's client import pandas, which takes
+    longer than a whole load of little.
+    """
+    text: list[str] = []
+    for before, field, _spec, _conversion in _FORMATTER.parse(template):
+        text.append(_PLACE.sub(lambda match: literal(values[int(match.group(1)) - 1]), before))
+        if field is not None:
+            text.append(sql("{part}", part=parts[field]))
     return Sql("".join(text))
 
 

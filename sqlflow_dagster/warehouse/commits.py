@@ -9,13 +9,9 @@ from __future__ import annotations
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
-from sqlflow_dagster.sql import Sql, quote, sql
+from sqlflow_dagster.sql import Sql, bound, quote, sql
 
 _COMMITS = quote("_sqlflow", "commits")
-_KEY = Sql(
-    "project = $1 AND environment = $2 AND pipeline = $3 AND source = $4 AND stream = $5"
-    " AND table_name = $6 AND partition IS NOT DISTINCT FROM $7"
-)
 _FIELDS = Sql("epoch, seq, cursor_value, cursor_type, run_id, rows, schema_hash, complete, committed_at")
 
 
@@ -35,12 +31,12 @@ def prepare(connection: DuckDBPyConnection) -> None:
 
 def newest(connection: DuckDBPyConnection, key: StateKey) -> Marker | None:
     """Return the newest marker of a key, None where there is none."""
-    return _one(connection, key, Sql("TRUE"), [])
+    return _one(connection, key, Sql("TRUE"))
 
 
 def completed_by(connection: DuckDBPyConnection, key: StateKey, run_id: str) -> Marker | None:
     """Return the marker with which a run completed this load, None where it did not."""
-    return _one(connection, key, Sql("complete AND run_id = $8"), [run_id])
+    return _one(connection, key, bound("complete AND run_id = $1", [run_id]))
 
 
 def rows(connection: DuckDBPyConnection, key: StateKey) -> int:
@@ -48,8 +44,7 @@ def rows(connection: DuckDBPyConnection, key: StateKey) -> int:
     if not _exists(connection):
         return 0
     row = connection.execute(
-        sql("SELECT coalesce(sum(rows), 0) FROM {commits} WHERE {key}", commits=_COMMITS, key=_KEY),
-        _parts(key),
+        sql("SELECT coalesce(sum(rows), 0) FROM {commits} WHERE {key}", commits=_COMMITS, key=_of(key))
     ).fetchone()
     return int(row[0]) if row else 0
 
@@ -59,21 +54,21 @@ def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> Non
     prepare(connection)
     cursor = marker.cursor
     connection.execute(
-        sql(
+        bound(
             "INSERT INTO {commits} VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            [
+                *_parts(key),
+                *marker.position,
+                cursor.value if cursor else None,
+                cursor.type if cursor else None,
+                marker.run_id,
+                marker.rows,
+                marker.schema_hash,
+                marker.complete,
+                marker.committed_at,
+            ],
             commits=_COMMITS,
-        ),
-        [
-            *_parts(key),
-            *marker.position,
-            cursor.value if cursor else None,
-            cursor.type if cursor else None,
-            marker.run_id,
-            marker.rows,
-            marker.schema_hash,
-            marker.complete,
-            marker.committed_at,
-        ],
+        )
     )
 
 
@@ -82,18 +77,18 @@ def compact(connection: DuckDBPyConnection, keep: int = 100) -> int:
     if not _exists(connection):
         return 0
     row = connection.execute(
-        sql(
+        bound(
             "DELETE FROM {commits} WHERE rowid IN (SELECT rowid FROM {commits} QUALIFY row_number() OVER (PARTITION BY"
             " project, environment, pipeline, source, stream, table_name, partition"
             " ORDER BY epoch DESC, seq DESC) > $1)",
+            [keep],
             commits=_COMMITS,
-        ),
-        [keep],
+        )
     ).fetchone()
     return int(row[0]) if row else 0
 
 
-def _one(connection: DuckDBPyConnection, key: StateKey, condition: Sql, values: list[str]) -> Marker | None:
+def _one(connection: DuckDBPyConnection, key: StateKey, condition: Sql) -> Marker | None:
     if not _exists(connection):
         return None
     row = connection.execute(
@@ -101,10 +96,9 @@ def _one(connection: DuckDBPyConnection, key: StateKey, condition: Sql, values: 
             "SELECT {fields} FROM {commits} WHERE {key} AND {condition} ORDER BY epoch DESC, seq DESC LIMIT 1",
             fields=_FIELDS,
             commits=_COMMITS,
-            key=_KEY,
+            key=_of(key),
             condition=condition,
-        ),
-        [*_parts(key), *values],
+        )
     ).fetchone()
     if row is None:
         return None
@@ -126,6 +120,14 @@ def _exists(connection: DuckDBPyConnection) -> bool:
         " AND schema_name = '_sqlflow' AND table_name = 'commits'"
     ).fetchone()
     return row is not None
+
+
+def _of(key: StateKey) -> Sql:
+    return bound(
+        "project = $1 AND environment = $2 AND pipeline = $3 AND source = $4 AND stream = $5"
+        " AND table_name = $6 AND partition IS NOT DISTINCT FROM $7",
+        _parts(key),
+    )
 
 
 def _parts(key: StateKey) -> list[str | None]:

@@ -26,7 +26,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, TableName, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, quote, sql
 from sqlflow_dagster.warehouse import quarantine, tables, types
 
 Policy = Literal["strict", "guided", "permissive"]
@@ -102,18 +102,21 @@ def note_version(
         )
     )
     row = connection.execute(
-        sql(
+        bound(
             "SELECT version, schema_hash FROM {schemas} WHERE table_schema = $1 AND table_name = $2"
             " ORDER BY version DESC LIMIT 1",
+            table,
             schemas=_SCHEMAS,
-        ),
-        list(table),
+        )
     ).fetchone()
     if row and row[1] == hash_of(columns):
         return
     connection.execute(
-        sql("INSERT INTO {schemas} VALUES ($1, $2, $3, $4, $5, $6)", schemas=_SCHEMAS),
-        [*table, (row[0] if row else 0) + 1, hash_of(columns), json.dumps(columns), committed_at],
+        bound(
+            "INSERT INTO {schemas} VALUES ($1, $2, $3, $4, $5, $6)",
+            [*table, (row[0] if row else 0) + 1, hash_of(columns), json.dumps(columns), committed_at],
+            schemas=_SCHEMAS,
+        )
     )
 
 

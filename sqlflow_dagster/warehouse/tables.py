@@ -9,7 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ProjectError, QueryFailed
 from sqlflow_dagster.language.tokens import scan
-from sqlflow_dagster.sql import Sql, TableName, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, quote, sql
 
 _STATEMENTS = quote("_sqlflow", "statements")
 
@@ -42,9 +42,11 @@ def prepare(connection: DuckDBPyConnection, table: TableName) -> None:
 def kind(connection: DuckDBPyConnection, table: TableName) -> str | None:
     """Return `TABLE` or `VIEW`, None where there is neither."""
     row = connection.execute(
-        "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_catalog()"
-        " AND lower(table_schema) = lower($1) AND lower(table_name) = lower($2)",
-        list(table),
+        bound(
+            "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_catalog()"
+            " AND lower(table_schema) = lower($1) AND lower(table_name) = lower($2)",
+            table,
+        )
     ).fetchone()
     if row is None:
         return None
@@ -131,9 +133,11 @@ def _alter(connection: DuckDBPyConnection, table: TableName, change: Sql) -> Non
 def indexes(connection: DuckDBPyConnection, table: TableName) -> list[str]:
     """Return the statements that make the table's indexes."""
     rows = connection.execute(
-        "SELECT sql FROM duckdb_indexes() WHERE database_name = current_catalog()"
-        " AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2) AND sql IS NOT NULL",
-        list(table),
+        bound(
+            "SELECT sql FROM duckdb_indexes() WHERE database_name = current_catalog()"
+            " AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2) AND sql IS NOT NULL",
+            table,
+        )
     ).fetchall()
     return [row[0] for row in rows]
 
@@ -149,11 +153,11 @@ def was_done(connection: DuckDBPyConnection, statement: str, run_id: str, partit
     """Whether a try of the same run stored this statement's result already."""
     _make_statements(connection)
     row = connection.execute(
-        sql(
+        bound(
             "SELECT 1 FROM {statements} WHERE statement = $1 AND run_id = $2 AND partition IS NOT DISTINCT FROM $3",
+            [statement, run_id, partition],
             statements=_STATEMENTS,
-        ),
-        [statement, run_id, partition],
+        )
     ).fetchone()
     return row is not None
 
@@ -162,8 +166,11 @@ def note_done(connection: DuckDBPyConnection, statement: str, run_id: str, parti
     """Remember, in the caller's transaction, that this run stored the statement's result."""
     _make_statements(connection)
     connection.execute(
-        sql("INSERT INTO {statements} VALUES ($1, $2, $3, now())", statements=_STATEMENTS),
-        [statement, run_id, partition],
+        bound(
+            "INSERT INTO {statements} VALUES ($1, $2, $3, now())",
+            [statement, run_id, partition],
+            statements=_STATEMENTS,
+        )
     )
 
 
