@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.sql import Sql, TableName, literal, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, literal, quote, sql
 from sqlflow_dagster.warehouse import types
 
 _QUARANTINE = quote("_sqlflow", "quarantine")
@@ -77,14 +77,14 @@ def store(connection: DuckDBPyConnection, table: TableName, run_id: str, committ
         )
     )
     connection.execute(
-        sql(
+        bound(
             "INSERT INTO {quarantine} SELECT $1, $2, $3, a.reason, a.place, a.raw, $4 FROM {aside} AS a"
             " WHERE NOT EXISTS (SELECT 1 FROM {quarantine} AS q WHERE q.table_schema = $1 AND q.table_name = $2"
             " AND q.reason = a.reason AND q.raw = a.raw AND q.place = a.place)",
+            [*table, run_id, committed_at],
             quarantine=_QUARANTINE,
             aside=_ASIDE,
-        ),
-        [*table, run_id, committed_at],
+        )
     )
     row = connection.execute(sql("SELECT count(*) FROM {aside}", aside=_ASIDE)).fetchone()
     return int(row[0]) if row else 0
@@ -106,6 +106,6 @@ def _make_aside(connection: DuckDBPyConnection) -> None:
 
 def _exists(connection: DuckDBPyConnection, name: str) -> bool:
     found = connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE table_name = $1 AND database_name = 'temp'", [name]
+        bound("SELECT 1 FROM duckdb_tables() WHERE table_name = $1 AND database_name = 'temp'", [name])
     ).fetchone()
     return found is not None

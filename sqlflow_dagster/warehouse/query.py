@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection, StatementType
 
 from sqlflow_dagster.errors import ProjectError, QueryFailed
 from sqlflow_dagster.language.tokens import SqlToken, scan
-from sqlflow_dagster.sql import Sql, quote, sql
+from sqlflow_dagster.sql import Sql, bound, quote, sql
 from sqlflow_dagster.warehouse import tables
 from sqlflow_dagster.warehouse.udf import BoundQuery, without_names
 
@@ -130,7 +130,7 @@ def _settings(statements: Sequence[Any]) -> list[Any]:
 
 
 def _tree(connection: DuckDBPyConnection, query: str) -> Any:
-    row = connection.execute(_PARSE, [query]).fetchone()
+    row = connection.execute(bound(_PARSE, [query])).fetchone()
     document = json.loads(row[0]) if row else {"error": True}
     return None if document["error"] else document["statements"]
 

@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import QueryFailed
 from sqlflow_dagster.language.tokens import SqlToken, scan
-from sqlflow_dagster.sql import Sql, TableName, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, join, literal, quote, sql
 from sqlflow_dagster.warehouse.shape import Window
 
 # What an open end reads as in the macros: beyond any data, and safe to calculate with.
@@ -108,11 +108,11 @@ def partition_bounds(connection: DuckDBPyConnection, window: Window, kind: str) 
     """
     try:
         row = connection.execute(
-            sql(
+            bound(
                 "SELECT CAST(CAST($1 AS {kind}) AS VARCHAR), CAST(CAST($2 AS {kind}) AS VARCHAR)",
+                [window.start, window.end],
                 kind=Sql(kind),
-            ),
-            [window.start, window.end],
+            )
         ).fetchone()
     except duckdb.ConversionException as error:
         raise QueryFailed(
