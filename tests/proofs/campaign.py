@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -42,6 +43,8 @@ class Runner:
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        # How long the last run took that was left alone: random kills fall into that time.
+        self.seconds = 0.0
         self._server = subprocess.Popen(
             [sys.executable, str(_SERVER)],
             stdin=subprocess.PIPE,
@@ -65,14 +68,15 @@ class Runner:
         env = {**world.environment, "SQLFLOW_FAILPOINT": failpoint}
         self._server.stdin.write(json.dumps({"argv": argv, "env": env, "log": str(self.log)}) + "\n")
         self._server.stdin.flush()
-        pid = self._answer()["pid"]
+        pid, begin = self._answer()["pid"], time.monotonic()
         if kill_after is not None:
             time.sleep(kill_after)
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return self._answer()["status"]
-        return self._answer()["status"]
+        status = self._answer()["status"]
+        if status == 0:
+            self.seconds = time.monotonic() - begin
+        return status
 
     def _answer(self) -> dict[str, int]:
         line = self._server.stdout.readline()
@@ -80,13 +84,11 @@ class Runner:
         return json.loads(line)
 
 
-def first_run(world: World, runner: Runner) -> float:
-    """Load the first rows without a kill, and return how long the run took."""
+def first_run(world: World, runner: Runner) -> None:
+    """Load the first rows without a kill."""
     world.change()
-    begin = time.monotonic()
     assert runner.run(world) == 0, runner.log.read_text()
     world.check_after_run()
-    return time.monotonic() - begin
 
 
 def kill_at(world: World, runner: Runner, failpoint: str, passing: int, tally: Tally) -> None:
@@ -97,14 +99,14 @@ def kill_at(world: World, runner: Runner, failpoint: str, passing: int, tally: T
     _restart(world, runner, status)
 
 
-def kill_at_random(world: World, runner: Runner, run_seconds: float, tally: Tally) -> None:
+def kill_at_random(world: World, runner: Runner, tally: Tally) -> None:
     """Kill a run at any moment of its life, and sometimes its restarts too."""
     world.change(new_column=world.random.random() < 0.1)
-    status = runner.run(world, kill_after=world.random.uniform(0, run_seconds))
+    status = runner.run(world, kill_after=world.random.uniform(0, runner.seconds))
     (tally.kills if status == -signal.SIGKILL else tally.missed)[AT_RANDOM] += 1
     while status and world.random.random() < 0.3:
         world.check_after_kill()
-        status = runner.run(world, kill_after=world.random.uniform(0, run_seconds))
+        status = runner.run(world, kill_after=world.random.uniform(0, runner.seconds))
         (tally.kills if status == -signal.SIGKILL else tally.missed)[AT_RANDOM] += 1
     _restart(world, runner, status)
 

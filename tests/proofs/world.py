@@ -27,8 +27,8 @@ SOURCE shop TYPE PARQUET PARAMS {
   "sync_mode": "incremental", "cursor_field": "updated_at", "primary_key": "id",
 };
 SOURCE log TYPE CSV PARAMS {
-  "path": "data/events.csv", "types": {"at": "TIMESTAMP", "note": "VARCHAR"},
-  "sync_mode": "incremental", "cursor_field": "at",
+  "path": "data/events.csv", "types": {"seen_at": "TIMESTAMP", "note": "VARCHAR"},
+  "sync_mode": "incremental", "cursor_field": "seen_at",
 };
 SOURCE inbox TYPE CSV PARAMS {
   "path": "data/inbox/*.csv", "types": {"sender": "VARCHAR", "pages": "INTEGER"},
@@ -46,7 +46,7 @@ LOAD prices FROM list;
 CREATE TABLE customers AS
 SELECT customer, count(*) AS orders, sum(amount) AS amount FROM orders GROUP BY customer;
 CREATE TABLE snapshots MODE APPEND AS SELECT '${run_id}' AS run, id FROM orders WHERE id < 5;
-CREATE TABLE event_copy MODE INCREMENTAL BY at LOOKBACK 1 DAY AS SELECT at, note FROM events;
+CREATE TABLE event_copy MODE INCREMENTAL BY seen_at LOOKBACK 1 DAY AS SELECT seen_at, note FROM events;
 CREATE TABLE order_copy MODE UPSERT KEY (id) AS SELECT id, amount FROM orders;
 
 EXPORT SELECT id, amount FROM orders ORDER BY id TO "output/orders.csv";
@@ -155,7 +155,7 @@ class World:
         schema = pa.schema([(c, types.get(c, pa.string())) for c in truth.columns])
         pq.write_table(pa.Table.from_pylist(rows, schema), data / "orders.partial")
         (data / "orders.partial").rename(data / "orders.parquet")
-        _write_csv(data / "events.csv", ("at", "note"), truth.events)
+        _write_csv(data / "events.csv", ("seen_at", "note"), truth.events)
         _write_csv(data / "prices.csv", ("id", "price"), truth.prices)
         for name, letters in truth.letters.items():
             if self.before.letters.get(name) != letters:
@@ -181,7 +181,7 @@ class World:
                 assert _rows(connection, table) == truth.table(table), table
             amounts = {key: row["amount"] for key, row in truth.orders.items()}
             assert dict(connection.execute("SELECT id, amount FROM shop.order_copy").fetchall()) == amounts
-            copied = Counter(connection.execute("SELECT at, note FROM shop.event_copy").fetchall())
+            copied = Counter(connection.execute("SELECT seen_at, note FROM shop.event_copy").fetchall())
             assert copied == Counter(truth.events)
             total = connection.execute("SELECT sum(orders), sum(amount) FROM shop.customers").fetchone()
             assert total == (len(amounts), sum(amounts.values()))
@@ -296,7 +296,7 @@ def _newest_markers(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str
 
 def _check_marker(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     """The newest marker's cursor is the table's newest row: they were committed together."""
-    column = {"orders": "updated_at", "events": "at"}.get(table)
+    column = {"orders": "updated_at", "events": "seen_at"}.get(table)
     if column and _exists(connection, table):
         newest = connection.execute(f"SELECT CAST(max({column}) AS VARCHAR) FROM shop.{table}").fetchone()
         marker = _newest_markers(connection).get(table)
