@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -147,16 +147,15 @@ def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
         tasks = [
             threads.submit(_timed, load, lambda load=load: _load(session, load, connector)) for load in loads
         ]
-        unexpected: list[BaseException] = []
+        broken: list[Future[Outcome]] = []
         for task in as_completed(tasks):
-            error = task.exception()
-            if error is None:
+            if task.exception() is None:
                 yield task.result()
             else:
-                unexpected.append(error)
+                broken.append(task)
         # Raised last, so that what the other streams stored is known first.
-        for error in unexpected:
-            raise error
+        for task in broken:
+            task.result()
 
 
 def _timed(step: Step, work: Any) -> Outcome:
