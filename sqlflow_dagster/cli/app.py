@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sqlflow_dagster.cli import connectors, cursors, files, init, run, show
+from sqlflow_dagster.cli import connectors, cursors, fmt, init, run, show, validate
 
 app = typer.Typer(
     name="sqlflow",
@@ -16,10 +16,10 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("list")(show.list_pipelines)
-app.command("validate")(show.validate)
+app.command("validate")(validate.validate)
 app.command("plan")(show.plan)
 app.command("run")(run.run)
-app.command("fmt")(files.fmt)
+app.command("fmt")(fmt.fmt)
 app.add_typer(cursors.app, name="cursors")
 app.add_typer(connectors.app, name="connectors")
 app.command("version")(show.version)

@@ -2,102 +2,170 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sqlflow_dagster.cli.options import AsJson, ProfileName, ProjectDir, as_json, project_folder, use_instance
-from sqlflow_dagster.cli.output import FAILED, give, give_json, say, table
+from sqlflow_dagster.cli.instance import use_instance, use_logging
+from sqlflow_dagster.cli.options import OutputFormat, ProfileName, ProjectDir, project_folder
+from sqlflow_dagster.cli.output import FAILED, give, give_json, give_table, say
 from sqlflow_dagster.errors import SettingsError
 
+if TYPE_CHECKING:
+    from sqlflow_dagster.project import Project
+    from sqlflow_dagster.run import Store
+    from sqlflow_dagster.state import State
+
 app = typer.Typer(help="Cursors: how far each LOAD has read.", no_args_is_help=True, rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(help="The LOAD, as `list` names it: pipeline.table, or its whole key.")]
-
-
-def _open(project: Path | None, profile: str | None) -> tuple[Any, Any]:
-    root = project_folder(project)
-    use_instance(root)
-    from dagster import DagsterInstance  # noqa: PLC0415 - slow, and --help needs none
-
-    from sqlflow_dagster.assets.cursors import RunStorage  # noqa: PLC0415 - slow
-    from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow
-
-    return load_project(root, profile), RunStorage(DagsterInstance.get())
-
-
-def _chosen(states: Any, name: str) -> Any:
-    found = [s for s in states if name in (str(s.key), f"{s.key.pipeline}.{s.key.table}")]
-    if len(found) == 1:
-        return found[0]
-    known = "\n".join(f"  {s.key}" for s in (found or states))
-    raise SettingsError(
-        f"{name}: {'several LOADs have' if found else 'no LOAD has'} this name; there are\n{known}"
-    )
-
-
-def _row(state: Any) -> dict[str, Any]:
-    marker = state.marker
-    return {
-        "load": f"{state.key.pipeline}.{state.key.table}",
-        "source": f"{state.key.source}.{state.key.stream}",
-        "cursor": marker.cursor.value if marker and marker.cursor else None,
-        "type": marker.cursor.type if marker and marker.cursor else None,
-        "committed_at": marker.committed_at if marker else None,
-        "in_step": (marker.to_json() if marker else None) == state.stored,
-        "key": str(state.key),
-    }
+Name = Annotated[
+    str,
+    typer.Argument(metavar="LOAD", help="The LOAD as `list` names it (pipeline.table), or its whole key."),
+]
+_LONGEST_SHOWN = 60
 
 
 @app.command("list")
-def list_cursors(project: ProjectDir = None, profile: ProfileName = None, format: AsJson = "text") -> None:  # noqa: A002 - the option's name
-    """List the cursor of each LOAD. Example: sqlflow cursors list"""
-    from sqlflow_dagster import state  # noqa: PLC0415 - slow
+def list_cursors(
+    project: ProjectDir = None,
+    profile: ProfileName = None,
+    format: OutputFormat = "text",  # noqa: A002 - the option's name
+) -> None:
+    """List the cursor of each LOAD.
 
-    rows = [_row(s) for s in state.read(*_open(project, profile))]
-    if as_json(format):
+    Example: sqlflow cursors list --project examples/online_retail
+    """
+    from sqlflow_dagster import state  # noqa: PLC0415 - slow, and --help needs none
+
+    with _opened(project, profile) as opened:
+        rows = [_row(found) for found in state.read(*opened)]
+    if format == "json":
         give_json(rows)
-        return
-    header = ["load", "source", "cursor", "committed_at"]
-    give(table(header, [[_short(row[name]) for name in header] for row in rows]))
+    else:
+        header = ["load", "source", "cursor", "committed_at"]
+        give_table(header, [[_short(row[name]) for name in header] for row in rows])
 
 
 @app.command("show")
-def show(name: Name, project: ProjectDir = None, profile: ProfileName = None) -> None:
-    """Show what the warehouse and run storage remember. Example: sqlflow cursors show shop.orders"""
-    from sqlflow_dagster import state  # noqa: PLC0415 - slow
+def show(
+    name: Name,
+    project: ProjectDir = None,
+    profile: ProfileName = None,
+    format: OutputFormat = "text",  # noqa: A002 - the option's name
+) -> None:
+    """Show what the warehouse and Dagster's run storage remember of a LOAD.
 
-    found = _chosen(state.read(*_open(project, profile)), name)
-    give_json(
-        {
-            "key": str(found.key),
-            "warehouse": found.marker.to_json() if found.marker else None,
-            "run_storage": found.stored,
-        }
-    )
+    Example: sqlflow cursors show orders.orders
+    """
+    from sqlflow_dagster import state  # noqa: PLC0415 - slow, and --help needs none
+
+    with _opened(project, profile) as opened:
+        found = _chosen(state.read(*opened), name)
+    if format == "json":
+        give_json(
+            {
+                "key": str(found.key),
+                "warehouse": json.loads(found.marker.to_json()) if found.marker else None,
+                "run_storage": _document(found.stored),
+            }
+        )
+        return
+    give(str(found.key))
+    warehouse, copy = _document(found.marker.to_json() if found.marker else None), _document(found.stored)
+    names = list(dict.fromkeys([*(warehouse or {}), *(copy or {})])) or ["cursor"]
+    rows = [[name, _shown(warehouse, name), _shown(copy, name)] for name in names]
+    give_table(["", "warehouse", "run storage"], rows)
 
 
 @app.command("reset")
 def reset(
     name: Name,
     to: Annotated[
-        str | None, typer.Option("--to", help="Go back to this value of the cursor column.")
+        str | None,
+        typer.Option("--to", metavar="VALUE", help="Go back to this value of the cursor column only."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     project: ProjectDir = None,
     profile: ProfileName = None,
 ) -> None:
-    """Read a LOAD again from the start, or from --to on. Example: sqlflow cursors reset shop.orders --yes"""
-    from sqlflow_dagster import state  # noqa: PLC0415 - slow
+    """Have the next run read a LOAD again, from the start or from --to on.
 
-    opened = _open(project, profile)
-    found = _chosen(state.read(*opened), name)
-    what = f"from {to} on" if to else "from the start"
-    if not yes and not typer.confirm(f"The next run reads {found.key} again {what}. Go on?", err=True):
-        raise typer.Exit(FAILED)
-    state.reset(*opened, found.key, to)
-    say(f"the next run reads {found.key} again {what}")
+    Example: sqlflow cursors reset orders.orders --to '2026-01-02 00:00:00'
+    """
+    from sqlflow_dagster import state  # noqa: PLC0415 - slow, and --help needs none
+
+    with _opened(project, profile) as opened:
+        found = _chosen(state.read(*opened), name)
+        what = f"{found.key.pipeline}.{found.key.table} again, from {to or 'the start'} on"
+        if not yes and not typer.confirm(f"The next run reads {what}. Go on?", err=True):
+            say("nothing was changed")
+            raise typer.Exit(FAILED)
+        state.reset(*opened, found.key, to)
+    say(f"the next run reads {what}")
+
+
+@contextmanager
+def _opened(folder: Path | None, profile: str | None) -> Iterator[tuple[Project, Store]]:
+    """Open a project and the cursors that Dagster's run storage keeps of it."""
+    from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
+
+    root = project_folder(folder)
+    project = load_project(root, profile)
+    use_logging(project.settings)
+    use_instance(root)
+    from sqlflow_dagster.assets.cursors import RunStorage  # noqa: PLC0415 - slow
+    from sqlflow_dagster.assets.execute import open_instance  # noqa: PLC0415 - slow
+
+    with open_instance() as instance:
+        yield project, RunStorage(instance)
+
+
+def _chosen(states: Sequence[State], name: str) -> State:
+    folded = name.casefold()
+    found = [
+        state
+        for state in states
+        if name == str(state.key) or folded == f"{state.key.pipeline}.{state.key.table}".casefold()
+    ]
+    if len(found) == 1:
+        return found[0]
+    known = "\n".join(f"  {state.key}" for state in (found or states)) or "  none"
+    problem = "several LOADs have this name; use one's whole key" if found else "no LOAD has this name"
+    raise SettingsError(f"{name}: {problem}. There are\n{known}")
+
+
+def _row(state: State) -> dict[str, Any]:
+    marker, key = state.marker, state.key
+    cursor = marker.cursor if marker else None
+    return {
+        "load": f"{key.pipeline}.{key.table}",
+        "source": f"{key.source}.{key.stream}",
+        "cursor": cursor.value if cursor else None,
+        "type": cursor.type if cursor else None,
+        "committed_at": marker.committed_at if marker else None,
+        "in_step": (marker.to_json() if marker else None) == state.stored,
+        "key": str(key),
+    }
+
+
+def _document(text: str | None) -> Any:
+    """What run storage holds; a text that is no JSON, written by someone else, as it is."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return {"unreadable": text}
+
+
+def _shown(document: dict[str, Any] | None, name: str) -> str:
+    value = (document or {}).get(name)
+    if name == "cursor" and value:
+        return f"{value['value']} ({value['type']})"
+    return "" if value is None else str(value)
 
 
 def _short(value: Any) -> Any:
-    return f"{value[:57]}…" if isinstance(value, str) and len(value) > 60 else value
+    long = isinstance(value, str) and len(value) > _LONGEST_SHOWN
+    return f"{value[: _LONGEST_SHOWN - 1]}…" if long else value

@@ -3,79 +3,88 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sqlflow_dagster.errors import SettingsError
-from sqlflow_dagster.language.variables import typed
 
 ProjectDir = Annotated[
     Path | None,
     typer.Option(
-        "--project", "-p", help="The project's folder; else the nearest one above with `pipelines/`."
+        "--project",
+        "-p",
+        metavar="DIR",
+        help="The project's folder; without it the nearest one upwards that has `pipelines/`.",
     ),
 ]
 ProfileName = Annotated[
-    str | None, typer.Option("--profile", help="The profile; the project's default without it.")
+    str | None,
+    typer.Option("--profile", metavar="NAME", help="The profile; without it the project's default one."),
 ]
 Vars = Annotated[
     list[str] | None,
-    typer.Option("--vars", help="`name=value`, may be given several times, or one JSON object."),
+    typer.Option(
+        "--vars", metavar="NAME=VALUE", help="Variables: one or more name=value, or a JSON object. They win."
+    ),
 ]
-AsJson = Annotated[str, typer.Option("--format", help="`text` or `json`.")]
+Format = Literal["text", "json"]
+OutputFormat = Annotated[Format, typer.Option("--format", help="For people, or for machines.")]
+
+_VARIABLE = re.compile(r"([^\W\d][\w.]*)=(.*)", re.DOTALL)
 
 
 def project_folder(given: Path | None) -> Path:
     """Return the project's folder. Raises SettingsError where there is none."""
     if given is not None:
+        if not given.is_dir():
+            raise SettingsError(f"{given}: no such folder; name the project's with --project DIR")
         return given
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pipelines").is_dir():
+    return folder_above(Path.cwd())
+
+
+def folder_above(place: Path) -> Path:
+    """Return the project that `place` lies in. Raises SettingsError where it lies in none."""
+    for folder in (place, *place.parents):
+        if (folder / "pipelines").is_dir() or (folder / "sqlflow.yml").is_file():
             return folder
     raise SettingsError(
-        f"{here}: no project here (a folder with `pipelines/`); use --project, or sqlflow init"
+        f"{place}: no project here or above (a folder with `pipelines/`); "
+        "name one with --project DIR, or make one: sqlflow init NAME"
     )
 
 
-def variables(given: list[str] | None) -> Mapping[str, Any]:
-    """Return the variables of `--vars`; a value that reads as a number or boolean is one.
+def variables(given: Sequence[str] | None) -> Mapping[str, Any]:
+    """Return the variables of `--vars`; a value that reads as a JSON number or boolean is one.
 
     Raises SettingsError for what is neither `name=value` nor a JSON object.
     """
+    from sqlflow_dagster.language.variables import typed  # noqa: PLC0415 - only where there are some
+
     values: dict[str, Any] = {}
     for text in given or ():
         if text.lstrip().startswith("{"):
             values |= _object(text)
             continue
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise SettingsError(f"--vars {text!r}: write name=value, or a JSON object")
-        values[name.strip()] = typed(value)
+        found = _VARIABLE.fullmatch(text.strip())
+        if not found:
+            raise SettingsError(f"--vars {text!r}: write name=value, or a JSON object of names and values")
+        values[found.group(1)] = typed(found.group(2))
     return values
 
 
-def as_json(given: str) -> bool:
-    """Whether `--format` asks for JSON. Raises SettingsError for another word."""
-    if given not in ("text", "json"):
-        raise SettingsError(f"--format {given!r}: write text or json")
-    return given == "json"
-
-
-def use_instance(root: Path) -> None:
-    """Make `.dagster/` of the project Dagster's home, unless the environment names another."""
-    if os.environ.get("DAGSTER_HOME"):
-        return
-    home = root.resolve() / ".dagster"
-    home.mkdir(exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text("telemetry:\n  enabled: false\n", "utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
+def spread_variables(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with `--vars a=1 b=2` written as `--vars a=1 --vars b=2`."""
+    spread: list[str] = []
+    for index, argument in enumerate(arguments):
+        follows = len(spread) > 1 and spread[-2] == "--vars" and arguments[index - 1] != "--vars"
+        if follows and _VARIABLE.fullmatch(argument):
+            spread.append("--vars")
+        spread.append(argument)
+    return spread
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -85,4 +94,9 @@ def _object(text: str) -> dict[str, Any]:
         raise SettingsError(f"--vars: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise SettingsError("--vars: the JSON must be an object of names and values")
+    for name, item in value.items():
+        if not _VARIABLE.fullmatch(f"{name}="):
+            raise SettingsError(f"--vars: {name!r} cannot be a variable's name")
+        if not isinstance(item, str | int | float | bool | None):
+            raise SettingsError(f"--vars: {name!r} must be a text, a number, true, false or null")
     return value

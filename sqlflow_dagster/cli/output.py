@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, NoReturn
 
-from sqlflow_dagster.errors import ProjectError, SQLFlowError
-
-OK, FAILED, WRONG_PROJECT = 0, 1, 1
-Format = Literal["text", "json"]
-
-
-def exit_code(error: SQLFlowError) -> int:
-    """Return the exit status for an error that ended a command."""
-    return WRONG_PROJECT if isinstance(error, ProjectError) else FAILED
+# What was asked for is done; it is not, or not wholly; the command line was wrong (typer's); Ctrl-C.
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+# Wide enough that a table in a pipe or a file is never cut or wrapped.
+_UNLIMITED = 10_000
 
 
 def say(text: str) -> None:
@@ -33,30 +29,48 @@ def give_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return rows as aligned columns; numbers stand to the right."""
-    shown = [[_cell(value) for value in row] for row in rows]
-    widths = [max([len(header[i]), *(len(row[i]) for row in shown)]) for i in range(len(header))]
-    right = [bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
-             for i in range(len(header))]  # fmt: skip
-    lines = [_line(list(header), widths, right), "  ".join("-" * width for width in widths)]
-    lines += [_line(row, widths, right) for row in shown]
-    return "\n".join(lines)
+def give_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Give rows as an aligned table, on stdout; columns of numbers stand to the right."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - slow, and most commands need none
+    from rich.console import Console  # noqa: PLC0415 - slow
+    from rich.table import Table  # noqa: PLC0415 - slow
+
+    # What comes from outside is shown as it is: no markup, no emoji codes, no colours of its own.
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = _UNLIMITED
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for index, name in enumerate(header):
+        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(cell, row))
+    console.print(table)
 
 
-def _line(cells: list[str], widths: list[int], right: list[bool]) -> str:
-    padded = (
-        cell.rjust(width) if is_right else cell.ljust(width)
-        for cell, width, is_right in zip(cells, widths, right, strict=True)
-    )
-    return "  ".join(padded).rstrip()
-
-
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Return a value as a table shows it: numbers grouped by thousands, None as nothing."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else ""
     if isinstance(value, float):
-        return f"{value:.2f}"
-    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,.2f}"
+    if isinstance(value, int):
         return f"{value:,}"
     return str(value)
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 problem`, `2 problems`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now, also where a step still runs in another thread.
+
+    What is stored was committed; the rest is undone by the next start, as after a kill.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import time
-import uuid
-from typing import TYPE_CHECKING, Annotated, Any
+import html
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from sqlflow_dagster.cli.instance import use_instance, use_logging
 from sqlflow_dagster.cli.options import (
-    AsJson,
+    OutputFormat,
     ProfileName,
     ProjectDir,
     Vars,
-    as_json,
     project_folder,
-    use_instance,
     variables,
 )
-from sqlflow_dagster.cli.output import FAILED, give, give_json, say, table
-from sqlflow_dagster.errors import SettingsError
+from sqlflow_dagster.cli.output import FAILED, INTERRUPTED, cell, count, give_json, give_table, leave, say
+from sqlflow_dagster.errors import SQLFlowError
 
 if TYPE_CHECKING:
-    from dagster import DagsterEvent, EventLogEntry
+    from sqlflow_dagster.assets.execute import Finished, Progress
 
-_COUNTS = ("rows", "rows_inserted", "rows_updated", "rows_deleted", "dagster/row_count", "duration_seconds")
+# A column of the summary and the metadata it shows.
+_COLUMNS = {
+    "read": "rows",
+    "inserted": "rows_inserted",
+    "updated": "rows_updated",
+    "deleted": "rows_deleted",
+    "set aside": "rows_quarantined",
+    "total": "dagster/row_count",
+    "seconds": "duration_seconds",
+}
 
 
 def run(
@@ -32,110 +42,137 @@ def run(
     project: ProjectDir = None,
     profile: ProfileName = None,
     vars: Vars = None,  # noqa: A002 - the option's name
-    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Read everything anew.")] = False,
-    format: AsJson = "text",  # noqa: A002 - the option's name
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Read everything anew and swap the tables.")
+    ] = False,
+    partition: Annotated[
+        str | None,
+        typer.Option("--partition", metavar="KEY", help="The partition to run, where the profile has some."),
+    ] = None,
+    format: OutputFormat = "text",  # noqa: A002 - the option's name
 ) -> None:
-    """Run a pipeline. Example: sqlflow run online_retail --vars year=2011"""
-    machine = as_json(format)
-    root = project_folder(project)
-    use_instance(root)
-    import dagster as dg  # noqa: PLC0415 - slow, and --help needs none
+    """Run a pipeline; exit 0 only if every step did what it says.
 
-    from sqlflow_dagster.assets.build import build_definitions  # noqa: PLC0415 - slow
-    from sqlflow_dagster.assets.dead_runs import mark_dead_runs  # noqa: PLC0415 - slow
-    from sqlflow_dagster.assets.translator import legal_name  # noqa: PLC0415 - slow
-    from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow
+    Example: sqlflow run online_retail --vars months=2010-12
+    """
+    from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
-    planned = load_project(root, profile, variables(vars))
-    if planned.plan.pipeline(pipeline) is None:
-        known = ", ".join(p.name for p in planned.plan.pipelines) or "none"
-        raise SettingsError(f"there is no pipeline {pipeline!r}; the project has {known}")
-    definitions = build_definitions(planned, executor=dg.in_process_executor)
-    instance = dg.DagsterInstance.get()
-    for run_id in mark_dead_runs(instance):
+    try:
+        root = project_folder(project)
+        planned = load_project(root, profile, variables(vars))
+        use_logging(planned.settings)
+        use_instance(root)
+        from sqlflow_dagster.assets.execute import run_pipeline  # noqa: PLC0415 - reads DAGSTER_HOME, and slow
+
+        with _told() as watch, _stopped_by_signals():
+            finished = run_pipeline(
+                planned, pipeline, full_refresh=full_refresh, partition=partition, watch=watch
+            )
+    except SQLFlowError as error:
+        if format == "json":
+            give_json({"pipeline": pipeline, "success": False, "error": str(error)})
+        raise
+    except KeyboardInterrupt:
+        say(
+            "stopped: what was stored stays, the step under way is undone, and the next run goes on from there"
+        )
+        leave(INTERRUPTED)
+    for run_id in finished.dead_runs:
         say(f"the run {run_id} was marked failed: its process is gone")
-    begin = time.perf_counter()
-    run_id = str(uuid.uuid4())
-    instance.add_event_listener(run_id, _progress)
-    result = definitions.resolve_job_def(legal_name(pipeline)).execute_in_process(
-        instance=instance,
-        raise_on_error=False,
-        run_id=run_id,
-        run_config={
-            "resources": {"sqlflow": {"config": {"full_refresh": full_refresh}}},
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-        },
-    )
-    rows = [_row(event) for event in result.get_asset_materialization_events()]
-    failures = [_failure(event) for event in result.all_events if event.is_step_failure]
-    _show(pipeline, result.run_id, rows, failures, time.perf_counter() - begin, machine=machine)
-    if not result.success:
+    for notice in planned.plan.notices:
+        say(f"notice: {notice}")
+    if format == "json":
+        give_json(_document(pipeline, finished))
+    else:
+        _give_summary(pipeline, finished)
+    if not finished.success:
         raise typer.Exit(FAILED)
 
 
-def _progress(entry: EventLogEntry) -> None:
-    """Say what was stored, while the run goes on."""
-    event = entry.dagster_event
-    if event is None:
-        return
-    if event.is_step_materialization:
-        row = _row(event)
-        count = f"{row['rows']:,} rows" if row.get("rows") is not None else ""
-        say(f"  {row['asset']}: {count}, {row.get('duration_seconds') or 0:.2f} s")
-    elif event.is_step_failure or event.is_step_up_for_retry:
-        say(f"  {event.step_key}: {'failed' if event.is_step_failure else 'failed, will be tried again'}")
+@contextmanager
+def _told() -> Iterator[Any]:
+    """Tell on stderr what happens: a line for each asset, and on a terminal the step under way."""
+    from rich.console import Console  # noqa: PLC0415 - slow, and --help needs none
+
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    with console.status("starting") as status:
+
+        def watch(item: Progress) -> None:
+            if item.kind == "started":
+                # The step's name is text, not markup.
+                status.update(item.subject.replace("[", "("))
+            else:
+                console.print(_line(item))
+
+        yield watch
 
 
-def _row(event: DagsterEvent) -> dict[str, Any]:
-    materialization = event.step_materialization_data.materialization
-    metadata = {name: entry.value for name, entry in materialization.metadata.items()}
-    known = {name.removeprefix("dagster/"): metadata.get(name) for name in _COUNTS}
-    extra = ("cursor_before", "cursor_after", "bytes", "target", "already_done")
+def _line(item: Progress) -> str:
+    match item.kind:
+        case "stored":
+            size = count(item.facts.get("rows", 0), "row")
+            return f"  {item.subject}: {size}, {cell(item.facts.get('duration_seconds', 0.0))} s"
+        case "retrying":
+            again = f"in {item.wait:.0f} s" if item.wait else "now"
+            return f"  {item.subject}: failed, tried again {again}\n{_indented(item.text)}"
+    return f"  {item.subject}: failed"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Stop for SIGTERM, which service managers and containers send, as for Ctrl-C."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _give_summary(pipeline: str, finished: Finished) -> None:
+    rows = [[item.subject, *(item.facts.get(name) for name in _COLUMNS.values())] for item in finished.stored]
+    if rows:
+        give_table(["asset", *_COLUMNS], rows)
+    for item in finished.stored:
+        for notice in _lines(item.facts.get("notices")):
+            say(f"{item.subject}: {notice}")
+    for item in finished.failed:
+        say(f"{item.subject} failed:\n{_indented(item.text)}")
+    if finished.not_stored:
+        say(f"not stored: {', '.join(finished.not_stored)}")
+    say(
+        f"{pipeline}: {count(len(rows), 'asset')} stored, {count(len(finished.failed), 'step')} failed, "
+        f"{finished.seconds:.1f} s; run {finished.run_id}"
+    )
+
+
+def _lines(markdown: str | None) -> list[str]:
+    """The items of a list that the web UI shows as Markdown, as plain text."""
+    plain = html.unescape((markdown or "").replace("\\[", "["))
+    return [line.removeprefix("- ") for line in plain.splitlines()]
+
+
+def _document(pipeline: str, finished: Finished) -> dict[str, Any]:
     return {
-        "asset": materialization.asset_key.to_user_string(),
-        **known,
-        **{name: metadata[name] for name in extra if name in metadata},
+        "pipeline": pipeline,
+        "run_id": finished.run_id,
+        "success": finished.success,
+        "seconds": round(finished.seconds, 3),
+        "assets": [{"asset": item.subject, **_facts(item.facts)} for item in finished.stored],
+        "failures": [{"step": item.subject, "error": item.text} for item in finished.failed],
+        "not_stored": list(finished.not_stored),
+        "dead_runs": list(finished.dead_runs),
     }
 
 
-def _failure(event: DagsterEvent) -> dict[str, str]:
-    data = event.step_failure_data
-    description = data.user_failure_data.description if data.user_failure_data else None
-    text = description or (data.error.message if data.error else None) or "it failed"
-    return {"step": event.step_key or "", "error": text.strip()}
-
-
-def _show(
-    pipeline: str,
-    run_id: str,
-    rows: list[dict[str, Any]],
-    failures: list[dict[str, str]],
-    seconds: float,
-    *,
-    machine: bool,
-) -> None:
-    if machine:
-        document = {
-            "pipeline": pipeline,
-            "run_id": run_id,
-            "success": not failures,
-            "seconds": round(seconds, 3),
-        }
-        give_json({**document, "assets": rows, "failures": failures})
-        return
-    header = ["asset", "read", "inserted", "updated", "deleted", "total", "seconds"]
-    names = [
-        "asset",
-        "rows",
-        "rows_inserted",
-        "rows_updated",
-        "rows_deleted",
-        "row_count",
-        "duration_seconds",
-    ]
-    give(table(header, [[row.get(name) for name in names] for row in rows]))
-    for failure in failures:
-        say(f"\nfailed: {failure['step']}\n{failure['error']}")
-    say(
-        f"\n{pipeline}: {len(rows)} assets stored, {len(failures)} steps failed, {seconds:.1f} s, run {run_id}"
-    )
+def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata that are plain values; schemas and lineage are for the web UI."""
+    plain = {name.removeprefix("dagster/"): value for name, value in facts.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, str | int | float | bool)}
