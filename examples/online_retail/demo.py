@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -92,28 +93,38 @@ def show_increment() -> None:
         (stored, files) = connection.execute(
             "SELECT count(*), count(DISTINCT _sqlflow_file) FROM online_retail.raw_lines"
         ).fetchone() or (0, 0)
-    console.print(
-        f"This run read [bold]{rows:,}[/] new lines; now {stored:,} lines of {files} files are stored.\n"
-    )
+    say(f"This run read [bold]{rows:,}[/] new lines; now {stored:,} lines of {files} files are stored.\n")
 
 
 def show(title: str, query: str) -> None:
     with warehouse() as connection:
         found = connection.execute(query)
-        table = Table(*(column[0] for column in found.description or []), title=title, title_justify="left")
+        table = Table(title=title, title_justify="left")
+        for name, kind, *_ in found.description or []:
+            table.add_column(name, justify="left" if str(kind) in ("VARCHAR", "DATE") else "right")
         for row in found.fetchall():
-            table.add_row(*("" if value is None else str(value) for value in row))
+            table.add_row(*map(text_of, row))
     console.print(table, "")
+
+
+def text_of(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int | Decimal) else str(value)
 
 
 def show_ways_on() -> None:
     output = ", ".join(sorted(path.name for path in (PROJECT / "output").iterdir()))
-    console.print(f"Exported to {PROJECT / 'output'}: {output}\n")
-    console.print("See the assets, their lineage and what each run stored in Dagster's UI:\n")
-    console.print(f"    cd {REPOSITORY} && DAGSTER_HOME=$PWD .venv/bin/dagster dev -w workspace.yaml")
-    console.print("    http://127.0.0.1:3000/asset-groups\n")
-    console.print("Run the job again, as Dagster runs it (there is nothing new to read):\n")
-    console.print("    DAGSTER_HOME=$PWD .venv/bin/dagster job execute -f definitions.py -j online_retail")
+    say(f"Exported to {PROJECT / 'output'}: {output}\n")
+    say("See the assets, their lineage and what each run stored in Dagster's UI:\n")
+    say(f"    cd {REPOSITORY} && make ui")
+    say("    http://127.0.0.1:3000/asset-groups\n")
+    say("Run the job again, as Dagster runs it (there is nothing new to read):\n")
+    say("    DAGSTER_HOME=$PWD .venv/bin/dagster job execute -f definitions.py -j online_retail")
+
+
+def say(text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 def warehouse() -> duckdb.DuckDBPyConnection:
