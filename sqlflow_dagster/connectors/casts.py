@@ -26,6 +26,7 @@ _OTHER_NAMES = {
     "DATETIME": "TIMESTAMP", "DATETIME64[NS]": "TIMESTAMP", "TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ",
     "TIMESTAMP WITHOUT TIME ZONE": "TIMESTAMP", "STRING": "VARCHAR", "TEXT": "VARCHAR", "INT": "INTEGER",
 }  # fmt: skip
+_TIMES = {"DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIME", "BOOLEAN"}
 _DECIMAL = re.compile(r"DECIMAL\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?")
 _SAFE = re.compile(r"[\w\s,()\[\]\".]+")
 _DATE = r"[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
@@ -64,6 +65,11 @@ def type_name(text: Any) -> str:
 def is_text(kind: str) -> bool:
     """Whether a column of this type takes text as it stands."""
     return kind.partition("(")[0].strip() in _TEXTS
+
+
+def is_scalar(kind: str) -> bool:
+    """Whether values of this type can be read from text without loss."""
+    return is_text(kind) or _is_number(kind) or kind in _TIMES
 
 
 def converted(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -36,6 +36,7 @@ from sqlflow_dagster.connectors.files import (
     partition_types,
     struct_sql,
 )
+from sqlflow_dagster.connectors.sink import CsvSinkOptions, WritesFiles
 from sqlflow_dagster.connectors.sniff import Form, Sample, Sniffed, sniff
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
@@ -111,11 +112,11 @@ class CsvOptions(FileOptions):
         return self.bad_rows == "quarantine"
 
 
-class Csv(Files[CsvOptions]):
-    """CSV files of one form."""
+C = TypeVar("C", bound=CsvOptions)
 
-    options_type = CsvOptions
-    suffixes = (".csv", ".txt")
+
+class ReadsCsv(Files[C]):
+    """Files of delimited text."""
 
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options
@@ -126,19 +127,18 @@ class Csv(Files[CsvOptions]):
             strict=options.schema_policy == "strict",
         )
         folders = partition_types([item.file for item in files], options.hive_partitioning, options.types)
+        if not any(sample.names for sample in sniffed.samples):
+            return None
         types = self._types(sniffed, folders)
         by_file = {sample.file: sample for sample in sniffed.samples}
         groups = groupby(
             (item for item in files if item.file in by_file and by_file[item.file].names),
             key=lambda item: (by_file[item.file].names, *item.place),
         )
-        selects = [
-            self._select(list(group), by_file[key_files.file], sniffed, types, folders)
-            for group in (list(items) for _key, items in groups)
-            for key_files in group[:1]
-        ]
-        if not selects:
-            return None
+        selects = []
+        for _key, group in groups:
+            alike = list(group)
+            selects.append(self._select(alike, by_file[alike[0].file], sniffed, types, folders))
         explain = Explainer(tuple(item.file for item in files), {item.file.name: item for item in files})
         return Selected(
             join(" UNION ALL BY NAME ", selects),
@@ -266,6 +266,14 @@ class Csv(Files[CsvOptions]):
             "timestampformat": literal(options.timestamp_format[0]) if options.timestamp_format else None,
             "decimal_separator": literal(",") if options.decimal_separator == "," and kinds else None,
         }
+
+
+class Csv(WritesFiles, ReadsCsv[CsvOptions]):
+    """CSV files of one form."""
+
+    sink_options_type = CsvSinkOptions
+    options_type = CsvOptions
+    suffixes = (".csv", ".txt")
 
 
 def _as_stored(item: Readable, options: CsvOptions) -> str:

@@ -10,7 +10,7 @@ import logging
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +135,7 @@ class Selected:
 
     query: Sql
     extensions: tuple[str, ...] = ()
-    explain: Any = None
+    explain: Callable[[str], str] | None = None
     rejects: bool = False
 
 
@@ -239,6 +239,7 @@ class Files(Connector[O]):
             if selected is None and (files or not self.options.counts_files or replaces):
                 selected = self._nothing()
             if selected is None:
+                self._not_empty(files)
                 return
             yield Scan(
                 selected.query,
@@ -256,6 +257,15 @@ class Files(Connector[O]):
                         "take long to arrive",
                         after=5,
                     )
+
+    def _not_empty(self, files: Sequence[File]) -> None:
+        """Refuse files of which none holds anything: taking them for no rows could empty a table."""
+        if files and not self.options.counts_files:
+            names = ", ".join(file.name for file in files[:10])
+            raise SourceFailed(
+                f"{names}: empty, without even the names of columns; mend the file, or declare `types` where an "
+                "empty file means that there are no rows"
+            )
 
     def _nothing(self) -> Selected | None:
         """No rows of the declared columns; None where none are declared."""
@@ -314,3 +324,80 @@ def struct_sql(columns: Mapping[str, str]) -> Sql:
     """Return a struct of names and type names, as `columns` and `hive_types` take it."""
     pairs = (sql("{name}: {kind}", name=quote(name), kind=literal(kind)) for name, kind in columns.items())
     return sql("{{{pairs}}}", pairs=join(", ", pairs))
+
+
+def whole_sql(read: Sql, files: Sequence[Readable], folders: Mapping[str, str], *, provenance: bool) -> Sql:
+    """Return the SELECT of what the table expression `read` gives, its path made the file's name.
+
+    Columns of `key=value` folders above the source's own are left out: DuckDB sees the whole path.
+    """
+    above = {
+        part.partition("=")[0]
+        for item in files
+        for part in str(item.path)[: item.base].split("/")
+        if "=" in part and folders
+    }
+    out = join(", ", map(quote, [PATH, *sorted(above - set(folders))]))
+    name = sql(", {name} AS {column}", name=files[0].name_sql, column=quote(PROVENANCE))
+    return sql(
+        "SELECT * EXCLUDE ({out}){name} FROM {read}", out=out, name=name if provenance else Sql(""), read=read
+    )
+
+
+def typed_sql(query: Sql, types: Mapping[str, str]) -> Sql:
+    """Return the SELECT with some columns converted exactly; one that is missing is NULL.
+
+    Scalars go by way of text, so that 4.15 as a DOUBLE becomes the DECIMAL 4.15 and 4.7 no INTEGER.
+    """
+    if not types:
+        return query
+    nulls = join(
+        ", ",
+        (
+            sql(
+                "CAST(NULL AS {kind}) AS {name}",
+                kind=Sql("VARCHAR" if casts.is_scalar(kind) else kind),
+                name=quote(name),
+            )
+            for name, kind in types.items()
+        ),
+    )
+    values = join(
+        ", ",
+        (
+            sql(
+                "{value} AS {name}",
+                value=casts.converted(name, kind, guessed=False, where=literal("types"))
+                if casts.is_scalar(kind)
+                else sql("CAST({name} AS {kind})", name=quote(name), kind=Sql(kind)),
+                name=quote(name),
+            )
+            for name, kind in types.items()
+        ),
+    )
+    return sql(
+        "SELECT * REPLACE ({values}) FROM (SELECT {nulls} WHERE false UNION ALL BY NAME ({query}))",
+        values=values,
+        nulls=nulls,
+        query=query,
+    )
+
+
+def by_place(files: Sequence[Readable]) -> list[list[Readable]]:
+    """Return the files in groups that one call can read."""
+    groups: dict[tuple[int, str, bool], list[Readable]] = {}
+    for item in files:
+        groups.setdefault(item.place, []).append(item)
+    return list(groups.values())
+
+
+def named(files: Sequence[Readable]) -> Callable[[str], str]:
+    """Return what puts the files' own names into DuckDB's messages, and its advice out of them."""
+
+    def explain(message: str) -> str:
+        for item in files:
+            message = message.replace(str(item.path), item.file.name)
+        kept = message.partition("\n")[0] if "Try setting" in message or "\nLINE " in message else message
+        return kept.strip()
+
+    return explain

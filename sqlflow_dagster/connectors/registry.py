@@ -70,6 +70,7 @@ def find(type: str) -> type[Connector[Any]]:  # noqa: A002 - the language's word
         and issubclass(item, Connector)
         and item.__module__ == module.__name__
         and not isabstract(item)
+        and "options_type" in vars(item)
     )
 
 

@@ -1,0 +1,24 @@
+"""JSONL files: one JSON object a line.
+
+::
+
+    SOURCE events TYPE JSONL PARAMS {"path": "data/events/*.jsonl"};
+"""
+
+from __future__ import annotations
+
+from sqlflow_dagster.connectors.json import LinesOptions, ReadsJson
+from sqlflow_dagster.connectors.sink import JsonlSinkOptions, WritesFiles
+
+
+class JsonlOptions(LinesOptions):
+    """JSONL's parameters."""
+
+
+class Jsonl(WritesFiles, ReadsJson[JsonlOptions]):
+    """JSONL files."""
+
+    sink_options_type = JsonlSinkOptions
+    options_type = JsonlOptions
+    suffixes = (".jsonl", ".ndjson", ".json")
+    layout = "newline_delimited"
