@@ -17,8 +17,9 @@ from sqlflow_dagster.cursor import Cursor
 
 from .conftest import Depot
 
-KEYS = st.one_of(st.none(), st.integers(0, 6))
-TIMES = st.integers(0, 8)
+KEYS = st.one_of(st.none(), st.integers(0, 2))
+TIMES = st.integers(0, 4)
+ROWS = st.lists(st.tuples(KEYS, TIMES), min_size=1, max_size=4)
 BATCHES = st.lists(st.integers(0, 30), min_size=0, max_size=3)
 SCHEMA = pa.schema([("id", pa.int64()), ("ts", pa.int64()), ("v", pa.int64())])
 
@@ -41,7 +42,7 @@ def table(rows):
 class Loads(RuleBasedStateMachine):
     """The source is a list of rows in read order; each run reads what its cursor asks for."""
 
-    keyed: bool
+    keyed = True
 
     def __init__(self):
         super().__init__()
@@ -52,19 +53,20 @@ class Loads(RuleBasedStateMachine):
         self.cursor = None
         self.serial = 0
 
-    @initialize(keyed=st.booleans())
-    def choose(self, keyed):
-        self.keyed = keyed
-        self.given = {"cursor_field": "ts", **({"keys": ("id",)} if keyed else {})}
+    @initialize(rows=ROWS, cuts=BATCHES)
+    def begin(self, rows, cuts):
+        self.given = {"cursor_field": "ts", **({"keys": ("id",)} if self.keyed else {})}
+        self.insert(rows)
+        self.load(None, cuts, "arrow")
 
     def row(self, key, ts):
         self.serial += 1
         return SimpleNamespace(id=key, ts=ts, v=self.serial)
 
-    @rule(key=KEYS, ts=TIMES)
-    def insert(self, key, ts):
-        """A row appears anywhere in time: also late, below the cursor, or equal to it."""
-        self.source.append(self.row(key, ts))
+    @rule(rows=ROWS)
+    def insert(self, rows):
+        """Rows appear anywhere in time: also late, below the cursor, or equal to it."""
+        self.source += [self.row(key, ts) for key, ts in rows]
 
     @precondition(lambda self: self.keyed)
     @rule(key=KEYS)
@@ -87,7 +89,7 @@ class Loads(RuleBasedStateMachine):
             self.source.append(row)
 
     @rule(cuts=BATCHES, lookback=st.integers(0, 3), form=st.sampled_from(["arrow", "scan"]))
-    def run(self, cuts, lookback, form):
+    def read_on(self, cuts, lookback, form):
         since = None if self.cursor is None else self.cursor - lookback
         self.load(since, cuts, form)
 
@@ -150,7 +152,14 @@ def values(rows):
     return f"{lead}{listed or '(0, 0, 0)'}) AS t(id, ts, v) WHERE {bool(rows)}"
 
 
-Loads.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+class KeylessLoads(Loads):
+    """The same without a key: rows at or after the cursor are replaced by those read."""
+
+    keyed = False
+
+
+_SETTINGS = settings(
+    max_examples=20, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestLoads = Loads.TestCase
+TestLoads, TestKeylessLoads = Loads.TestCase, KeylessLoads.TestCase
+TestLoads.settings = TestKeylessLoads.settings = _SETTINGS
