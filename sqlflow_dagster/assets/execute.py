@@ -28,7 +28,7 @@ from sqlflow_dagster.project import Project
 from sqlflow_dagster.warehouse.lock import lock_for
 
 if TYPE_CHECKING:
-    from dagster._utils.error import SerializableErrorInfo
+    from dagster_shared.error import SerializableErrorInfo
 
 _LOGGER = "sqlflow_progress"
 _SECONDS_TO_CREATE_AN_INSTANCE = 120

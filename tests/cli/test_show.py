@@ -1,0 +1,66 @@
+import re
+from importlib.metadata import version
+
+import pytest
+
+
+def test_pipelines_are_listed_with_their_first_comment(sqlflow, shop):
+    (row,) = sqlflow("list", "--project", shop.root, "--format", "json").json
+    assert row == {"pipeline": "shop", "sources": 0, "steps": 2, "description": "What the shop sold"}
+    assert "What the shop sold" in sqlflow("list", "--project", shop.root).out
+
+
+def test_a_project_is_found_from_its_subfolders(sqlflow, shop, monkeypatch):
+    monkeypatch.chdir(shop.root / "pipelines")
+    assert "shop" in sqlflow("list").out
+
+
+def test_without_a_project_the_next_step_is_said(sqlflow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = sqlflow("list")
+    assert result.status == 1
+    assert "sqlflow init" in result.err
+
+
+def test_the_plan_says_what_runs_and_why(sqlflow, shop):
+    text = sqlflow("plan", "shop", "--project", shop.root).out
+    assert re.search(r"TABLE shop\.b reads shop\.a", text)
+    document = sqlflow("plan", "--project", shop.root, "--format", "json").json
+    steps = [step for group in document["pipelines"][0]["groups"] for step in group["steps"]]
+    assert [step["table"] for step in steps] == ["shop.a", "shop.b"]
+
+
+def test_a_plan_of_an_unknown_pipeline_names_those_there_are(sqlflow, shop):
+    result = sqlflow("plan", "shopp", "--project", shop.root)
+    assert result.status == 1
+    assert "the project has shop" in result.err
+
+
+def test_the_version_is_the_installed_one(sqlflow):
+    assert sqlflow("version").out.strip() == version("sqlflow-dagster")
+
+
+def test_connectors_are_listed_with_what_they_are_for(sqlflow):
+    rows = sqlflow("connectors", "list", "--format", "json").json
+    assert {"CSV", "PARQUET"} <= {row["type"] for row in rows}
+    assert all(row["about"] for row in rows)
+
+
+def test_a_connectors_parameters_are_shown_with_their_meaning(sqlflow):
+    text = sqlflow("connectors", "show", "csv").out
+    assert "cursor_field" in text
+    schema = sqlflow("connectors", "show", "csv", "--format", "json").json
+    assert schema["source"]["properties"]["path"]["description"]
+
+
+@pytest.mark.parametrize("arguments", [["connectors", "show", "CSVV"], ["cursors", "list"]])
+def test_errors_are_said_on_stderr_without_a_traceback(sqlflow, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    result = sqlflow(*arguments)
+    assert (result.status, result.out) == (1, "")
+    assert result.err.strip()
+    assert "Traceback" not in result.err
+
+
+def test_a_wrong_command_line_ends_with_2(sqlflow):
+    assert sqlflow("list", "--format", "xml").status == 2
