@@ -216,8 +216,10 @@ class _Body:
             raise Wrong(f"this {token.text} does not close a {opening.text}", hint, token.start, token.end)
 
     def _check_variables(self, token: SqlToken) -> None:
-        bad = malformed(self.reader.text[token.start : token.end + 42] if token.text == "$" else token.text)
-        if bad and (token.text != "$" or self.reader.text.startswith("${", token.start)):
+        lone = token.text == "$"
+        text = self.reader.text[token.start : token.end + 42] if lone else token.text[token.lead :]
+        bad = malformed(text) if not lone or text.startswith("${") else None
+        if bad:
             start = self.reader.text.find(bad, token.start)
             self.reader.report(Wrong(*not_a_variable(bad), start, start + len(bad)))
 

@@ -45,9 +45,9 @@ def sql_references(sql: str) -> tuple[Reference, ...]:
     if "${" not in sql:
         return ()
     return tuple(
-        replace(reference, start=token.start + reference.start, end=token.start + reference.end)
+        replace(reference, start=offset + reference.start, end=offset + reference.end)
         for token in scanned(sql)
-        for reference in _in_token(sql, token)
+        for offset, reference in _in_token(sql, token)
     )
 
 
@@ -72,11 +72,13 @@ def alone(text: str) -> Reference | None:
     return _reference(match) if match and match["variable"] else None
 
 
-def _in_token(sql: str, token: SqlToken) -> Iterator[Reference]:
+def _in_token(sql: str, token: SqlToken) -> Iterator[tuple[int, Reference]]:
     if token.text == "$" and sql.startswith("${", token.start):
         _reference(_bad(sql, token.start))
     if "${" in token.text:
-        yield from references(token.text)
+        offset = token.start + token.lead
+        for reference in references(token.text[token.lead :]):
+            yield offset, reference
 
 
 def _bad(sql: str, start: int) -> re.Match[str]:

@@ -111,6 +111,14 @@ class SqlToken(NamedTuple):
     end: int
     depth: int
 
+    @property
+    def lead(self) -> int:
+        """The length of the `$tag$` that opens a dollar quote, 0 for all else.
+
+        The `$$` before `${` may be an opening tag, and is then no escape.
+        """
+        return self.text.index("$", 1) + 1 if self.kind == "dollar" else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Unclosed(Exception):

@@ -133,14 +133,11 @@ def _plain(value: Any) -> Scalar:
 
 
 def _in_quotes(token: SqlToken, values: Values) -> str:
-    filled = fill(token.text, lambda reference: _escaped(token.kind, values.text(reference)))
-    if token.kind == "dollar":
-        tag = token.text[: token.text.index("$", 1) + 1]
-        if filled.index(tag, len(tag)) + len(tag) != len(filled):
-            raise ProjectError(
-                f"a variable's value would end the text between {tag} and {tag}; use '…' there"
-            )
-    return filled
+    tag = token.text[: token.lead]
+    filled = fill(token.text[token.lead :], lambda reference: _escaped(token.kind, values.text(reference)))
+    if tag and filled.index(tag) + len(tag) != len(filled):
+        raise ProjectError(f"a variable's value would end the text between {tag} and {tag}; use '…' there")
+    return tag + filled
 
 
 def _escaped(kind: str, value: str) -> str:
