@@ -30,7 +30,7 @@ def main() -> int:
         figures = []
         for name in chosen:
             for figure in CASES[name](sizes):
-                print("✔" if figure.met else "✘", figure.case, figure.measured, file=sys.stderr, flush=True)
+                print(report.line(figure), file=sys.stderr, flush=True)
                 figures.append(figure)
     report.show(figures)
     if not arguments.no_page and chosen == list(CASES):

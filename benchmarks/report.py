@@ -16,6 +16,11 @@ from benchmarks.cases import Figure, Sizes
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
+def line(figure: Figure) -> str:
+    """Return a figure as one line, for whoever waits."""
+    return f"{_mark(figure)} {figure.case}: {figure.measured} ({figure.detail})"
+
+
 def show(figures: Sequence[Figure]) -> None:
     """Print the figures as a table."""
     table = Table("", "case", "measured", "to reach", "detail")

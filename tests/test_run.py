@@ -248,7 +248,10 @@ def test_what_is_wrong_in_a_file_is_named_before_anything_runs(bench, sf, error)
             "id,when\n1,2026-01-01\n",
             ', "sync_mode": "incremental", "cursor_field": "changed", "primary_key": "id"',
         ),
-        ("id,changed\n1,2026-01-01\n", ', "sync_mode": "incremental", "cursor_field": "changed", "primary_key": "key"'),
+        (
+            "id,changed\n1,2026-01-01\n",
+            ', "sync_mode": "incremental", "cursor_field": "changed", "primary_key": "key"',
+        ),
     ],
     ids=["missing", "empty", "ragged", "not-utf-8", "no-cursor-column", "no-key-column"],
 )

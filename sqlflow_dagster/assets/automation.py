@@ -1,142 +1,185 @@
-"""A profile's schedules, sensors and partitions → Dagster's; one job for each pipeline."""
+"""A profile's schedules and partitions → Dagster's; one job for each pipeline."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 
-from sqlflow_dagster.assets.translator import legal_name
+from sqlflow_dagster.assets import markdown
+from sqlflow_dagster.assets.names import legal_name
 from sqlflow_dagster.errors import SettingsError
-from sqlflow_dagster.plan.nodes import Pipeline, Source
+from sqlflow_dagster.plan.nodes import Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
-from sqlflow_dagster.settings import NewFilesSensor, Partitions, UpstreamSensor
+from sqlflow_dagster.settings import Partitions, Schedule
 
-Job = Any  # what define_asset_job returns has no public name
+TimePartitions = dg.TimeWindowPartitionsDefinition
+_KINDS: dict[str, Callable[..., TimePartitions]] = {
+    "hour": dg.HourlyPartitionsDefinition,
+    "day": dg.DailyPartitionsDefinition,
+    "week": dg.WeeklyPartitionsDefinition,
+    "month": dg.MonthlyPartitionsDefinition,
+}
+_LAST_DAY_OF_ALL_MONTHS = 28
+_LONGEST_BETWEEN_TICKS = timedelta(days=800)
 
 
-def pipeline_job(name: str, keys: Sequence[dg.AssetKey], description: str) -> Job:
-    """Return the job that runs all assets of a pipeline."""
-    return dg.define_asset_job(
-        legal_name(name), selection=dg.AssetSelection.assets(*keys), description=description or None
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job of a pipeline: its name, Dagster's definition, and the time partitions it has."""
+
+    name: str
+    definition: Any  # what define_asset_job returns has no public name
+    partitions: TimePartitions | None
+
+
+def pipeline_job(
+    name: str, keys: Sequence[dg.AssetKey], pipeline: Pipeline, partitions: TimePartitions | None
+) -> Job:
+    """Return the job that runs the given assets of a pipeline."""
+    definition = dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*keys),
+        description=markdown.text(pipeline.description) or None,
     )
+    return Job(name, definition, partitions)
 
 
-def partitions_of(partitions: Partitions | None) -> dg.PartitionsDefinition[Any] | None:
-    """Return the time partitions of a profile, None where it has none."""
+# --- partitions
+
+
+def partitions_of(project: Project, pipeline: Pipeline) -> TimePartitions | None:
+    """Return the time partitions that the profile gives a pipeline, None for none.
+
+    Raises SettingsError for a start, end or time zone that cannot be read.
+    """
+    partitions = project.settings.profile.pipeline(pipeline.name).partitions
     if partitions is None:
         return None
-    kinds = {
-        "hour": (dg.HourlyPartitionsDefinition, "%Y-%m-%d-%H:%M"),
-        "day": (dg.DailyPartitionsDefinition, "%Y-%m-%d"),
-        "week": (dg.WeeklyPartitionsDefinition, "%Y-%m-%d"),
-        "month": (dg.MonthlyPartitionsDefinition, "%Y-%m-%d"),
-    }
-    kind, fmt = kinds[partitions.every]
-    start = partitions.start
-    if partitions.every == "hour" and len(start) == len("2026-01-01"):
-        start = f"{start}-00:00"
-    made: dg.PartitionsDefinition[Any] = kind(
-        start_date=start, end_date=partitions.end, timezone=partitions.timezone, fmt=fmt
+    try:
+        return _partitions(partitions)
+    except (ValueError, ZoneInfoNotFoundError, dg.DagsterInvalidDefinitionError) as error:
+        raise SettingsError(f"{place(project, pipeline)}.partitions: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _partitions(partitions: Partitions) -> TimePartitions:
+    zone = ZoneInfo(partitions.timezone)
+    start = _moment(partitions.start, zone)
+    return _KINDS[partitions.every](
+        start_date=start,
+        end_date=_moment(partitions.end, zone) if partitions.end else None,
+        timezone=partitions.timezone,
+        **_offsets(partitions.every, start),
     )
-    return made
 
 
-def schedules(project: Project, pipeline: Pipeline, job: Job) -> list[dg.ScheduleDefinition]:
-    """Return the schedule of a pipeline's job, if the profile has one."""
+def _offsets(every: str, start: datetime) -> dict[str, int]:
+    """Partitions begin as the first one does: else a month from the 15th on would lose its first days."""
+    offsets = {"minute_offset": start.minute}
+    if every != "hour":
+        offsets["hour_offset"] = start.hour
+    if every == "week":
+        offsets["day_offset"] = start.isoweekday() % 7
+    if every == "month":
+        if start.day > _LAST_DAY_OF_ALL_MONTHS:
+            raise ValueError(f"start: there is not a day {start.day} in every month")
+        offsets["day_offset"] = start.day
+    return offsets
+
+
+def _moment(text: str, zone: ZoneInfo) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
+
+
+def partitions_of_group(project: Project, pipeline: Pipeline, group: Group) -> TimePartitions | None:
+    """Return the partitions of a group: those of its pipeline, if each step can replace a range of time."""
+    partitions = partitions_of(project, pipeline)
+    return partitions if partitions and all(map(_ranged, group.steps)) else None
+
+
+def _ranged(step: Step) -> bool:
+    match step:
+        case Load():
+            return step.incremental and step.cursor_field is not None
+        case Transform():
+            return step.mode == "incremental"
+    return False
+
+
+# --- schedules
+
+
+def schedules(project: Project, pipeline: Pipeline, jobs: Sequence[Job]) -> list[dg.ScheduleDefinition]:
+    """Return a schedule for each job of a pipeline, if the profile has one.
+
+    Raises SettingsError for a cron expression or time zone that Dagster refuses.
+    """
     schedule = project.settings.profile.pipeline(pipeline.name).schedule
     if schedule is None:
         return []
-    return [
-        dg.ScheduleDefinition(
-            name=legal_name(f"{pipeline.name}_schedule"),
-            job=job,
-            cron_schedule=schedule.cron,
-            execution_timezone=schedule.timezone,
-            default_status=dg.DefaultScheduleStatus.RUNNING
-            if schedule.enabled
-            else dg.DefaultScheduleStatus.STOPPED,
-        )
-    ]
+    try:
+        return [_schedule(job, schedule) for job in jobs]
+    except dg.DagsterInvalidDefinitionError as error:
+        raise SettingsError(f"{place(project, pipeline)}.schedule: {error}") from error
 
 
-def sensors(project: Project, pipeline: Pipeline, job: Job) -> list[dg.SensorDefinition]:
-    """Return the sensors of a pipeline's job."""
-    made = []
-    for sensor in project.settings.profile.pipeline(pipeline.name).sensors:
-        if isinstance(sensor, NewFilesSensor):
-            made.append(_new_files(project, pipeline, sensor, job))
-        else:
-            made.append(_upstream(pipeline, sensor, job))
-    return made
-
-
-def _status(enabled: bool) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus.RUNNING if enabled else dg.DefaultSensorStatus.STOPPED
-
-
-def _new_files(project: Project, pipeline: Pipeline, sensor: NewFilesSensor, job: Job) -> dg.SensorDefinition:
-    source = _source(pipeline, sensor.source)
-
-    def sense(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        with project.connector(source, project.scope(source.scope)) as connector:
-            files = connector.new_files(None)
-        if not files:
-            yield dg.SkipReason("there are no files")
-            return
-        # The files' names, sizes and times make the run key: a tick that is lost after launching
-        # its run launches the same key again, which Dagster takes for the run it has.
-        key = hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()[:32]
-        if key == context.cursor:
-            yield dg.SkipReason(f"no new files among {len(files)}")
-            return
-        yield dg.RunRequest(run_key=key)
-        context.update_cursor(key)
-
-    return dg.SensorDefinition(
-        name=legal_name(f"{pipeline.name}_{sensor.source}_new_files"),
-        job=job,
-        evaluation_fn=sense,
-        minimum_interval_seconds=sensor.interval_seconds,
-        default_status=_status(sensor.enabled),
-        description=f"Runs {pipeline.name} when the source {sensor.source} has new or changed files.",
+def _schedule(job: Job, schedule: Schedule) -> dg.ScheduleDefinition:
+    status = dg.DefaultScheduleStatus.RUNNING if schedule.enabled else dg.DefaultScheduleStatus.STOPPED
+    requests = _requests(job.partitions, schedule) if job.partitions else None
+    return dg.ScheduleDefinition(
+        name=legal_name(f"{job.name}_schedule"),
+        job=job.definition,
+        cron_schedule=schedule.cron,
+        execution_timezone=schedule.timezone,
+        default_status=status,
+        execution_fn=requests,
     )
 
 
-def _upstream(pipeline: Pipeline, sensor: UpstreamSensor, job: Job) -> dg.SensorDefinition:
-    keys = [dg.AssetKey(name.split(".")) for name in sensor.assets]
+def _requests(
+    partitions: TimePartitions, schedule: Schedule
+) -> Callable[[dg.ScheduleEvaluationContext], Iterator[dg.RunRequest | dg.SkipReason]]:
+    def requests(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        keys = due_partitions(partitions, schedule, context.scheduled_execution_time)
+        if not keys:
+            yield dg.SkipReason("no partition has ended yet")
+        for key in keys:
+            tick = context.scheduled_execution_time.isoformat()
+            yield dg.RunRequest(run_key=f"{tick}|{key}", partition_key=key)
 
-    def sense(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        records = context.instance.get_asset_records(keys)
-        stored = {
-            record.asset_entry.asset_key.to_user_string(): record.asset_entry.last_materialization_storage_id
-            for record in records
-        }
-        cursor = json.dumps(stored, sort_keys=True)
-        if not any(stored.values()) or cursor == context.cursor:
-            yield dg.SkipReason("nothing was stored since the last tick")
-            return
-        yield dg.RunRequest(run_key=hashlib.sha256(cursor.encode()).hexdigest()[:32])
-        context.update_cursor(cursor)
+    return requests
 
-    return dg.SensorDefinition(
-        name=legal_name(f"{pipeline.name}_upstream"),
-        job=job,
-        evaluation_fn=sense,
-        minimum_interval_seconds=sensor.interval_seconds,
-        default_status=_status(sensor.enabled),
-        description=f"Runs {pipeline.name} when {', '.join(sensor.assets)} were stored anew.",
+
+def due_partitions(partitions: TimePartitions, schedule: Schedule, tick: datetime) -> list[str]:
+    """Return the partitions that ended since the tick before this one, else the one that ended last."""
+    ended = list(partitions.get_partition_keys(current_time=tick))
+    before = _tick_before(schedule, tick)
+    known = len(partitions.get_partition_keys(current_time=before)) if before else 0
+    return ended[known:] if before and known < len(ended) else ended[-1:]
+
+
+def _tick_before(schedule: Schedule, tick: datetime) -> datetime | None:
+    """The windows between a schedule's ticks are time partitions too: one that ends now began then."""
+    ticks = TimePartitions(
+        start=tick - _LONGEST_BETWEEN_TICKS,
+        fmt="%Y-%m-%dT%H:%M:%S%z",
+        cron_schedule=schedule.cron,
+        timezone=schedule.timezone,
     )
+    with dg.partition_loading_context(effective_dt=tick):
+        window = ticks.get_last_partition_window()
+    return window.start if window else None
 
 
-def _source(pipeline: Pipeline, name: str) -> Source:
-    for source in pipeline.sources:
-        if source.name.casefold() == name.casefold():
-            return source
-    known = ", ".join(source.name for source in pipeline.sources) or "none"
-    raise SettingsError(
-        f"pipelines.{pipeline.name}.sensors: there is no source {name!r}; the pipeline has {known}"
-    )
+def place(project: Project, pipeline: Pipeline) -> str:
+    """Return where the profile says how a pipeline runs, for messages."""
+    profile = project.settings.profile
+    section = f"pipelines.{pipeline.name}" if pipeline.name in profile.pipelines else "defaults"
+    return f"profiles/{project.settings.environment}.yml: {section}"

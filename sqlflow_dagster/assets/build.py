@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from sqlflow_dagster.assets import automation
+from sqlflow_dagster.assets import automation, sensors
+from sqlflow_dagster.assets.names import Keys, Names, keys_of
 from sqlflow_dagster.assets.ops import GroupOp, group_asset
 from sqlflow_dagster.assets.resources import KEY, SQLFlowResource
-from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData, asset_key
+from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData
 from sqlflow_dagster.errors import SettingsError
-from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Transform
+from sqlflow_dagster.plan.nodes import Group, Pipeline
 from sqlflow_dagster.project import Project, load_project
 from sqlflow_dagster.settings import Scalar
-from sqlflow_dagster.sql import TableName
 
 log = logging.getLogger(__name__)
+
+# One for all projects: Dagster merges definitions only where a key stands for one and the same thing.
+_RESOURCE = SQLFlowResource(vars={}, full_refresh=False)
 
 
 def build_definitions(
@@ -38,27 +42,24 @@ def build_definitions(
     Raises PipelineError or SettingsError for what is wrong in the project's files.
     """
     planned = _planned(project, profile, variables)
-    jobs: list[Any] = []
-    schedules: list[dg.ScheduleDefinition] = []
-    sensors: list[dg.SensorDefinition] = []
-    for pipeline in planned.plan.pipelines:
-        whole, parts = _keys(planned, pipeline)
-        made = [
-            automation.pipeline_job(name, keys, pipeline.description)
-            for name, keys in ((pipeline.name, whole), (_partitioned_name(pipeline, whole), parts))
-            if keys
-        ]
-        jobs += made
-        if made:
-            schedules += automation.schedules(planned, pipeline, made[0])
-            sensors += automation.sensors(planned, pipeline, made[0])
     _check_profile(planned)
+    ops = _ops(planned, translator or SQLFlowTranslator())
+    names = Names()
+    named = _job_names(planned, names)
+    jobs: list[automation.Job] = []
+    schedules: list[dg.ScheduleDefinition] = []
+    sensing: list[dg.SensorDefinition] = []
+    for pipeline in planned.plan.pipelines:
+        made = _jobs(planned, pipeline, named[pipeline.name], names, ops[pipeline.name])
+        jobs += made
+        schedules += automation.schedules(planned, pipeline, made)
+        sensing += sensors.sensors(planned, pipeline, made, ops)
     return dg.Definitions(
-        assets=sqlflow_assets(planned, translator=translator),
-        jobs=jobs,
+        assets=_definitions(ops, names),
+        jobs=[job.definition for job in jobs],
         schedules=schedules,
-        sensors=sensors,
-        resources={KEY: SQLFlowResource(vars={}, full_refresh=False)},
+        sensors=sensing,
+        resources={KEY: _RESOURCE},
         executor=executor,
     )
 
@@ -71,34 +72,37 @@ def sqlflow_assets(
     translator: SQLFlowTranslator | None = None,
 ) -> list[dg.AssetsDefinition]:
     """Return a project's assets alone, one definition a group; they need the resource `sqlflow`."""
-    planned = _planned(project, profile, variables)
-    translator = translator or SQLFlowTranslator()
-    owners = _owners(planned)
-    return [
-        group_asset(
-            GroupOp(planned, pipeline, group, owners), translator, _partitions(planned, pipeline, group)
-        )
-        for pipeline in planned.plan.pipelines
-        for group in pipeline.groups
-    ]
+    ops = _ops(_planned(project, profile, variables), translator or SQLFlowTranslator())
+    return _definitions(ops, Names())
 
 
 def build_pipeline_specs(
-    project: Project | Path | str, pipeline: str, *, translator: SQLFlowTranslator | None = None
+    project: Project | Path | str,
+    pipeline: str,
+    *,
+    profile: str | None = None,
+    variables: Mapping[str, Scalar] | None = None,
+    translator: SQLFlowTranslator | None = None,
 ) -> Sequence[dg.AssetSpec]:
-    """Return the specs of one pipeline's assets, for use in definitions of one's own."""
-    planned = _planned(project, None, None)
-    found = planned.plan.pipeline(pipeline)
-    if found is None:
-        known = ", ".join(p.name for p in planned.plan.pipelines)
+    """Return the specs of one pipeline's assets, for use in definitions of one's own.
+
+    Raises SettingsError where there is no such pipeline.
+    """
+    planned = _planned(project, profile, variables)
+    if planned.plan.pipeline(pipeline) is None:
+        known = ", ".join(p.name for p in planned.plan.pipelines) or "none"
         raise SettingsError(f"there is no pipeline {pipeline!r}; the project has {known}")
-    translator = translator or SQLFlowTranslator()
-    owners = _owners(planned)
-    return [
-        translator.get_asset_spec(StepData(planned, found, group, step, owners))
-        for group in found.groups
-        for step in group.steps
-    ]
+    ops = _ops(planned, translator or SQLFlowTranslator())
+    return [spec for op in ops[pipeline] for spec in op.specs]
+
+
+def job_names(project: Project) -> Mapping[str, str]:
+    """Return the name of each pipeline's job: the pipeline's, with what Dagster refuses replaced."""
+    return _job_names(project, Names())
+
+
+def _job_names(project: Project, names: Names) -> dict[str, str]:
+    return {pipeline.name: names.take(pipeline.name) for pipeline in project.plan.pipelines}
 
 
 def _planned(
@@ -108,48 +112,109 @@ def _planned(
         return project
     planned = load_project(project, profile, variables)
     for notice in planned.plan.notices:
-        log.warning(notice)
+        log.warning("%s", notice)
     return planned
 
 
-def _owners(project: Project) -> dict[TableName, dg.AssetKey]:
-    one_schema = project.settings.profile.one_schema
-    return {
-        step.table.folded: asset_key(step, one_schema)
+# --- assets
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A step's spec as the translator made it, and the key it has without one."""
+
+    key: dg.AssetKey
+    spec: dg.AssetSpec
+
+
+def _ops(project: Project, translator: SQLFlowTranslator) -> dict[str, list[GroupOp]]:
+    """Each pipeline's groups with their assets' specs. What depends on a key that the translator changed follows."""
+    keys = keys_of(project)
+    drafts = [
+        (pipeline, group, _drafts(project, pipeline, group, keys, translator))
         for pipeline in project.plan.pipelines
         for group in pipeline.groups
+    ]
+    changed = {d.key: d.spec.key for *_, made in drafts for d in made if d.spec.key != d.key}
+    final = keys.renamed(changed) if changed else keys
+    ops: dict[str, list[GroupOp]] = {pipeline.name: [] for pipeline in project.plan.pipelines}
+    for pipeline, group, made in drafts:
+        specs = [_redirected(draft.spec, changed) if changed else draft.spec for draft in made]
+        merged = _merged(specs, automation.partitions_of_group(project, pipeline, group))
+        ops[pipeline.name].append(GroupOp(project, pipeline, group, final, merged))
+    return ops
+
+
+def _drafts(
+    project: Project, pipeline: Pipeline, group: Group, keys: Keys, translator: SQLFlowTranslator
+) -> list[_Draft]:
+    return [
+        _Draft(keys.of(step), translator.get_asset_spec(StepData(project, pipeline, group, step, keys)))
         for step in group.steps
-        if not isinstance(step, Export)
-    }
+    ]
 
 
-def _keys(project: Project, pipeline: Pipeline) -> tuple[list[dg.AssetKey], list[dg.AssetKey]]:
-    """The pipeline's asset keys: those without partitions, and those with."""
-    one_schema = project.settings.profile.one_schema
-    whole: dict[dg.AssetKey, None] = {}
-    parts: dict[dg.AssetKey, None] = {}
-    for group in pipeline.groups:
-        side = parts if _partitions(project, pipeline, group) else whole
-        side.update(dict.fromkeys(asset_key(step, one_schema) for step in group.steps))
-    return list(whole), list(parts)
-
-
-def _partitioned_name(pipeline: Pipeline, whole: list[dg.AssetKey]) -> str:
-    """Partitioned and other assets never share a job; the pipeline's own name goes to the first."""
-    return f"{pipeline.name}_partitions" if whole else pipeline.name
-
-
-def _partitions(project: Project, pipeline: Pipeline, group: Group) -> dg.PartitionsDefinition[Any] | None:
-    """A group has partitions when each of its steps can replace a range of time."""
-    partitions = project.settings.profile.pipeline(pipeline.name).partitions
-    if partitions is None:
-        return None
-    ranged = all(
-        (isinstance(step, Load) and step.incremental and step.cursor_field is not None)
-        or (isinstance(step, Transform) and step.mode == "incremental")
-        for step in group.steps
+def _redirected(spec: dg.AssetSpec, changed: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetSpec:
+    if not any(dep.asset_key in changed for dep in spec.deps):
+        return spec
+    return spec.replace_attributes(
+        deps=[
+            dg.AssetDep(changed[dep.asset_key], partition_mapping=dep.partition_mapping)
+            if dep.asset_key in changed
+            else dep
+            for dep in spec.deps
+        ]
     )
-    return automation.partitions_of(partitions) if ranged else None
+
+
+def _merged(
+    specs: Sequence[dg.AssetSpec], partitions: dg.PartitionsDefinition[Any] | None
+) -> tuple[dg.AssetSpec, ...]:
+    """One spec an asset: that of the last step that writes it, with the dependencies of all of them.
+
+    Inside the group an asset depends only on those that are done before it: where two tables are
+    made from each other in turns, Dagster would see a circle.
+    """
+    last: dict[dg.AssetKey, dg.AssetSpec] = {}
+    needs: dict[dg.AssetKey, dict[dg.AssetKey, dg.AssetDep]] = {}
+    for spec in specs:
+        last.pop(spec.key, None)
+        last[spec.key] = spec
+        needs.setdefault(spec.key, {}).update({dep.asset_key: dep for dep in spec.deps})
+    if len(last) == len(specs) and partitions is None:
+        return tuple(specs)
+    place = {key: index for index, key in enumerate(last)}
+    merged = []
+    for key, spec in last.items():
+        deps = [dep for other, dep in needs[key].items() if place.get(other, -1) < place[key]]
+        merged.append(spec.replace_attributes(deps=deps, partitions_def=spec.partitions_def or partitions))
+    return tuple(merged)
+
+
+def _definitions(ops: Mapping[str, Sequence[GroupOp]], names: Names) -> list[dg.AssetsDefinition]:
+    return [
+        group_asset(op, names.take(f"{pipeline}__{op.group.name}"))
+        for pipeline, groups in ops.items()
+        for op in groups
+    ]
+
+
+# --- jobs
+
+
+def _jobs(
+    project: Project, pipeline: Pipeline, name: str, names: Names, ops: Sequence[GroupOp]
+) -> list[automation.Job]:
+    """The pipeline's job; partitioned and other assets never share one, so there may be two."""
+    specs = [spec for op in ops for spec in op.specs]
+    whole = [spec.key for spec in specs if spec.partitions_def is None]
+    parts = [spec.key for spec in specs if spec.partitions_def is not None]
+    jobs = [automation.pipeline_job(name, whole, pipeline, None)] if whole else []
+    if parts:
+        parts_name = names.take(f"{name}_partitions") if whole else name
+        partitions = automation.partitions_of(project, pipeline)
+        jobs.append(automation.pipeline_job(parts_name, parts, pipeline, partitions))
+    return jobs
 
 
 def _check_profile(project: Project) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import html
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from sqlflow_dagster.assets import markdown
+from sqlflow_dagster.assets.secrets import without_password
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.plan.nodes import Lineage, Load
 from sqlflow_dagster.run import Outcome
 from sqlflow_dagster.sql import TableName
+
+_INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")}
+_INTEGERS |= {"INTEGER", "UINTEGER"}
+_FRACTIONS = ("DECIMAL", "DOUBLE", "FLOAT")
 
 
 def metadata_of(outcome: Outcome, owners: Mapping[TableName, dg.AssetKey]) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def _target(outcome: Outcome) -> dict[str, Any]:
     if outcome.bytes is not None:
         metadata["bytes"] = outcome.bytes
     if outcome.target is not None:
-        metadata["target"] = dg.MetadataValue.text(outcome.target)
+        metadata["target"] = dg.MetadataValue.text(without_password(outcome.target))
     return metadata
 
 
@@ -102,22 +108,24 @@ def _cursor(name: str, cursor: Cursor | None) -> dict[str, Any]:
     return values
 
 
-def _plotted(cursor: Cursor) -> Any:
-    if cursor.type == "JSON":
-        return None
+def _plotted(cursor: Cursor) -> dg.MetadataValue[Any] | None:
+    """The value by its column's type, so that a plot never meets two types under one name."""
+    kind = cursor.type.upper()
     try:
-        if cursor.type.startswith(("DATE", "TIMESTAMP")):
+        if kind.startswith(("DATE", "TIMESTAMP")):
             moment = datetime.fromisoformat(cursor.value)
             aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             return dg.MetadataValue.timestamp(aware.timestamp())
-        number = float(cursor.value)
-    except ValueError:
-        # `infinity`, years before 1 and text: shown as text, and not plotted.
+        if kind in _INTEGERS:
+            return dg.MetadataValue.int(int(cursor.value))
+        if kind.startswith(_FRACTIONS):
+            number = float(cursor.value)
+            return dg.MetadataValue.float(number) if math.isfinite(number) else None
+    except (ValueError, OverflowError):
+        # `infinity`, and years that Python has not: shown as text, and not plotted.
         return None
-    return dg.MetadataValue.int(int(number)) if number.is_integer() else dg.MetadataValue.float(number)
+    return None
 
 
-def _list(lines: tuple[str, ...]) -> dg.MetadataValue:
-    """A Markdown list whose items are text: no markup or link from outside comes alive."""
-    escaped = (html.escape(line).replace("[", "\\[").replace("`", "'") for line in lines)
-    return dg.MetadataValue.md("\n".join("- " + line.replace("\n", " ") for line in escaped))
+def _list(lines: tuple[str, ...]) -> dg.MetadataValue[Any]:
+    return dg.MetadataValue.md(markdown.items(map(without_password, lines)))

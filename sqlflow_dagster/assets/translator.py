@@ -2,107 +2,98 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import dagster as dg
 
+from sqlflow_dagster.assets import markdown
 from sqlflow_dagster.assets.freshness import freshness_policy
+from sqlflow_dagster.assets.names import Keys, legal_name
+from sqlflow_dagster.assets.secrets import without_password
 from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
-from sqlflow_dagster.sql import TableName
+
+__all__ = ["SQLFlowTranslator", "StepData", "legal_name"]
 
 
 @dataclass(frozen=True, slots=True)
 class StepData:
     """What a translator is given: the step that makes the asset, and where it stands.
 
-    `owners` maps each table of the project, folded, to the key of the asset that makes it.
+    `keys` has the key of every table and export of the project.
     """
 
     project: Project
     pipeline: Pipeline
     group: Group
     step: Step
-    owners: dict[TableName, dg.AssetKey]
+    keys: Keys
 
 
 class SQLFlowTranslator:
     """Turns steps into asset specs."""
 
     def get_asset_spec(self, data: StepData) -> dg.AssetSpec:
-        """Return the spec of a step's asset: `[pipeline, table]`, or `[pipeline, "export", name]`."""
+        """Return the spec of a step's asset: `[pipeline, table]`, or `[pipeline, "export", name]`.
+
+        An override may change all of it, the key too: what depends on the asset follows.
+        """
         step = data.step
         profile = data.project.settings.profile.pipeline(data.pipeline.name)
         return dg.AssetSpec(
-            key=_key(data),
+            key=data.keys.of(step),
             deps=_deps(data),
-            description=_description(data),
+            description=_description(step),
             metadata=_metadata(data),
             group_name=legal_name(profile.group or data.pipeline.name),
             kinds=_kinds(step),
             owners=list(profile.owners),
             tags=profile.tags,
-            code_version=step.code_version if not isinstance(step, Load) else None,
+            code_version=_code_version(step),
             skippable=data.group.can_subset,
             freshness_policy=None if isinstance(step, Export) else freshness_policy(profile.freshness),
-            partitions_def=None,
         )
-
-
-def asset_key(step: Step, one_schema: str | None = None) -> dg.AssetKey:
-    """Return the key of the asset that a step makes; `one_schema` is the profile's `schema`."""
-    if isinstance(step, Export):
-        return dg.AssetKey([step.pipeline, "export", step.name])
-    home = (one_schema or step.pipeline).casefold()
-    if step.table.schema.casefold() == home:
-        return dg.AssetKey([step.pipeline, step.table.name])
-    return dg.AssetKey([step.pipeline, step.table.schema, step.table.name])
-
-
-def legal_name(text: str) -> str:
-    """Return a text as Dagster allows names of ops, jobs and groups: letters, digits and `_`."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", text)
-
-
-def _key(data: StepData) -> dg.AssetKey:
-    return asset_key(data.step, data.project.settings.profile.one_schema)
 
 
 def _deps(data: StepData) -> list[dg.AssetKey]:
     step = data.step
     if isinstance(step, Load):
         return []
-    keys = (data.owners.get(table.folded) for table in step.reads)
-    own = _key(data)
-    return sorted({key for key in keys if key is not None and key != own})
+    known = (data.keys.tables.get(table.folded) for table in step.reads)
+    own = data.keys.of(step)
+    return sorted({key for key in known if key is not None and key != own})
 
 
-def _description(data: StepData) -> str:
-    step = data.step
-    if isinstance(step, Load):
-        return (
-            f"Stream `{_code(step.stream)}` of the source `{step.source.name}` ({step.source.type}), "
-            f"{step.mode}.\n\n"
-            f"{step.why[:1].upper()}{step.why[1:]}."
-        )
-    what = f"Export to `{_code(step.target)}` ({step.type})" if isinstance(step, Export) else _made(step)
-    return f"{what}\n\n```sql\n{step.sql.replace('```', '` ` `')}\n```"
+def _description(step: Step) -> str:
+    match step:
+        case Load():
+            return (
+                f"Stream {markdown.inline_code(step.stream)} of the source "
+                f"{markdown.inline_code(step.source.name)} ({markdown.text(step.source.type)}), {step.mode}.\n\n"
+                f"{markdown.text(step.why[:1].upper() + step.why[1:])}."
+            )
+        case Transform():
+            what = _made(step)
+        case Export():
+            what = f"Export to {markdown.inline_code(without_password(step.target))} ({markdown.text(step.type)})"
+    return f"{what}\n\n{markdown.code_block(step.sql, 'sql')}"
 
 
 def _made(step: Transform) -> str:
     how = {
         "replace": "built anew by each run",
         "append": "rows added by each run",
-        "upsert": f"merged by {', '.join(step.keys)}",
-        "incremental": f"incremental by {step.by}" + (f", lookback {step.lookback}" if step.lookback else ""),
+        "upsert": f"merged by {markdown.text(', '.join(step.keys))}",
+        "incremental": f"incremental by {markdown.text(step.by or '')}"
+        + (f", lookback {markdown.text(step.lookback)}" if step.lookback else ""),
     }[step.mode]
     return f"{'View' if step.view else 'Table'}, {how}."
-
-
-def _code(text: str) -> str:
-    return text.replace("`", "'")
 
 
 def _kinds(step: Step) -> set[str]:
@@ -117,33 +108,46 @@ def _kind(connector: str) -> str:
     return re.sub(r"[^a-z0-9]", "", connector.lower()) or "source"
 
 
-def _metadata(data: StepData) -> dict[str, dg.MetadataValue]:
+def _code_version(step: Step) -> str:
+    if not isinstance(step, Load):
+        return step.code_version
+    # The parameters are templates: a secret in them is `${…}`, and only its hash is kept anyway.
+    source = _digest(step.source.type, json.dumps(step.source.params, sort_keys=True, default=str))
+    return _digest(source, step.stream, step.mode, *step.keys, step.cursor_field or "")
+
+
+@lru_cache(maxsize=1024)
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _metadata(data: StepData) -> dict[str, Any]:
     step = data.step
-    metadata: dict[str, dg.MetadataValue] = {"dagster/code_references": _code_reference(data)}
+    metadata: dict[str, Any] = {"dagster/code_references": _code_reference(step)}
     if isinstance(step, Export):
-        metadata["target"] = dg.MetadataValue.text(step.target)
+        metadata["target"] = dg.MetadataValue.text(without_password(step.target))
         return metadata
     metadata["dagster/table_name"] = dg.MetadataValue.text(str(step.table))
     metadata["dagster/storage_kind"] = dg.MetadataValue.text("duckdb")
     if isinstance(step, Load):
-        metadata["sync"] = dg.MetadataValue.text(step.why)
-        if step.keys:
-            metadata["primary_key"] = dg.MetadataValue.text(", ".join(step.keys))
-        if step.cursor_field:
-            metadata["cursor_field"] = dg.MetadataValue.text(step.cursor_field)
+        metadata |= _load_metadata(step)
     return metadata
 
 
-def _code_reference(data: StepData) -> dg.CodeReferencesMetadataValue:
+def _load_metadata(step: Load) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"sync": dg.MetadataValue.text(step.why)}
+    if step.keys:
+        metadata["primary_key"] = dg.MetadataValue.text(", ".join(step.keys))
+    if step.cursor_field:
+        metadata["cursor_field"] = dg.MetadataValue.text(step.cursor_field)
+    return metadata
+
+
+def _code_reference(step: Step) -> dg.CodeReferencesMetadataValue:
     """The statement's line in its `.sf` file. The class is a beta of Dagster's, and says so each time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.CodeReferencesMetadataValue(
-            code_references=[
-                dg.LocalFileCodeReference(
-                    file_path=str(data.step.location.path),
-                    line_number=data.step.location.line,
-                    label=f"{data.pipeline.name}.sf",
-                )
-            ]
+        place = dg.LocalFileCodeReference(
+            file_path=str(step.location.path), line_number=step.location.line, label=step.location.path.name
         )
+        return dg.CodeReferencesMetadataValue(code_references=[place])

@@ -8,6 +8,7 @@ and no name that it reads.
 from __future__ import annotations
 
 import json
+import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,8 +75,9 @@ def _before(inserted: tuple[int, ...], place: int) -> int:
 
 
 @cache
-def _connection() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(":memory:")
+def _connection(_process: int) -> duckdb.DuckDBPyConnection:
+    """One for each process, and without threads of its own: neither survives a fork."""
+    return duckdb.connect(":memory:", config={"threads": 1})
 
 
 def _parse(queries: Sequence[str]) -> list[str]:
@@ -84,7 +86,7 @@ def _parse(queries: Sequence[str]) -> list[str]:
     # The texts go in as one literal: binding any value makes DuckDB import pandas, which takes
     # longer than all the parsing. A cursor is a connection of its own: threads may parse side by side.
     texts = literal(json.dumps([query.replace("\0", "\ufffd") for query in queries]))
-    with _connection().cursor() as cursor:
+    with _connection(os.getpid()).cursor() as cursor:
         return [row[0] for row in cursor.execute(sql(_PARSE, texts=texts)).fetchall()]
 
 

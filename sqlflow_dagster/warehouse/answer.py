@@ -132,11 +132,10 @@ def _misfit(connection: DuckDBPyConnection, raw: Sql, name: str, have: str, want
     )
     row = connection.execute(
         sql(
-            "SELECT CAST({c} AS VARCHAR) FROM {raw} WHERE {c} IS NOT NULL AND " + back + " LIMIT 1",
+            "SELECT CAST({c} AS VARCHAR) FROM {raw} WHERE {c} IS NOT NULL AND {changed} LIMIT 1",
+            changed=sql(back, c=quote(name), kind=Sql(wanted), own=Sql(have)),
             c=quote(name),
             raw=raw,
-            kind=Sql(wanted),
-            own=Sql(have),
         )
     ).fetchone()
     return str(row[0]) if row else None

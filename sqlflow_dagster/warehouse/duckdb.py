@@ -30,6 +30,8 @@ from sqlflow_dagster.warehouse.lock import FileLock, lock_for
 _RETRY_SECONDS = 0.05
 _numbers = count()
 STAGE = "_sqlflow_stage"
+# What a warehouse opens, for rooms that hand it on without knowing DuckDB.
+Connection = DuckDBPyConnection
 
 
 class Attached(Protocol):

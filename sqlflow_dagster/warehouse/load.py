@@ -162,6 +162,8 @@ class _Load:
         self.found, self.marker, self.fresh = marker.position, marker, False
         self.counts += counts
         self.quarantined += aside
+        if aside:
+            self.notices.append(f"{aside} rows could not be stored and are in _sqlflow.quarantine")
         self.future_rows += prepared.future_rows
         self.notices += prepared.notices
         self.changes += [change.text for change in changes]

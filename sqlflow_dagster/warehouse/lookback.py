@@ -7,6 +7,7 @@ import duckdb
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.sql import Sql, literal, sql
+from sqlflow_dagster.warehouse import types
 
 
 def behind(cursor: Cursor, lookback: str) -> Cursor:
@@ -14,27 +15,35 @@ def behind(cursor: Cursor, lookback: str) -> Cursor:
 
     Raises BadOption where the column's type has no such distance.
     """
-    kind = Sql(cursor.type)
-    numeric = lookback.removesuffix(" seconds").strip()
-    distance = (
-        literal(int(numeric))
-        if numeric.isdecimal() and not cursor.type.startswith(("DATE", "TIME"))
-        else sql("CAST({text} AS INTERVAL)", text=literal(lookback))
-    )
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         try:
-            row = connection.execute(
-                sql(
-                    "SELECT CAST(CAST(CAST({value} AS {kind}) - {distance} AS {kind}) AS VARCHAR)",
-                    value=literal(cursor.value),
-                    kind=kind,
-                    distance=distance,
-                )
-            ).fetchone()
+            row = connection.execute(_query(cursor, lookback)).fetchone()
         except duckdb.Error as error:
             raise BadOption(
                 f"lookback_window {lookback!r} cannot be taken from a cursor of type {cursor.type}",
                 option="lookback_window",
             ) from error
     return Cursor(row[0], cursor.type) if row else cursor
+
+
+def _query(cursor: Cursor, lookback: str) -> Sql:
+    kind, value = Sql(cursor.type), literal(cursor.value)
+    number = lookback.removesuffix(" seconds").strip()
+    if types.is_time(cursor.type) or not number.isdecimal():
+        return sql(
+            "SELECT CAST(CAST(CAST({value} AS {kind}) - CAST({distance} AS INTERVAL) AS {kind}) AS VARCHAR)",
+            value=value,
+            kind=kind,
+            distance=literal(lookback),
+        )
+    # No unsigned number lies below zero, and all of them do not lie before it.
+    least = sql("CAST(0 AS {kind})", kind=kind) if cursor.type.startswith("U") else Sql("NULL")
+    return sql(
+        "SELECT CAST(coalesce(TRY_CAST(CAST({value} AS {wide}) - {distance} AS {kind}), {least}) AS VARCHAR)",
+        value=value,
+        wide=Sql("HUGEINT") if types.is_integer(cursor.type) else kind,
+        distance=literal(int(number)),
+        kind=kind,
+        least=least,
+    )

@@ -112,8 +112,8 @@ def _newest(
         future = sql("NOT isfinite({c})", c=quote(column))
     row = connection.execute(
         sql(
-            "SELECT CAST(max({c}) FILTER (WHERE NOT ({future})) AS VARCHAR),"
-            " count(*) FILTER (WHERE {c} IS NULL), count(*) FILTER (WHERE {future}) FROM {rows}",
+            "SELECT {text}, count(*) FILTER (WHERE {c} IS NULL), count(*) FILTER (WHERE {future}) FROM {rows}",
+            text=_text(sql("max({c}) FILTER (WHERE NOT ({f}))", c=quote(column), f=future), kind),
             c=quote(column),
             future=future,
             rows=rows,
@@ -121,6 +121,16 @@ def _newest(
     ).fetchone()
     text, nulls, ahead = row or (None, 0, 0)
     return _Newest(None if text is None else Cursor(text, kind), nulls, ahead)
+
+
+def _text(value: Sql, kind: str) -> Sql:
+    """A cursor's text with all its digits; a point in time is told in UTC, wherever the session is."""
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        template = (
+            "CAST(timezone('UTC', {value}) AS VARCHAR) || CASE WHEN isfinite({value}) THEN '+00' ELSE '' END"
+        )
+        return sql(template, value=value)
+    return sql("CAST({value} AS VARCHAR)", value=value)
 
 
 def later(connection: DuckDBPyConnection, one: Cursor | None, other: Cursor | None) -> Cursor | None:

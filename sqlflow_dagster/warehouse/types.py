@@ -36,6 +36,11 @@ def is_float(kind: str) -> bool:
     return kind in ("FLOAT", "DOUBLE")
 
 
+def is_integer(kind: str) -> bool:
+    """Whether the type is of whole numbers."""
+    return kind in _INTEGERS or kind in _UNSIGNED
+
+
 def always_fits(kind: str, target: str) -> bool:
     """Whether any value of `kind` is itself in `target`, by their names alone."""
     if kind == target:

@@ -71,7 +71,7 @@ class Truth:
     events: list[tuple[datetime, str]] = field(default_factory=list)
     letters: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     prices: list[tuple[int, str]] = field(default_factory=list)
-    now: datetime = datetime(2024, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
+    now: datetime = datetime(2024, 1, 1)
 
     def copy(self) -> Truth:
         return Truth(

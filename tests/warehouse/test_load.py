@@ -5,14 +5,15 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
+from sqlflow_dagster.connectors.base import Attach
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.errors import CursorConflict, LoadRefused, SourceFailed
+from sqlflow_dagster.errors import BadOption, CursorConflict, LoadRefused, SourceFailed
 from sqlflow_dagster.sql import Condition, Sql, TableName
 from sqlflow_dagster.warehouse import commits
-from sqlflow_dagster.warehouse.load import load
+from sqlflow_dagster.warehouse.load import behind, load
 from sqlflow_dagster.warehouse.shape import Shape, Window
 
-from .conftest import KEY, take
+from .conftest import KEY, Depot, take
 
 MERGE = {"keys": ("id",), "cursor_field": "ts"}
 BY_CURSOR = {"cursor_field": "ts"}
@@ -505,3 +506,54 @@ def test_several_streams_load_on_threads(depot):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(16))) == [1] * 16
+
+
+@pytest.mark.parametrize(
+    ("cursor", "lookback", "back"),
+    [
+        (Cursor("2026-03-01 00:00:00", "TIMESTAMP"), "1 day", "2026-02-28 00:00:00"),
+        (
+            Cursor("2026-03-01 00:00:00.5+00", "TIMESTAMP WITH TIME ZONE"),
+            "3600 seconds",
+            "2026-02-28 23:00:00.5+00",
+        ),
+        (Cursor("2026-03-01", "DATE"), "12 hours", "2026-02-28"),
+        (Cursor("100", "BIGINT"), "30 seconds", "70"),
+        (Cursor("5", "UBIGINT"), "30", "0"),
+        (Cursor("1.50", "DECIMAL(10,2)"), "1", "0.50"),
+    ],
+)
+def test_a_lookback_is_taken_off_in_the_cursors_own_type(cursor, lookback, back):
+    assert behind(cursor, lookback) == Cursor(back, cursor.type)
+
+
+@pytest.mark.parametrize(("kind", "lookback"), [("VARCHAR", "1 day"), ("BIGINT", "1 day"), ("DATE", "soon")])
+def test_a_lookback_that_makes_no_sense_is_named(kind, lookback):
+    with pytest.raises(BadOption, match="lookback_window"):
+        behind(Cursor("2026", kind), lookback)
+
+
+def test_a_cursor_with_a_zone_is_kept_in_utc(tmp_path):
+    depot = Depot(tmp_path, {"timezone": "Europe/Berlin"})
+    for hour in ("02:30:00+02", "02:30:00+01"):
+        done = depot.load(f"SELECT 1 AS id, TIMESTAMPTZ '2025-10-26 {hour}' AS ts", **MERGE)
+    assert done.cursor.value == "2025-10-26 01:30:00+00"
+    assert done.updated == 1
+
+
+def test_attached_databases_are_read_in_one_transaction_with_the_swap(depot, tmp_path):
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "s.db") as far:
+        far.execute("CREATE TABLE t (a INTEGER)")
+        far.execute("INSERT INTO t VALUES (7)")
+    far.close()
+    attach = [Attach(str(tmp_path / "s.db"), "far", "sqlite")]
+
+    def feed(intake):
+        for _ in range(2):
+            intake.scan(Sql("SELECT * FROM far.t"), extensions=["sqlite"], attach=attach)
+
+    for mode in ("replace", "append"):
+        depot.load(feed=feed, mode=mode)
+    assert depot.query() == [(7,)] * 4

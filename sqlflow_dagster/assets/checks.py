@@ -1,0 +1,159 @@
+"""The promises of tables → Dagster's asset checks, each declared one answered in every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from sqlflow_dagster.plan.nodes import Export, Load, Step
+from sqlflow_dagster.run import Outcome, Session
+from sqlflow_dagster.sql import Sql, TableName, join, literal, quote, sql
+
+if TYPE_CHECKING:
+    from sqlflow_dagster.warehouse.duckdb import Connection
+
+_KEY = "key_unique_and_not_null"
+_QUARANTINE = "no_rows_quarantined"
+# Above this many rows a run checks a share of the keys, another one in each run.
+_ROWS_AT_ONCE = 1_000_000
+
+
+def declared(step: Step, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Return the checks of the table that a step is the last to write."""
+    checks = []
+    if isinstance(step, Load):
+        checks.append(
+            dg.AssetCheckSpec(_QUARANTINE, asset=key, description="No row of the last load was set aside.")
+        )
+    if _promises_key(step):
+        checks.append(
+            dg.AssetCheckSpec(_KEY, asset=key, description="No two rows have one key, and none has no key.")
+        )
+    return checks
+
+
+def answered(
+    session: Session, outcome: Outcome, key: dg.AssetKey, selected: Iterable[dg.AssetCheckKey]
+) -> list[dg.AssetCheckResult]:
+    """Return the results of the selected checks of a table that was just stored."""
+    quarantined = None if outcome.skipped else outcome.quarantined
+    return _answers(session, outcome.step, key, selected, quarantined)
+
+
+def asked(
+    session: Session, step: Step, key: dg.AssetKey, selected: Iterable[dg.AssetCheckKey]
+) -> list[dg.AssetCheckResult]:
+    """Return the results of checks that are run without storing the table anew."""
+    return _answers(session, step, key, selected, None)
+
+
+def _answers(
+    session: Session,
+    step: Step,
+    key: dg.AssetKey,
+    selected: Iterable[dg.AssetCheckKey],
+    quarantined: int | None,
+) -> list[dg.AssetCheckResult]:
+    names = {check.name for check in selected if check.asset_key == key}
+    if not names or isinstance(step, Export):
+        return []
+    results = []
+    if _KEY in names or (_QUARANTINE in names and quarantined is None):
+        with session.project.warehouse.open() as connection:
+            if quarantined is None:
+                quarantined = _quarantined(connection, step.table)
+            if _KEY in names:
+                results.append(_key_result(key, step, _key_facts(connection, step, session.run_id)))
+    if _QUARANTINE in names:
+        results.append(_quarantine_result(key, quarantined or 0))
+    return results
+
+
+def _promises_key(step: Step) -> bool:
+    return not isinstance(step, Export) and step.mode == "upsert" and bool(step.keys)
+
+
+def _quarantine_result(key: dg.AssetKey, rows: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=_QUARANTINE,
+        asset_key=key,
+        passed=rows == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"rows": rows, "table": dg.MetadataValue.text("_sqlflow.quarantine")},
+    )
+
+
+def _key_result(key: dg.AssetKey, step: Step, facts: Mapping[str, int]) -> dg.AssetCheckResult:
+    repeated = facts["keys_repeated"]
+    metadata: dict[str, Any] = dict(facts)
+    if not isinstance(step, Export):
+        metadata["key"] = dg.MetadataValue.text(", ".join(step.keys))
+    return dg.AssetCheckResult(
+        check_name=_KEY,
+        asset_key=key,
+        passed=repeated == 0 and facts["rows_without_key"] == 0,
+        # A row without a key is the source's doing and is merged as one key; a repeated key is not.
+        severity=dg.AssetCheckSeverity.ERROR if repeated else dg.AssetCheckSeverity.WARN,
+        metadata=metadata,
+    )
+
+
+def _key_facts(connection: Connection, step: Step, run_id: str) -> dict[str, int]:
+    if isinstance(step, Export):
+        return {}
+    table, columns = quote(*step.table), [quote(name) for name in step.keys]
+    rows, without = _row(
+        connection,
+        sql(
+            "SELECT count(*), count(*) FILTER ({missing}) FROM {table}",
+            missing=join(" OR ", [sql("{column} IS NULL", column=column) for column in columns]),
+            table=table,
+        ),
+    )
+    shares = -(-rows // _ROWS_AT_ONCE) or 1
+    checked, repeated = _row(
+        connection,
+        sql(
+            "SELECT coalesce(sum(n), 0), count(*) FILTER (n > 1) FROM"
+            " (SELECT count(*) AS n FROM {table} WHERE {share} GROUP BY {columns})",
+            table=table,
+            share=_share(columns, shares, run_id),
+            columns=join(", ", columns),
+        ),
+    )
+    return {"rows": rows, "rows_checked": checked, "rows_without_key": without, "keys_repeated": repeated}
+
+
+def _share(columns: Sequence[Sql], shares: int, run_id: str) -> Sql:
+    if shares == 1:
+        return Sql("TRUE")
+    turn = int(hashlib.sha256(run_id.encode()).hexdigest(), 16) % shares
+    return sql(
+        "hash({columns}) % {shares} = {turn}",
+        columns=join(", ", columns),
+        shares=literal(shares),
+        turn=literal(turn),
+    )
+
+
+def _quarantined(connection: Connection, table: TableName) -> int:
+    known = (
+        "SELECT count(*), 0 FROM duckdb_tables() WHERE schema_name = '_sqlflow' AND table_name = 'quarantine'"
+    )
+    if not _row(connection, Sql(known))[0]:
+        return 0
+    query = sql(
+        "SELECT count(*), 0 FROM {quarantine} WHERE table_schema = {schema} AND table_name = {name}",
+        quarantine=quote("_sqlflow", "quarantine"),
+        schema=literal(table.schema),
+        name=literal(table.name),
+    )
+    return _row(connection, query)[0]
+
+
+def _row(connection: Connection, query: Sql) -> tuple[int, int]:
+    row = connection.execute(query).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)

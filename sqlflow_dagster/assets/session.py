@@ -1,0 +1,118 @@
+"""What Dagster knows of a run → the `Session` that its steps share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from sqlflow_dagster.assets.cursors import RunStorage
+from sqlflow_dagster.assets.dead_runs import mark_dead_runs, tag_run
+from sqlflow_dagster.assets.resources import KEY, SQLFlowResource
+from sqlflow_dagster.errors import ProjectError
+from sqlflow_dagster.plan.nodes import Pipeline
+from sqlflow_dagster.project import Project
+from sqlflow_dagster.run import Session
+from sqlflow_dagster.settings import Scalar
+from sqlflow_dagster.warehouse.shape import Window
+
+log = logging.getLogger(__name__)
+
+_TICK = ".dagster/scheduled_execution_time"
+_ROOT_RUN = "dagster/root_run_id"
+_TEMPORARY_HOME = ".tmp_dagster_home_"
+# Runs that this process has begun, and (run, pipeline) whose variables it has checked.
+_begun: set[str] = set()
+_checked: set[tuple[str, str]] = set()
+_warned: list[str] = []
+
+
+def begin_run(context: dg.AssetExecutionContext) -> None:
+    """Once a run and process: say whose run this is, end dead ones, and warn of a home that goes away."""
+    run = context.run
+    if run.run_id in _begun:
+        return
+    _begun.add(run.run_id)
+    drives = not context.get_step_execution_context().retry_mode.deferred
+    if drives:
+        _warn_of_lost_home(context.instance)
+    tag_run(context.instance, run, own_process_drives=drives)
+    for run_id in mark_dead_runs(context.instance):
+        log.warning("the run %s was marked failed: its process is gone", run_id)
+
+
+def session_of(context: dg.AssetExecutionContext, project: Project, pipeline: Pipeline) -> Session:
+    """Return the session of a run.
+
+    Raises ProjectError for variables in run config that shape the graph, are secret or no scalars.
+    """
+    resource: SQLFlowResource = getattr(context.resources, KEY)
+    _check_variables(context.run.run_id, project, pipeline, resource.vars)
+    window, partition = _partition(context)
+    return Session(
+        project=project,
+        run_id=context.run.run_id,
+        run_date=window.start[:10] if window else _run_date(context, _timezone(project, pipeline)),
+        store=RunStorage(context.instance),
+        variables=resource.vars,
+        full_refresh=resource.full_refresh,
+        window=window,
+        partition=partition,
+    )
+
+
+def _check_variables(run_id: str, project: Project, pipeline: Pipeline, given: Mapping[str, Any]) -> None:
+    if not given or (run_id, pipeline.name) in _checked:
+        return
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, Scalar) for item in values):
+            raise ProjectError(
+                f"vars.{name}: a variable is text, a number, a boolean or a list of these, "
+                f"not {type(value).__name__}"
+            )
+    project.check_run_variables(pipeline, given)
+    _checked.add((run_id, pipeline.name))
+
+
+def _partition(context: dg.AssetExecutionContext) -> tuple[Window | None, str | None]:
+    """The partition's window and name; of a run of several partitions, that of all of them."""
+    if not context.has_partition_key and not context.has_partition_key_range:
+        return None, None
+    span = context.partition_time_window
+    keys = context.partition_key_range
+    name = keys.start if keys.start == keys.end else f"{keys.start}...{keys.end}"
+    return Window(span.start.isoformat(sep=" "), span.end.isoformat(sep=" ")), name
+
+
+def _timezone(project: Project, pipeline: Pipeline) -> ZoneInfo:
+    schedule = project.settings.profile.pipeline(pipeline.name).schedule
+    return ZoneInfo(schedule.timezone if schedule else "UTC")
+
+
+def _run_date(context: dg.AssetExecutionContext, zone: ZoneInfo) -> str:
+    """The schedule's tick, else the start of the first run of a retry chain, in the schedule's time zone."""
+    tags = context.run.tags
+    tick = tags.get(_TICK)
+    if tick:
+        return datetime.fromisoformat(tick).astimezone(zone).date().isoformat()
+    record = context.instance.get_run_record_by_id(tags.get(_ROOT_RUN, context.run.run_id))
+    started = record.create_timestamp if record else datetime.now(UTC)
+    aware = started if started.tzinfo else started.replace(tzinfo=UTC)
+    return aware.astimezone(zone).date().isoformat()
+
+
+def _warn_of_lost_home(instance: dg.DagsterInstance) -> None:
+    lost = instance.is_ephemeral or _TEMPORARY_HOME in instance.root_directory
+    if os.environ.get("DAGSTER_HOME") or not lost or _warned:
+        return
+    _warned.append("home")
+    log.warning(
+        "DAGSTER_HOME is not set, so this run's history and Dagster's copy of the cursors are not kept; the "
+        "next run restores the cursors from the markers in the warehouse. Set it to a folder that stays"
+    )

@@ -1,0 +1,172 @@
+"""The rules of docs/architecture.md that a machine can hold."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "sqlflow_dagster"
+# What takes long to import, or is an extra that need not be installed.
+HEAVY = {
+    "boto3", "dagster", "duckdb", "numpy", "openpyxl", "pandas", "psycopg2", "pyarrow", "requests",
+    "rich", "sqlglot", "typer",
+}  # fmt: skip
+# Who may import what is not for everyone.
+OWNERS = {
+    "dagster": {"assets"},
+    "duckdb": {"warehouse", "plan"},
+    "sqlglot": {"plan"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "boto3": {"connectors"},
+    "psycopg2": {"connectors"},
+    "requests": {"connectors"},
+    "openpyxl": {"connectors"},
+}
+STATEMENT = re.compile(
+    r"\b(SELECT\b.*\bFROM|INSERT\s+INTO|DELETE\s+FROM|UPDATE\s.*\bSET|DROP\s+(TABLE|VIEW|SCHEMA)|ALTER\s+TABLE|"
+    r"CREATE\s+(OR\s+REPLACE\s+)?(TEMP\s+)?(TABLE|VIEW|SCHEMA)\s+(IF\s+NOT\s+EXISTS\s+)?\{|ATTACH\s+'|COPY\s+[({])",
+    re.DOTALL,
+)
+RUNS_SQL = {"execute", "executemany", "sql", "query"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_imports_go_down_only():
+    lint = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert lint.returncode == 0, lint.stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ("import sqlflow_dagster", set()),
+        ("import sqlflow_dagster.cli", set()),
+        ("from sqlflow_dagster.connectors import registry; registry.types()", set()),
+        ("from sqlflow_dagster import python_scalar_udf, python_table_udf, SQLFlowError", set()),
+        ("from sqlflow_dagster import load_project", {"duckdb"}),
+    ],
+    ids=["package", "command-line", "connector-list", "udf-decorators", "project"],
+)
+def test_an_import_loads_nothing_heavy(statement, allowed):
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.partition(".")[0] for name in json.loads(shown.stdout)}
+    assert not loaded & (HEAVY - allowed)
+
+
+@pytest.mark.parametrize("name", sorted(__import__("sqlflow_dagster").__all__))
+def test_every_public_name_is_there(name):
+    import sqlflow_dagster
+
+    assert getattr(sqlflow_dagster, name).__name__ == name
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_library_is_imported_only_where_it_belongs(module):
+    room = module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    foreign = [
+        f"{module.name}:{line} imports {name}"
+        for name, line in _imports(_tree(module))
+        if room not in OWNERS.get(name, {room})
+    ]
+    # Files of `cli/template` are users' files: they are in a project, not in the package.
+    assert foreign == [] or "template" in module.parts
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_sql_is_never_put_together_from_text(module):
+    """`sqlflow_dagster.sql` takes parts that are SQL already; nothing else makes a statement."""
+    found = [
+        f"{module.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)[:100]}"
+        for node in ast.walk(_tree(module))
+        # A grammar's patterns name statements too; they are no SQL that is run.
+        if module.parent.name != "language"
+        and _is_text_with_values(node)
+        and STATEMENT.search(_literal_part(node))
+    ]
+    found += [
+        f"{module.relative_to(REPOSITORY)}:{call.lineno}: {ast.unparse(call)[:100]}"
+        for call in ast.walk(_tree(module))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in RUNS_SQL
+        and call.args
+        and _is_text_with_values(call.args[0])
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_says_what_it_is(module):
+    assert ast.get_docstring(_tree(module))
+
+
+def test_the_rule_against_sql_in_text_sees_what_it_forbids():
+    source = """
+a = f"SELECT * FROM {name}"
+b = "DELETE FROM " + name
+c = "INSERT INTO %s VALUES (1)" % name
+d = "DROP TABLE {}".format(name)
+connection.execute(f"CHECKPOINT {name}")
+fine = sql("SELECT * FROM {name}", name=quote(name))
+message = f"{name} has no FROM"
+"""
+    nodes = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if _is_text_with_values(node) and STATEMENT.search(_literal_part(node))
+    ]
+    assert sorted(node.lineno for node in nodes) == [2, 3, 4, 5]
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def _imports(tree: ast.Module):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0], node.lineno
+
+
+def _is_text_with_values(node: ast.AST) -> bool:
+    """An f-string with values, text + something, text % something, or text.format(…)."""
+    if isinstance(node, ast.JoinedStr):
+        return any(isinstance(part, ast.FormattedValue) for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
+        return isinstance(node.left, ast.Constant) and isinstance(node.left.value, str)
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "format"
+        and isinstance(node.func.value, ast.Constant)
+    )
+
+
+def _literal_part(node: ast.AST) -> str:
+    """The text as written, `{…}` standing for each value."""
+    if isinstance(node, ast.JoinedStr):
+        parts = (part.value if isinstance(part, ast.Constant) else "{…}" for part in node.values)
+        return "".join(map(str, parts))
+    constant = node.left if isinstance(node, ast.BinOp) else node.func.value
+    return f"{constant.value}{{…}}"
