@@ -14,6 +14,14 @@ def parts(node: Node) -> list[Node] | None:
     return of(node) if of else None
 
 
+def arguments(node: Node) -> list[Node]:
+    """Return the arguments of a function; of PYTHON_FUNC("m.f", a, k = b) only `a` and `b`."""
+    children: list[Node] = node.get("children", [])
+    if str(node.get("function_name", "")).casefold() != "python_func":
+        return children
+    return [child["right"] if child.get("type") == "COMPARE_EQUAL" else child for child in children[1:]]
+
+
 def parameters(node: Node) -> frozenset[str]:
     """Return the folded names before a lambda's arrow: one, or several in a row."""
     nodes = node.get("children", []) if node.get("class") == "FUNCTION" else [node]

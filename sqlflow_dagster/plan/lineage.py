@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sqlflow_dagster.plan.columns import Columns, combined, fold, has, merged, renamed, same, without_twins
-from sqlflow_dagster.plan.expressions import Node, has_star, parameters, parts
+from sqlflow_dagster.plan.expressions import Node, arguments, has_star, parameters, parts
 from sqlflow_dagster.plan.nodes import Lineage
 from sqlflow_dagster.plan.scope import NOTHING, Column, Inputs, Relation, Scope, union
 from sqlflow_dagster.plan.syntax import syntax_trees
@@ -200,13 +200,13 @@ class Walk:
 
     def _function(self, node: Node, ctes: Ctes, outer: Scope | None) -> Relation:
         function = node["function"]
-        name, arguments = str(function.get("function_name", "")), function.get("children", [])
+        name, given = str(function.get("function_name", "")), function.get("children", [])
         if function.get("schema") or name not in ("unnest", "range", "generate_series"):
             return Relation(name)
-        if name == "unnest" and len(arguments) != 1:
+        if name == "unnest" and len(given) != 1:
             return Relation(name)
         scope = Scope(parent=outer)
-        columns = [Column(name, union(self.value(argument, scope, ctes) for argument in arguments))]
+        columns = [Column(name, union(self.value(argument, scope, ctes) for argument in given))]
         if node.get("with_ordinality") == "WITH_ORDINALITY":
             columns.append(Column("ordinality", NOTHING))
         return Relation(name, tuple(columns))
@@ -262,7 +262,7 @@ class Walk:
         if node.get("schema", "main") != "main":
             return None  # `x.upper()`: x is a column or a schema
         orders = node.get("order_bys", {}).get("orders", [])
-        parts = [*node.get("children", []), *(order["expression"] for order in orders)]
+        parts = [*arguments(node), *(order["expression"] for order in orders)]
         if node.get("filter"):
             parts.append(node["filter"])
         takes_lambda = str(node.get("function_name", "")).startswith(

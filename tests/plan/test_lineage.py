@@ -243,6 +243,12 @@ def test_without_the_columns_of_a_table_only_what_is_certain_is_said(sql, expect
     assert {item.column: shown(item) for item in lineage} == {k: wanted(v) for k, v in expected.items()}
 
 
+def test_a_python_functions_inputs_are_its_arguments_and_not_its_names():
+    sql = "SELECT PYTHON_FUNC(\"m.f\", a + b, k=c) AS x, PYTHON_FUNC('m.g', 1) AS y FROM t"
+    lineage = column_lineage(sql, SCHEMAS, ["p"])
+    assert [shown(item) for item in lineage] == [wanted("t.a t.b t.c"), wanted("")]
+
+
 def test_a_star_over_unknown_columns_leaves_every_column_unknown():
     lineage = column_lineage("SELECT *, 1 AS a FROM t", {TableName("p", "t"): None}, ["p"], ["x", "a"])
     assert [(item.column, item.inputs) for item in lineage] == [("x", None), ("a", None)]
