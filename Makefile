@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := sqlflow_dagster tests benchmarks examples definitions.py
+CODE := sqlflow_dagster tests benchmarks examples docs definitions.py
 
 .PHONY: help setup demo test check lint format bench proofs ui lock clean
 .DEFAULT_GOAL := help
