@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from sqlflow_dagster.cursor import Cursor
 
@@ -63,35 +63,32 @@ class Loads(RuleBasedStateMachine):
         self.serial += 1
         return SimpleNamespace(id=key, ts=ts, v=self.serial)
 
-    @rule(rows=ROWS)
     def insert(self, rows):
         """Rows appear anywhere in time: also late, below the cursor, or equal to it."""
-        self.source += [self.row(key, ts) for key, ts in rows]
+        self.source += [self.row(key, ts if ts is not None or self.keyed else 0) for key, ts in rows]
 
-    @precondition(lambda self: self.keyed)
-    @rule(key=KEYS)
-    def insert_without_time(self, key):
-        self.source.append(self.row(key, None))
+    def update(self, index, later):
+        """A row changes in its place; with `later` 0 it keeps its cursor."""
+        index %= len(self.source)
+        old = self.source[index]
+        self.source[index] = self.row(old.id, None if old.ts is None else old.ts + later)
 
-    @precondition(lambda self: self.source)
-    @rule(data=st.data(), later=st.integers(0, 3))
-    def update(self, data, later):
-        index = data.draw(st.integers(0, len(self.source) - 1))
-        old = self.source.pop(index)
-        self.source.insert(index, self.row(old.id, None if old.ts is None else old.ts + later))
-
-    @precondition(lambda self: self.source)
-    @rule(data=st.data())
-    def repeat(self, data):
-        """The same row again: paging gave it twice."""
-        row = data.draw(st.sampled_from(self.source))
+    @rule(
+        rows=st.lists(st.tuples(KEYS, st.one_of(st.none(), TIMES)), max_size=3),
+        updates=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2)), max_size=3),
+        repeated=st.lists(st.integers(0, 20), max_size=2),
+        cuts=BATCHES,
+        lookback=st.sampled_from([0, 0, 1, 3]),
+        form=st.sampled_from(["arrow", "scan"]),
+    )
+    def read_on(self, rows, updates, repeated, cuts, lookback, form):
+        """The source changes, and a run reads what its cursor asks for; paging may repeat rows."""
+        self.insert(rows)
+        for index, later in updates:
+            self.update(index, later)
         if self.keyed:
-            self.source.append(row)
-
-    @rule(cuts=BATCHES, lookback=st.integers(0, 3), form=st.sampled_from(["arrow", "scan"]))
-    def read_on(self, cuts, lookback, form):
-        since = None if self.cursor is None else self.cursor - lookback
-        self.load(since, cuts, form)
+            self.source += [self.source[index % len(self.source)] for index in repeated]
+        self.load(None if self.cursor is None else self.cursor - lookback, cuts, form)
 
     @rule(cuts=BATCHES)
     def full_refresh(self, cuts):
@@ -159,7 +156,7 @@ class KeylessLoads(Loads):
 
 
 _SETTINGS = settings(
-    max_examples=20, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLoads, TestKeylessLoads = Loads.TestCase, KeylessLoads.TestCase
 TestLoads.settings = TestKeylessLoads.settings = _SETTINGS
