@@ -161,7 +161,7 @@ class _Body:
                         raise self._unended(token)
                     new_line = False
                     yield token
-                    self._add(token, comment)
+                    self._add(token, -1 if conditional else comment)
         except Unclosed as error:
             raise unclosed(error) from error
         if self._brackets:

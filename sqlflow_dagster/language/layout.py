@@ -67,6 +67,7 @@ class _Layout:
         self.script = script
         self.source = script.text
         self.lines: list[str] = []
+        self.attach = True  # whether a comment may go behind the last line
         self.fresh = True  # at the file's beginning or behind THEN and ELSE: no blank line is kept
 
     def laid_out(self) -> str:
@@ -84,6 +85,7 @@ class _Layout:
                 self.conditional(statement, indent)
             else:
                 self.lines.append(indent + self.statement(statement, indent))
+                self.attach = True
             start = statement.span.end
         self.gap(start, end, indent)
 
@@ -94,26 +96,27 @@ class _Layout:
             if kind == "space":
                 breaks += len(_LINE_END.findall(text))
                 continue
-            if breaks == 0 and self.lines:
+            if breaks == 0 and self.lines and self.attach:
                 self.lines[-1] += f" {text.rstrip()}"
             else:
                 self.lines += [""] if breaks > 1 and not self.fresh else []
                 self.lines.append(indent + text.rstrip())
                 self.fresh = False
+            self.attach = True
             breaks = 0
         return breaks > 1
 
     # --- IF
 
     def conditional(self, statement: If, indent: str) -> None:
-        """Lay out an IF and what is in it. Comments between its own words go before their line."""
+        """Lay out an IF and what is in it; comments between its own words get lines of their own."""
         position, inner = statement.span.start, indent + _INDENT
         for index, branch in enumerate(statement.branches):
             condition = branch.condition.span
             then = next_token(self.source, condition.end)
             self.comments(position, condition.start, inner if index else indent)
-            self.comments(condition.end, then.start, inner if index else indent)
             self.arm(f"{'ELSE IF' if index else 'IF'} {branch.condition.sql} THEN", indent)
+            self.comments(condition.end, then.start, inner)
             position = self.arm_body(branch.body, then.end, inner)
         if self.token(position).word == "ELSE":
             self.arm("ELSE", indent)
@@ -124,7 +127,7 @@ class _Layout:
 
     def arm(self, text: str, indent: str) -> None:
         self.lines.append(indent + text)
-        self.fresh = True
+        self.fresh = self.attach = True
 
     def arm_body(self, body: Sequence[Statement], start: int, indent: str) -> int:
         """Lay out an arm's statements; return where the word stands that ends the arm."""
@@ -136,6 +139,7 @@ class _Layout:
         """Put the comments among the words of `source[start:end]` on lines of their own."""
         for text in _comments(self.source, start, end, CLAUSE):
             self.lines.append(indent + text.rstrip())
+            self.attach = False
 
     def token(self, position: int) -> Token:
         return next_token(self.source, position)

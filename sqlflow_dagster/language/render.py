@@ -73,7 +73,7 @@ def _source(source: Source) -> str:
 
 def _export(export: Export) -> str:
     what = _table(export.what) if isinstance(export.what, Table) else _query(export.what)
-    target = quoted(export.target.value) if isinstance(export.target, Text) else _name(export.target)
+    target = quoted(export.target.value) if isinstance(export.target, Text) else export.target.text
     kind = f" TYPE {_name(export.type)}" if export.type else ""
     options = f" OPTIONS {_json(export.options.value)}" if export.options else ""
     between = "\n" if isinstance(export.what, Query) else " "
