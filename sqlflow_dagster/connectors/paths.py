@@ -14,6 +14,7 @@ from sqlflow_dagster.connectors.base import Place
 from sqlflow_dagster.errors import BadOption, NotAllowed, SourceFailed
 
 _MAGIC = re.compile(r"[*?\[]")
+_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".snappy", ".sz")
 _DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -105,7 +106,10 @@ def _matches(place: Place, text: str, suffixes: tuple[str, ...], pattern: str | 
         if whole.exists():
             yield whole
     else:
-        inside(place, Path(place.root, _fixed_part(text)))
+        fixed = _fixed_part(text)
+        if ".." in Path(text).parts[len(Path(fixed).parts) :]:
+            raise BadOption(f"path: {text!r} has .. after a wildcard; write the folder out", option="path")
+        inside(place, Path(place.root, fixed))
         for match in glob.iglob(str(whole), recursive=True):  # noqa: PTH207 - Path.glob takes no `..`
             path = Path(match)
             if path.is_dir():
@@ -132,8 +136,9 @@ def _below(folder: Path, suffixes: tuple[str, ...], pattern: str | None) -> Iter
 
 
 def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    parts = [f".{part}" for part in name.lower().split(".")[1:]]
-    return bool(parts) and any(part in suffixes for part in parts[-2:])
+    path = Path(name.lower())
+    suffix = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
+    return suffix in suffixes
 
 
 def _listed(place: Place, real: Path) -> File:
@@ -172,4 +177,4 @@ def _fixed_part(text: str) -> str:
         if _MAGIC.search(part):
             break
         kept.append(part)
-    return str(Path(*kept)) if kept else "."
+    return str(Path(*kept))

@@ -1,0 +1,238 @@
+"""Files as the cursor, and the folders that a source stays in."""
+
+import json
+import os
+import time
+
+import pytest
+
+from sqlflow_dagster.connectors.options import parse
+from sqlflow_dagster.connectors.registry import find
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SourceFailed
+
+OLD = 1_700_000_000
+
+
+@pytest.fixture
+def inbox(folder):
+    """A folder with two settled files."""
+    put(folder, "a", "1,x\n")
+    put(folder, "b", "2,y\n")
+    return folder
+
+
+def put(folder, name, rows, at=OLD):
+    file = folder.write(f"in/{name}.csv", "id,v\n" + rows)
+    os.utime(file, (at, at))
+    return file
+
+
+def read(folder, since=None, **params):
+    return folder.read("CSV", since, path="in/*.csv", sync_mode="incremental", **params)
+
+
+def test_only_new_files_are_read(inbox):
+    first = read(inbox)
+    assert [row[0] for row in first.rows] == [1, 2]
+    assert first.position.type == "JSON"
+    put(inbox, "c", "3,z\n")
+    second = read(inbox, first.position)
+    assert [row[0] for row in second.rows] == [3]
+    assert read(inbox, second.position).rows == []
+
+
+def test_the_same_cursor_gives_the_same_rows_again(inbox):
+    first = read(inbox)
+    put(inbox, "c", "3,z\n")
+    assert read(inbox, first.position).rows == read(inbox, first.position).rows
+
+
+def test_nothing_new_is_no_batch(inbox):
+    first = read(inbox)
+    with inbox.open("CSV", path="in/*.csv", sync_mode="incremental") as source:
+        assert list(source.read(source.streams()[0], first.position)) == []
+
+
+def test_a_changed_file_without_key_or_provenance_is_an_error_that_says_what_to_do(inbox):
+    first = read(inbox)
+    put(inbox, "a", "1,changed\n", at=OLD + 60)
+    with pytest.raises(SourceFailed, match=r"in/a\.csv.*row_provenance.*primary_key.*new names"):
+        read(inbox, first.position)
+
+
+def test_a_changed_file_is_read_again_for_its_key(inbox):
+    first = read(inbox, primary_key="id")
+    put(inbox, "a", "1,changed\n", at=OLD + 60)
+    second = read(inbox, first.position, primary_key="id")
+    assert (second.rows, second.replaces) == ([(1, "changed")], ())
+
+
+def test_a_changed_file_takes_the_place_of_its_own_rows(inbox):
+    first = read(inbox, row_provenance=True)
+    assert first.rows == [(1, "x", "in/a.csv"), (2, "y", "in/b.csv")]
+    put(inbox, "a", "1,changed\n", at=OLD + 60)
+    second = read(inbox, first.position, row_provenance=True)
+    assert (second.rows, second.replaces) == ([(1, "changed", "in/a.csv")], ("in/a.csv",))
+
+
+def test_new_content_of_the_same_size_and_time_is_seen(inbox):
+    first = read(inbox, primary_key="id")
+    put(inbox, "a", "1,q\n")
+    assert read(inbox, first.position, primary_key="id").rows == [(1, "q")]
+
+
+def test_a_touched_file_is_not_read_again(inbox):
+    first = read(inbox)
+    put(inbox, "a", "1,x\n", at=OLD + 60)
+    assert read(inbox, first.position).rows == []
+
+
+def test_a_renamed_file_is_not_loaded_twice(inbox):
+    first = read(inbox, row_provenance=True)
+    (inbox.root / "in/a.csv").rename(inbox.root / "in/c.csv")
+    assert read(inbox, first.position, row_provenance=True).rows == []
+    put(inbox, "d", "4,d\n")
+    second = read(inbox, first.position, row_provenance=True)
+    assert [row[0] for row in second.rows] == [4]
+    put(inbox, "c", "1,changed\n", at=OLD + 60)
+    third = read(inbox, second.position, row_provenance=True)
+    assert (third.rows, third.replaces) == ([(1, "changed", "in/c.csv")], ("in/a.csv",))
+
+
+def test_a_file_that_changed_after_it_was_renamed_has_its_new_name_from_then_on(inbox):
+    first = read(inbox, row_provenance=True)
+    (inbox.root / "in/a.csv").rename(inbox.root / "in/c.csv")
+    put(inbox, "d", "4,d\n")
+    second = read(inbox, first.position, row_provenance=True)
+    put(inbox, "c", "1,one\n", at=OLD + 60)
+    third = read(inbox, second.position, row_provenance=True)
+    put(inbox, "c", "1,two\n", at=OLD + 90)
+    assert read(inbox, third.position, row_provenance=True).replaces == ("in/c.csv",)
+
+
+def test_a_deleted_file_is_not_loaded_again_when_it_comes_back(inbox):
+    first = read(inbox)
+    (inbox.root / "in/a.csv").unlink()
+    put(inbox, "c", "3,z\n")
+    second = read(inbox, first.position)
+    put(inbox, "a", "1,x\n", at=OLD + 500)
+    assert read(inbox, second.position).rows == []
+
+
+def test_a_file_that_is_still_young_waits_for_the_next_run(inbox):
+    put(inbox, "c", "3,z\n", at=time.time())
+    first = read(inbox, min_age_seconds=60)
+    assert [row[0] for row in first.rows] == [1, 2]
+    put(inbox, "c", "3,z\n")
+    assert [row[0] for row in read(inbox, first.position, min_age_seconds=60).rows] == [3]
+
+
+def test_a_file_that_is_written_while_it_is_read_fails_the_read(inbox):
+    with inbox.open("CSV", path="in/*.csv") as source:
+        batches = source.read(source.streams()[0], None)
+        next(batches)
+        put(inbox, "b", "2,y\n3,z\n")
+        with pytest.raises(RetryLater, match=r"in/b\.csv was written to while it was read"):
+            next(batches)
+
+
+def test_new_files_are_named_without_reading(inbox):
+    first = read(inbox)
+    put(inbox, "c", "3,z\n")
+    with inbox.open("CSV", path="in/*.csv", sync_mode="incremental") as source:
+        assert [text.split()[0] for text in source.new_files(first.position)] == ["in/c.csv"]
+        assert [text.split()[0] for text in source.new_files(None)] == ["in/a.csv", "in/b.csv", "in/c.csv"]
+
+
+def test_the_cursor_of_thousands_of_files_stays_small(folder):
+    for number in range(3_000):
+        put(folder, f"day={number:05}", f"{number},x\n")
+    first = read(folder)
+    assert len(first.rows) == 3_000
+    assert json.loads(first.position.value)["count"] == 3_000
+    assert len(first.position.value) < 3_000 * 60
+    assert read(folder, first.position).rows == []
+
+
+def test_the_whole_folder_is_read_with_a_cursor_column(inbox):
+    result = inbox.read(
+        "CSV", Cursor("2", "BIGINT"), path="in/*.csv", sync_mode="incremental", cursor_field="id"
+    )
+    assert len(result.rows) == 2  # the warehouse compares
+    assert result.position is None
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"files": 3}', '{"packed": "x"}', "2024"])
+def test_a_cursor_that_is_no_list_of_files_is_an_error(inbox, text):
+    with pytest.raises(SourceFailed, match="reset this LOAD"):
+        read(inbox, Cursor(text, "JSON"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../secret.csv", "in/../../secret.csv", "{outside}/secret.csv", "file://{outside}/secret.csv",
+     "file://%2e%2e/secret.csv", "../*.csv", "in/link.csv", "in/li*.csv", "{outside}", "linked", "in/**/../../../*.csv"],
+)  # fmt: skip
+def test_files_outside_the_project_are_refused(inbox, tmp_path, path):
+    (tmp_path / "secret.csv").write_text("id\n1\n")
+    (inbox.root / "in/link.csv").symlink_to(tmp_path / "secret.csv")
+    (inbox.root / "linked").symlink_to(tmp_path)
+    with pytest.raises((NotAllowed, BadOption)):
+        inbox.read("CSV", path=path.replace("{outside}", str(tmp_path)))
+
+
+def test_declared_folders_outside_the_project_are_read(inbox, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.csv").write_text("id\n1\n")
+    inbox.allowed = (other,)
+    assert inbox.rows("CSV", path=str(other / "*.csv")) == [(1,)]
+    assert inbox.rows("CSV", path=f"file://{other}/x.csv", row_provenance=True) == [(1, f"{other}/x.csv")]
+
+
+def test_a_link_inside_the_project_is_read_once(inbox):
+    (inbox.root / "in/link.csv").symlink_to(inbox.root / "in/a.csv")
+    assert len(inbox.rows("CSV", path="in/*.csv")) == 2
+
+
+def test_a_pattern_without_a_match_names_the_folder_and_what_is_there(inbox):
+    with pytest.raises(SourceFailed, match=r"no file matches 'in/\*\.txt'; .*/in has a\.csv, b\.csv"):
+        inbox.read("CSV", path="in/*.txt")
+    assert inbox.read("CSV", path="in/*.txt", require_files=False).rows == []
+
+
+def test_a_directory_means_its_files_of_the_format_hidden_ones_apart(inbox):
+    for name in ("in/.hidden.csv", "in/_tmp.csv", "in/note.txt.bak", "in/_x/y.csv", "in/.git/y.csv"):
+        inbox.write(name, "id,v\n9,no\n")
+    inbox.write("in/deep/c.csv", "id,v\n3,z\n")
+    assert sorted(row[0] for row in inbox.rows("CSV", path="in")) == [1, 2, 3]
+    assert inbox.rows("CSV", path="in", pattern="a*.csv") == [(1, "x")]
+    assert len(inbox.rows("CSV", path=["in/a.csv", "in/*.csv"])) == 2
+
+
+def test_a_folder_above_the_project_that_looks_like_a_partition_is_no_column(folder, tmp_path):
+    folder = type(folder)(tmp_path / "env=prod" / "shop")
+    folder.write("in/day=1/a.csv", "id\n1\n")
+    assert list(folder.read("CSV", path="in").columns) == ["id", "day"]
+
+
+def test_a_source_says_how_it_is(inbox):
+    with inbox.open("CSV", path="in/*.csv") as source:
+        assert (source.check().ok, source.check().facts["files"]) == (True, 2)
+    with inbox.open("CSV", path="no/*.csv") as source:
+        assert not source.check().ok
+    with inbox.open("CSV", path="../*.csv") as source:
+        assert not source.check().ok
+
+
+@pytest.mark.parametrize("option", ["batch_size", "rate_limit", "timeout_seconds", "max_retries"])
+def test_what_reading_files_does_not_need_is_said(option):
+    _options, notices = parse(find("CSV").options_type, {"path": "a.csv", option: 5})
+    assert notices[0].startswith(f"{option}: it is not needed here")
+
+
+def test_no_spool_is_left(inbox):
+    inbox.write("in/c.csv", "id,v\n1,ä\n".encode("latin-1"))
+    inbox.rows("CSV", path="in/c.csv", encoding="latin-1")
+    assert list((inbox.root / ".sqlflow/spool").iterdir()) == []
