@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 
-from sqlflow_dagster.assets.build import build_definitions
-from sqlflow_dagster.assets.dead_runs import mark_dead_runs
+from sqlflow_dagster.assets.build import build_definitions, job_names
+from sqlflow_dagster.assets.dead_runs import mark_dead_runs, process_tags
 from sqlflow_dagster.assets.resources import KEY
-from sqlflow_dagster.assets.translator import legal_name
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.warehouse.lock import lock_for
@@ -69,7 +68,7 @@ class Finished:
 def open_instance() -> Iterator[DagsterInstance]:
     """Open the instance of DAGSTER_HOME; several processes may begin a new one at the same time."""
     home = Path(os.environ["DAGSTER_HOME"])
-    with lock_for(home / "instance").held(_SECONDS_TO_CREATE_AN_INSTANCE):
+    with lock_for(home / ".sqlflow" / "instance").held(_SECONDS_TO_CREATE_AN_INSTANCE):
         instance = DagsterInstance.get()
         # Each of these makes its tables when it is first asked for.
         _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
@@ -130,6 +129,8 @@ def _executed(
         instance=instance,
         raise_on_error=False,
         run_id=run_id,
+        # From the run's first entry on: a process killed before its first step is found dead too.
+        tags=process_tags(run_id),
         partition_key=partition,
         run_config={
             "resources": {KEY: {"config": {"full_refresh": full_refresh}}},
@@ -164,7 +165,7 @@ def _job(
         build_definitions(project, executor=dg.in_process_executor),
         dg.Definitions(loggers={_LOGGER: _logger(note)}),
     )
-    name = legal_name(pipeline)
+    name = job_names(project)[pipeline]
     jobs = [job for job in definitions.resolve_all_job_defs() if job.name in (name, f"{name}_partitions")]
     chosen = next((job for job in jobs if (job.partitions_def is not None) == (partition is not None)), None)
     if chosen is None and partition is None:

@@ -56,11 +56,9 @@ class FileOptions(SourceOptions):
     }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {
         "batch_size": "it is not needed here, DuckDB streams files in batches of its own",
-    }
-    refused: ClassVar[Mapping[str, str]] = {
-        "rate_limit": "files are not requested one by one; remove it",
-        "timeout_seconds": "reading files waits for nobody; remove it",
-        "max_retries": "reading a file again gives the same; set `retry` of the pipeline in the profile",
+        "rate_limit": "it is not needed here, files are not requested one by one",
+        "timeout_seconds": "it is not needed here, reading files waits for nobody",
+        "max_retries": "it is not needed here, a failed step is tried again by `retry` of the profile",
     }
     own_cursor: ClassVar[bool] = True
 
@@ -118,9 +116,9 @@ class Readable:
         return literal(text)
 
     @property
-    def place(self) -> tuple[int, str, bool]:
+    def place(self) -> tuple[int, str, str]:
         """What files must share to be read by one call."""
-        return self.base, self.lead, self.compression == "none"
+        return self.base, self.lead, self.compression
 
     @property
     def name_sql(self) -> Sql:
@@ -148,10 +146,11 @@ class Files(Connector[O]):
     native: ClassVar[tuple[str, ...]] = spool.NATIVE
 
     @abstractmethod
-    def select(self, files: Sequence[Readable]) -> Selected | None:
+    def select(self, files: Sequence[Readable], folder: Path) -> Selected | None:
         """Return the SELECT of all rows; with `row_provenance` it ends with `_sqlflow_file`.
 
-        None where the files hold nothing, not even names of columns.
+        None where the files hold nothing, not even names of columns. `folder` is a spool that lasts
+        until the rows are read.
         """
 
     def streams(self) -> Sequence[Stream]:
@@ -234,8 +233,8 @@ class Files(Connector[O]):
     def _scans(
         self, files: Sequence[File], replaces: tuple[str, ...] = (), position: Cursor | None = None
     ) -> Iterator[Scan]:
-        with self._unpacked([file for file in files if file.size]) as readable:
-            selected = self.select(readable) if readable else None
+        with self._unpacked([file for file in files if file.size]) as (readable, folder):
+            selected = self.select(readable, folder) if readable else None
             if selected is None and (files or not self.options.counts_files or replaces):
                 selected = self._nothing()
             if selected is None:
@@ -281,11 +280,12 @@ class Files(Connector[O]):
         return Selected(sql("SELECT {columns} WHERE false", columns=join(", ", nulls)))
 
     @contextmanager
-    def _unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
+    def _unpacked(self, files: Sequence[File]) -> Iterator[tuple[list[Readable], Path]]:
         self.place.spool.mkdir(parents=True, exist_ok=True)
         caps = spool.Caps(self.options.max_uncompressed_bytes, self.options.max_compression_ratio)
-        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder:
-            yield [self._readable(file, Path(folder).resolve(), caps) for file in files]
+        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as name:
+            folder = Path(name).resolve()
+            yield [self._readable(file, folder, caps) for file in files], folder
 
     def _readable(self, file: File, folder: Path, caps: spool.Caps) -> Readable:
         kind = spool.compression(file, self.options.compression)
@@ -385,7 +385,7 @@ def typed_sql(query: Sql, types: Mapping[str, str]) -> Sql:
 
 def by_place(files: Sequence[Readable]) -> list[list[Readable]]:
     """Return the files in groups that one call can read."""
-    groups: dict[tuple[int, str, bool], list[Readable]] = {}
+    groups: dict[tuple[int, str, str], list[Readable]] = {}
     for item in files:
         groups.setdefault(item.place, []).append(item)
     return list(groups.values())
@@ -395,9 +395,13 @@ def named(files: Sequence[Readable]) -> Callable[[str], str]:
     """Return what puts the files' own names into DuckDB's messages, and its advice out of them."""
 
     def explain(message: str) -> str:
+        names = [item.file.name for item in files]
         for item in files:
             message = message.replace(str(item.path), item.file.name)
-        kept = message.partition("\n")[0] if "Try setting" in message or "\nLINE " in message else message
-        return kept.strip()
+        kept = message.partition("\n")[0] if "Try " in message or "\nLINE " in message else message
+        kept = kept.removeprefix("Invalid Input Error: ").removeprefix("Binder Error: ").strip()
+        if any(name in kept for name in names):
+            return kept
+        return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}: {kept}"
 
     return explain

@@ -12,7 +12,8 @@ Deeper than 20 levels a value stays JSON. Text is never taken for a number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, TypeVar
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -37,6 +38,7 @@ from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 _LARGEST_OBJECT = 16 * 2**20
+_COMPRESSIONS = {"none": "uncompressed", "gzip": "gzip", "zstd": "zstd"}
 _HEAD = 64 * 2**10
 
 
@@ -62,36 +64,38 @@ L = TypeVar("L", bound=LinesOptions)
 class ReadsJson(Files[L]):
     """Files of JSON objects."""
 
-    layout: ClassVar[str] = "auto"
-
-    def select(self, files: Sequence[Readable]) -> Selected | None:
+    def select(self, files: Sequence[Readable], folder: Path) -> Selected | None:  # noqa: ARG002
         options = self.options
-        filled = [item for item in files if _has_records(item, options)]
+        layouts = {item.file: _layout(item, options) for item in files}
+        filled = [item for item in files if layouts[item.file]]
         if not filled:
             return None
         folders = partition_types([item.file for item in filled], options.hive_partitioning, options.types)
         query = join(
             " UNION ALL BY NAME ",
             (
-                whole_sql(self._read(group, folders), group, folders, provenance=options.row_provenance)
-                for group in by_place(filled)
+                whole_sql(
+                    self._read(group, layout, folders), group, folders, provenance=options.row_provenance
+                )
+                for layout in ("array", "auto")
+                for group in by_place([item for item in filled if layouts[item.file] == layout])
             ),
         )
         return Selected(typed_sql(query, options.types), explain=named(filled))
 
-    def _read(self, files: Sequence[Readable], folders: dict[str, str]) -> Sql:
+    def _read(self, files: Sequence[Readable], layout: str, folders: dict[str, str]) -> Sql:
         options = self.options
         path = getattr(options, "data_path", None)
         largest = max(item.file.size for item in files) + 1024 if path else 0
         given = {
-            "format": literal("auto" if path else self.layout),
+            "format": literal(layout),
             "records": literal(True),
             "sample_size": literal(-1),
             "maximum_sample_files": literal(2**31 - 1),
             "maximum_depth": literal(20),
             "maximum_object_size": literal(max(options.max_object_bytes, largest)),
             "union_by_name": literal(True),
-            "compression": literal("none" if files[0].compression == "none" else "auto"),
+            "compression": literal(_COMPRESSIONS[files[0].compression]),
             "filename": literal(PATH),
             "hive_partitioning": literal(bool(folders)),
             "hive_types": struct_sql(folders) if folders else None,
@@ -126,18 +130,19 @@ def _place_of(path: str) -> Sql:
     return quote(*parts)
 
 
-def _has_records(item: Readable, options: LinesOptions) -> bool:
-    """Whether the file holds any record. Raises SourceFailed where it is no file of objects."""
+def _layout(item: Readable, options: LinesOptions) -> str | None:
+    """How the file's records stand: in an `array`, or one after the other (`auto`); None for no record.
+
+    DuckDB would find out as much, but for a file with a byte-order mark. Raises SourceFailed for
+    what holds no objects.
+    """
     with opened(item.file, compression(item.file, options.compression)) as stream:
         head = stream.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not head:
-        return False
-    if head[:1] == b"[":
-        inner = head[1:].lstrip()
-        if inner[:1] == b"]":
-            return False
-        if inner[:1] in (b"{", b""):
-            return True
+    inner = head[1:].lstrip()
+    if not head or (head[:1] == b"[" and inner[:1] == b"]"):
+        return None
+    if head[:1] == b"[" and inner[:1] in (b"{", b""):
+        return "array"
     if head[:1] == b"{":
-        return True
+        return "auto"
     raise SourceFailed(f"{item.file.name}: it begins with {head[:20]!r}, which is no JSON object")

@@ -21,4 +21,3 @@ class Jsonl(WritesFiles, ReadsJson[JsonlOptions]):
     sink_options_type = JsonlSinkOptions
     options_type = JsonlOptions
     suffixes = (".jsonl", ".ndjson", ".json")
-    layout = "newline_delimited"

@@ -12,7 +12,7 @@ import duckdb
 from duckdb import DuckDBPyConnection, StatementType
 
 from sqlflow_dagster.errors import ProjectError, QueryFailed
-from sqlflow_dagster.language.tokens import SqlToken, scan
+from sqlflow_dagster.language.tokens import SqlToken, Unclosed, scan
 from sqlflow_dagster.sql import Sql, bound, quote, sql
 from sqlflow_dagster.warehouse import tables
 from sqlflow_dagster.warehouse.udf import BoundQuery, without_names
@@ -46,8 +46,11 @@ def check(connection: DuckDBPyConnection, query: str) -> None:
 
     Raises QueryFailed where it does not parse.
     """
-    tables.check_single(query)
-    query = without_names(query)
+    try:
+        tables.check_single(query)
+        query = without_names(query)
+    except Unclosed as error:
+        raise ProjectError(f"the query has a {error.what} that is never closed") from error
     try:
         statements = connection.extract_statements(query)
     except Failure as error:

@@ -208,7 +208,7 @@ def _window(connection: DuckDBPyConnection, spec: TransformSpec, functions: Func
         )
     kind = kind or _type_in_result(connection, spec, functions)
     if spec.window:
-        return window.partition_bounds(connection, spec.window, kind)
+        return window.partition_bounds(spec.window, kind)
     return Bounds(spec.start, None, kind)
 
 

@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import QueryFailed
 from sqlflow_dagster.language.tokens import SqlToken, scan
-from sqlflow_dagster.sql import Sql, TableName, bound, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, join, literal, quote, sql
 from sqlflow_dagster.warehouse.shape import Window
 
 # What an open end reads as in the macros: beyond any data, and safe to calculate with.
@@ -91,7 +91,7 @@ def is_far_ahead(connection: DuckDBPyConnection, span: Bounds) -> bool:
         return False
     row = connection.execute(
         sql(
-            "SELECT CAST({start} AS {type}) > now() + INTERVAL 1 DAY",
+            "SELECT CAST(CAST({start} AS {type}) AS TIMESTAMP) > CAST(now() AS TIMESTAMP) + INTERVAL 1 DAY",
             start=literal(span.start),
             type=Sql(span.type),
         )
@@ -99,26 +99,22 @@ def is_far_ahead(connection: DuckDBPyConnection, span: Bounds) -> bool:
     return bool(row and row[0])
 
 
-def partition_bounds(connection: DuckDBPyConnection, window: Window, kind: str) -> Bounds:
+def partition_bounds(partition: Window, kind: str) -> Bounds:
     """Return a partition's window for a column of type `kind`.
 
-    A column without a time zone is compared with the partition's own clock time.
+    A column without a time zone is compared with the partition's own clock time, and a date as its
+    midnight.
 
     Raises QueryFailed where the column is no date or time.
     """
-    try:
-        row = connection.execute(
-            bound(
-                "SELECT CAST(CAST($1 AS {kind}) AS VARCHAR), CAST(CAST($2 AS {kind}) AS VARCHAR)",
-                [window.start, window.end],
-                kind=Sql(kind),
-            )
-        ).fetchone()
-    except duckdb.ConversionException as error:
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return Bounds(partition.start, partition.end, kind)
+    if not kind.startswith(("DATE", "TIMESTAMP")):
         raise QueryFailed(
-            f"a partition needs INCREMENTAL BY a date or time, and this column is {kind}"
-        ) from error
-    return Bounds(row[0], row[1], kind) if row else Bounds(None, None, kind)
+            f"a partition needs INCREMENTAL BY a date or time, and this column is {kind}; CAST it in the query"
+        )
+    # DuckDB's TIMESTAMP leaves an offset out, as is wanted here; its TIMESTAMP_NS applies it.
+    return Bounds(partition.start, partition.end, "TIMESTAMP")
 
 
 def has_macros(query: str) -> bool:
