@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -119,7 +118,7 @@ C = TypeVar("C", bound=CsvOptions)
 class ReadsCsv(Files[C]):
     """Files of delimited text."""
 
-    def select(self, files: Sequence[Readable], folder: Path) -> Selected | None:  # noqa: ARG002
+    def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options
         sniffed = sniff(
             [(item.file, _as_stored(item, options)) for item in files],
@@ -246,7 +245,7 @@ class ReadsCsv(Files[C]):
             "nullstr": sql("[{nulls}]", nulls=nulls),
             "allow_quoted_nulls": literal(quoted_nulls),
             "null_padding": literal(True) if options.null_padding else None,
-            "compression": literal(item.compression),
+            "compression": literal(item.compression if item.compression == "none" else "auto"),
             "filename": literal(PATH),
             "hive_partitioning": literal(bool(folders)),
             "hive_types": struct_sql(folders) if folders else None,

@@ -116,9 +116,9 @@ class Readable:
         return literal(text)
 
     @property
-    def place(self) -> tuple[int, str, str]:
+    def place(self) -> tuple[int, str, bool]:
         """What files must share to be read by one call."""
-        return self.base, self.lead, self.compression
+        return self.base, self.lead, self.compression == "none"
 
     @property
     def name_sql(self) -> Sql:
@@ -146,11 +146,10 @@ class Files(Connector[O]):
     native: ClassVar[tuple[str, ...]] = spool.NATIVE
 
     @abstractmethod
-    def select(self, files: Sequence[Readable], folder: Path) -> Selected | None:
+    def select(self, files: Sequence[Readable]) -> Selected | None:
         """Return the SELECT of all rows; with `row_provenance` it ends with `_sqlflow_file`.
 
-        None where the files hold nothing, not even names of columns. `folder` is a spool that lasts
-        until the rows are read.
+        None where the files hold nothing, not even names of columns.
         """
 
     def streams(self) -> Sequence[Stream]:
@@ -233,8 +232,8 @@ class Files(Connector[O]):
     def _scans(
         self, files: Sequence[File], replaces: tuple[str, ...] = (), position: Cursor | None = None
     ) -> Iterator[Scan]:
-        with self._unpacked([file for file in files if file.size]) as (readable, folder):
-            selected = self.select(readable, folder) if readable else None
+        with self._unpacked([file for file in files if file.size]) as readable:
+            selected = self.select(readable) if readable else None
             if selected is None and (files or not self.options.counts_files or replaces):
                 selected = self._nothing()
             if selected is None:
@@ -280,12 +279,11 @@ class Files(Connector[O]):
         return Selected(sql("SELECT {columns} WHERE false", columns=join(", ", nulls)))
 
     @contextmanager
-    def _unpacked(self, files: Sequence[File]) -> Iterator[tuple[list[Readable], Path]]:
+    def _unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
         self.place.spool.mkdir(parents=True, exist_ok=True)
         caps = spool.Caps(self.options.max_uncompressed_bytes, self.options.max_compression_ratio)
-        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as name:
-            folder = Path(name).resolve()
-            yield [self._readable(file, folder, caps) for file in files], folder
+        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder:
+            yield [self._readable(file, Path(folder).resolve(), caps) for file in files]
 
     def _readable(self, file: File, folder: Path, caps: spool.Caps) -> Readable:
         kind = spool.compression(file, self.options.compression)
@@ -385,7 +383,7 @@ def typed_sql(query: Sql, types: Mapping[str, str]) -> Sql:
 
 def by_place(files: Sequence[Readable]) -> list[list[Readable]]:
     """Return the files in groups that one call can read."""
-    groups: dict[tuple[int, str, str], list[Readable]] = {}
+    groups: dict[tuple[int, str, bool], list[Readable]] = {}
     for item in files:
         groups.setdefault(item.place, []).append(item)
     return list(groups.values())
@@ -395,13 +393,9 @@ def named(files: Sequence[Readable]) -> Callable[[str], str]:
     """Return what puts the files' own names into DuckDB's messages, and its advice out of them."""
 
     def explain(message: str) -> str:
-        names = [item.file.name for item in files]
         for item in files:
             message = message.replace(str(item.path), item.file.name)
-        kept = message.partition("\n")[0] if "Try " in message or "\nLINE " in message else message
-        kept = kept.removeprefix("Invalid Input Error: ").removeprefix("Binder Error: ").strip()
-        if any(name in kept for name in names):
-            return kept
-        return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}: {kept}"
+        kept = message.partition("\n")[0] if "Try setting" in message or "\nLINE " in message else message
+        return kept.strip()
 
     return explain

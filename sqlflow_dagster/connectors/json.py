@@ -12,8 +12,7 @@ Deeper than 20 levels a value stays JSON. Text is never taken for a number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -38,7 +37,6 @@ from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 _LARGEST_OBJECT = 16 * 2**20
-_COMPRESSIONS = {"none": "uncompressed", "gzip": "gzip", "zstd": "zstd"}
 _HEAD = 64 * 2**10
 
 
@@ -64,38 +62,36 @@ L = TypeVar("L", bound=LinesOptions)
 class ReadsJson(Files[L]):
     """Files of JSON objects."""
 
-    def select(self, files: Sequence[Readable], folder: Path) -> Selected | None:  # noqa: ARG002
+    layout: ClassVar[str] = "auto"
+
+    def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options
-        layouts = {item.file: _layout(item, options) for item in files}
-        filled = [item for item in files if layouts[item.file]]
+        filled = [item for item in files if _has_records(item, options)]
         if not filled:
             return None
         folders = partition_types([item.file for item in filled], options.hive_partitioning, options.types)
         query = join(
             " UNION ALL BY NAME ",
             (
-                whole_sql(
-                    self._read(group, layout, folders), group, folders, provenance=options.row_provenance
-                )
-                for layout in ("array", "auto")
-                for group in by_place([item for item in filled if layouts[item.file] == layout])
+                whole_sql(self._read(group, folders), group, folders, provenance=options.row_provenance)
+                for group in by_place(filled)
             ),
         )
         return Selected(typed_sql(query, options.types), explain=named(filled))
 
-    def _read(self, files: Sequence[Readable], layout: str, folders: dict[str, str]) -> Sql:
+    def _read(self, files: Sequence[Readable], folders: dict[str, str]) -> Sql:
         options = self.options
         path = getattr(options, "data_path", None)
         largest = max(item.file.size for item in files) + 1024 if path else 0
         given = {
-            "format": literal(layout),
+            "format": literal("auto" if path else self.layout),
             "records": literal(True),
             "sample_size": literal(-1),
             "maximum_sample_files": literal(2**31 - 1),
             "maximum_depth": literal(20),
             "maximum_object_size": literal(max(options.max_object_bytes, largest)),
             "union_by_name": literal(True),
-            "compression": literal(_COMPRESSIONS[files[0].compression]),
+            "compression": literal("none" if files[0].compression == "none" else "auto"),
             "filename": literal(PATH),
             "hive_partitioning": literal(bool(folders)),
             "hive_types": struct_sql(folders) if folders else None,
@@ -130,19 +126,18 @@ def _place_of(path: str) -> Sql:
     return quote(*parts)
 
 
-def _layout(item: Readable, options: LinesOptions) -> str | None:
-    """How the file's records stand: in an `array`, or one after the other (`auto`); None for no record.
-
-    DuckDB would find out as much, but for a file with a byte-order mark. Raises SourceFailed for
-    what holds no objects.
-    """
+def _has_records(item: Readable, options: LinesOptions) -> bool:
+    """Whether the file holds any record. Raises SourceFailed where it is no file of objects."""
     with opened(item.file, compression(item.file, options.compression)) as stream:
         head = stream.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
-    inner = head[1:].lstrip()
-    if not head or (head[:1] == b"[" and inner[:1] == b"]"):
-        return None
-    if head[:1] == b"[" and inner[:1] in (b"{", b""):
-        return "array"
+    if not head:
+        return False
+    if head[:1] == b"[":
+        inner = head[1:].lstrip()
+        if inner[:1] == b"]":
+            return False
+        if inner[:1] in (b"{", b""):
+            return True
     if head[:1] == b"{":
-        return "auto"
+        return True
     raise SourceFailed(f"{item.file.name}: it begins with {head[:20]!r}, which is no JSON object")

@@ -21,3 +21,4 @@ class Jsonl(WritesFiles, ReadsJson[JsonlOptions]):
     sink_options_type = JsonlSinkOptions
     options_type = JsonlOptions
     suffixes = (".jsonl", ".ndjson", ".json")
+    layout = "newline_delimited"
