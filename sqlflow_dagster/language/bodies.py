@@ -95,7 +95,7 @@ def condition(reader: Reader) -> Query | None:
     except Wrong as error:
         if error.resume is None:
             raise
-    start = reader.text.rfind("IF", 0, body.begin) if body.start < 0 else body.start
+    start = body.begin - len("IF") if body.start < 0 else body.start
     end = max(start + 1, body.end)
     reader.report(Wrong("this IF has no THEN", "write IF ${name} == 'value' THEN", start, end))
     line = reader.text.find("\n", body.begin)

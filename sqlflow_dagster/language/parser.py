@@ -56,7 +56,7 @@ def parse(text: str, path: str) -> Script:
     reader = Reader(text.removeprefix("\ufeff"), path)
     statements = _script(reader)
     if reader.problems:
-        raise PipelineError(reader.problems)
+        raise PipelineError(sorted(reader.problems, key=lambda problem: (problem.line, problem.column)))
     return Script(path, reader.text, statements)
 
 
@@ -82,11 +82,12 @@ def _script(reader: Reader) -> tuple[Statement, ...]:
 def _stray(reader: Reader) -> None:
     """Report an ELSE or END IF that closes nothing, and go on after it."""
     token = reader.take()
-    message, end = f"{token.word} without an IF before it", token.end
-    if token.word in ("ELSE", "END") and (follower := reader.accept("IF")):
-        message, end = f"{token.word} IF without an IF before it", follower.end
-    reader.report(Wrong(message, "remove it, or write IF … THEN before", token.start, end))
-    if token.word in ("END", "ENDIF"):
+    words, end = token.word, token.end
+    if words in ("ELSE", "END") and _more(reader) and (follower := reader.accept("IF")):
+        words, end = f"{words} IF", follower.end
+    hint = "remove it, or write IF … THEN before"
+    reader.report(Wrong(f"{words} without an IF before it", hint, token.start, end))
+    if words.startswith("END") and _more(reader):
         reader.accept(";")
 
 
