@@ -254,7 +254,12 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without tags, duplicate keys or alias bombs."""
+    """YAML without tags, duplicate keys or alias bombs; dates stay the text that they are written as."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _value in node.value]

@@ -110,3 +110,14 @@ def test_dotenv_values_are_kept_as_written(project):
     root = project("")
     (root / ".env").write_text("A='x ${B}'\nB=1\nC=\n")
     assert load_settings(root).dotenv == {"A": "x ${B}", "B": "1", "C": ""}
+
+
+def test_a_date_is_the_text_that_was_written(project):
+    root = project(
+        "variables: {since: 2026-01-31}\npipelines:\n  p:\n    partitions: {start: 2026-01-01}\n"
+        "    start: 2026-01-01 06:00:00\n"
+    )
+    profile = load_settings(root).profile
+    assert profile.variables == {"since": "2026-01-31"}
+    assert profile.pipelines["p"].partitions.start == "2026-01-01"
+    assert profile.pipelines["p"].start == "2026-01-01 06:00:00"

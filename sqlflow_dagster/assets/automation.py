@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import dagster as dg
 
 from sqlflow_dagster.assets import markdown
-from sqlflow_dagster.assets.names import legal_name
+from sqlflow_dagster.assets.names import legal_name, place
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.plan.nodes import Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
@@ -176,10 +176,3 @@ def _tick_before(schedule: Schedule, tick: datetime) -> datetime | None:
     with dg.partition_loading_context(effective_dt=tick):
         window = ticks.get_last_partition_window()
     return window.start if window else None
-
-
-def place(project: Project, pipeline: Pipeline) -> str:
-    """Return where the profile says how a pipeline runs, for messages."""
-    profile = project.settings.profile
-    section = f"pipelines.{pipeline.name}" if pipeline.name in profile.pipelines else "defaults"
-    return f"profiles/{project.settings.environment}.yml: {section}"

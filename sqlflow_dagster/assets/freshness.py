@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import dagster as dg
+from dagster import DagsterError
+from dagster_shared.check import CheckError
 from pydantic import TypeAdapter, ValidationError
 
 from sqlflow_dagster.errors import SettingsError
@@ -15,9 +17,19 @@ _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
 def freshness_policy(freshness: Freshness | None) -> dg.FreshnessPolicy | None:
-    """Return the policy of a pipeline's tables, None where the profile has none."""
+    """Return the policy of a pipeline's tables, None where the profile has none.
+
+    Raises SettingsError for a duration, cron expression or time zone that cannot be read.
+    """
     if freshness is None:
         return None
+    try:
+        return _policy(freshness)
+    except (SettingsError, DagsterError, CheckError) as error:
+        raise SettingsError(f"freshness: {error}") from error
+
+
+def _policy(freshness: Freshness) -> dg.FreshnessPolicy:
     if freshness.cron:
         return dg.FreshnessPolicy.cron(
             deadline_cron=freshness.cron,
@@ -25,7 +37,7 @@ def freshness_policy(freshness: Freshness | None) -> dg.FreshnessPolicy | None:
             timezone=freshness.timezone,
         )
     if not freshness.fail_after:
-        raise SettingsError("freshness: give `fail_after`, or `cron` with `within`")
+        raise SettingsError("give `fail_after`, or `cron` with `within`")
     return dg.FreshnessPolicy.time_window(
         fail_window=duration(freshness.fail_after),
         warn_window=duration(freshness.warn_after) if freshness.warn_after else None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from sqlflow_dagster.plan.nodes import Export, Step
+from sqlflow_dagster.plan.nodes import Export, Pipeline, Step
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.sql import TableName
 
@@ -92,3 +92,10 @@ def keys_of(project: Project) -> Keys:
                     schema = [] if step.table.schema.casefold() == home else [step.table.schema]
                     tables[step.table.folded] = dg.AssetKey([step.pipeline, *schema, step.table.name])
     return Keys(tables, exports)
+
+
+def place(project: Project, pipeline: Pipeline) -> str:
+    """Return where the profile says how a pipeline runs, for messages."""
+    profile = project.settings.profile
+    section = f"pipelines.{pipeline.name}" if pipeline.name in profile.pipelines else "defaults"
+    return f"profiles/{project.settings.environment}.yml: {section}"

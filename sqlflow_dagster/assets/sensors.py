@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from sqlflow_dagster.assets.automation import Job, place
-from sqlflow_dagster.assets.names import Names
+from sqlflow_dagster.assets.automation import Job
+from sqlflow_dagster.assets.names import Names, place
 from sqlflow_dagster.assets.ops import GroupOp
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.plan.nodes import Pipeline, Source

@@ -14,8 +14,9 @@ import dagster as dg
 
 from sqlflow_dagster.assets import markdown
 from sqlflow_dagster.assets.freshness import freshness_policy
-from sqlflow_dagster.assets.names import Keys, legal_name
+from sqlflow_dagster.assets.names import Keys, legal_name, place
 from sqlflow_dagster.assets.secrets import without_password
+from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
 
@@ -43,22 +44,28 @@ class SQLFlowTranslator:
         """Return the spec of a step's asset: `[pipeline, table]`, or `[pipeline, "export", name]`.
 
         An override may change all of it, the key too: what depends on the asset follows.
+
+        Raises SettingsError for an owner, tag or freshness that Dagster does not take.
         """
         step = data.step
         profile = data.project.settings.profile.pipeline(data.pipeline.name)
-        return dg.AssetSpec(
-            key=data.keys.of(step),
-            deps=_deps(data),
-            description=_description(step),
-            metadata=_metadata(data),
-            group_name=legal_name(profile.group or data.pipeline.name),
-            kinds=_kinds(step),
-            owners=list(profile.owners),
-            tags=profile.tags,
-            code_version=_code_version(step),
-            skippable=data.group.can_subset,
-            freshness_policy=None if isinstance(step, Export) else freshness_policy(profile.freshness),
-        )
+        try:
+            return dg.AssetSpec(
+                key=data.keys.of(step),
+                deps=_deps(data),
+                description=_description(step),
+                metadata=_metadata(data),
+                group_name=legal_name(profile.group or data.pipeline.name),
+                kinds=_kinds(step),
+                owners=list(profile.owners),
+                tags=profile.tags,
+                code_version=_code_version(step),
+                skippable=data.group.can_subset,
+                freshness_policy=None if isinstance(step, Export) else freshness_policy(profile.freshness),
+            )
+        # Owners, tags and durations are the profile's; all else here is made to fit.
+        except (dg.DagsterInvalidDefinitionError, SettingsError) as error:
+            raise SettingsError(f"{place(data.project, data.pipeline)}: {error}") from error
 
 
 def _deps(data: StepData) -> list[dg.AssetKey]:

@@ -1,0 +1,208 @@
+"""The profile's schedules, sensors and partitions run the right job, once each."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from sqlflow_dagster.assets.automation import due_partitions
+from sqlflow_dagster.assets.sensors import next_key
+from sqlflow_dagster.settings import Schedule
+
+EVENTS = [{"id": n, "name": f"n{n}", "at": f"2026-01-0{1 + n // 10}T{n % 10:02}:00:00"} for n in range(30)]
+INCREMENTAL = ', "sync_mode": "incremental", "cursor_field": "at"'
+DAILY = "pipelines:\n  p:\n    partitions: {every: day, start: 2026-01-01}\n"
+PARTITIONED = (
+    "LOAD a FROM far.a;\n"
+    'CREATE TABLE days MODE INCREMENTAL BY at AS SELECT "at", id FROM a;\n'
+    "CREATE TABLE total AS SELECT count(*) AS n FROM days;"
+)
+
+
+def test_a_partition_replaces_its_range_and_moves_no_cursor(deployment):
+    deployment.profile(DAILY)
+    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + PARTITIONED)
+    for day in ("2026-01-02", "2026-01-03", "2026-01-02"):
+        run = deployment.run("p_partitions", partition_key=day)
+        assert run.success, run.failures
+        assert run.stored == ["p/a", "p/days"]
+    assert deployment.query("SELECT min(id), max(id), count(*) FROM p.days") == [(10, 29, 20)]
+    assert deployment.run("p").stored == ["p/total"]
+    stored = deployment.instance.run_storage.get_cursor_values({"sqlflow/v1/shop/dev/p/far.a>a"})
+    assert stored == {}
+
+
+def test_partitioned_and_other_assets_never_share_a_job(deployment):
+    deployment.profile(DAILY)
+    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + PARTITIONED)
+    jobs = {job.name: job for job in deployment.definitions().resolve_all_job_defs()}
+    assert jobs["p"].partitions_def is None
+    assert jobs["p_partitions"].partitions_def is not None
+
+
+@pytest.mark.parametrize(
+    ("every", "start", "first"),
+    [
+        ("hour", "2026-01-01T06:00", ("2026-01-01T06:00", "2026-01-01T07:00")),
+        ("day", "2026-01-01T06:30", ("2026-01-01T06:30", "2026-01-02T06:30")),
+        ("week", "2026-01-01", ("2026-01-01T00:00", "2026-01-08T00:00")),
+        ("month", "2026-01-15", ("2026-01-15T00:00", "2026-02-15T00:00")),
+    ],
+)
+def test_the_first_partition_begins_where_the_profile_says(deployment, every, start, first):
+    deployment.profile(
+        f"defaults:\n  partitions: {{every: {every}, start: '{start}', timezone: Europe/Berlin}}\n"
+    )
+    deployment.pipeline("CREATE TABLE t MODE INCREMENTAL BY at AS SELECT now() AS at;")
+    partitions = deployment.definitions().resolve_job_def("p").partitions_def
+    window = partitions.get_first_partition_window()
+    assert tuple(moment.strftime("%Y-%m-%dT%H:%M") for moment in (window.start, window.end)) == first
+    assert str(window.start.tzinfo) == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("cron", "tick", "due"),
+    [
+        pytest.param("0 6 * * *", "2026-02-02T06:00", ["2026-02-01"], id="daily"),
+        pytest.param("0 6 * * 1", "2026-02-09T06:00", [f"2026-02-0{n}" for n in range(2, 9)], id="weekly"),
+        pytest.param("0 * * * *", "2026-02-02T06:00", ["2026-02-01"], id="hourly: the last one again"),
+        pytest.param("@daily", "2026-02-02T00:00", ["2026-02-01"], id="at the boundary"),
+        pytest.param("0 6 * * *", "2026-01-01T06:00", [], id="before the first one ended"),
+        pytest.param("0 6 1 1 *", "2026-01-01T06:00", [], id="yearly"),
+    ],
+)
+def test_a_schedule_asks_for_every_partition_that_ended_since_its_last_tick(cron, tick, due):
+    partitions = dg.DailyPartitionsDefinition(start_date="2026-01-01")
+    moment = datetime.fromisoformat(tick).replace(tzinfo=UTC)
+    assert due_partitions(partitions, Schedule(cron=cron), moment) == due
+
+
+def test_a_schedule_runs_the_pipelines_job_in_its_time_zone(deployment):
+    deployment.profile(
+        "pipelines:\n  p:\n    schedule: {cron: '0 6 * * *', timezone: Europe/London, enabled: false}\n"
+    )
+    deployment.pipeline("CREATE TABLE t AS SELECT '${run_date}' AS day;")
+    (schedule,) = deployment.definitions().get_repository_def().schedule_defs
+    assert (schedule.name, schedule.job_name, schedule.execution_timezone) == (
+        "p_schedule",
+        "p",
+        "Europe/London",
+    )
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+
+
+def test_a_scheduled_run_takes_its_date_from_the_tick_and_a_retry_from_the_first_run(deployment):
+    deployment.profile("pipelines:\n  p:\n    schedule: {cron: '30 0 * * *', timezone: Europe/Berlin}\n")
+    deployment.pipeline("CREATE TABLE t AS SELECT '${run_date}' AS day;")
+    (schedule,) = deployment.definitions().get_repository_def().schedule_defs
+    tick = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
+    context = dg.build_schedule_context(instance=deployment.instance, scheduled_execution_time=tick)
+    (request,) = schedule.evaluate_tick(context).run_requests
+    assert deployment.run(
+        tags={**request.tags, ".dagster/scheduled_execution_time": tick.isoformat()}
+    ).success
+    assert deployment.query("SELECT day FROM p.t") == [("2026-03-02",)]
+
+
+def test_every_partition_of_a_schedule_is_one_run(deployment):
+    deployment.profile(DAILY + "    schedule: {cron: '0 6 * * 1'}\n")
+    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + PARTITIONED)
+    repository = deployment.definitions().get_repository_def()
+    schedules = {schedule.job_name: schedule for schedule in repository.schedule_defs}
+    context = dg.build_schedule_context(
+        instance=deployment.instance,
+        scheduled_execution_time=datetime(2026, 1, 12, 6, tzinfo=UTC),
+        repository_def=repository,
+    )
+    requests = schedules["p_partitions"].evaluate_tick(context).run_requests
+    assert [request.partition_key for request in requests] == [f"2026-01-{day:02}" for day in range(5, 12)]
+    assert len({request.run_key for request in requests}) == 7
+    assert len(schedules["p"].evaluate_tick(context).run_requests) == 1
+
+
+# --- sensors
+
+NEW_FILES = "pipelines:\n  p:\n    sensors: [{type: new_files, source: inbox, enabled: false}]\n"
+
+
+def tick(deployment, name, cursor):
+    (sensor,) = [s for s in deployment.definitions().get_repository_def().sensor_defs if s.name == name]
+    context = dg.build_sensor_context(
+        instance=deployment.instance,
+        cursor=cursor,
+        repository_def=deployment.definitions().get_repository_def(),
+    )
+    data = sensor.evaluate_tick(context)
+    return [request.run_key for request in data.run_requests], data.cursor
+
+
+def test_new_and_changed_files_start_one_run_each_time(deployment):
+    deployment.profile(NEW_FILES)
+    deployment.pipeline(
+        'SOURCE inbox TYPE CSV PARAMS {"path": "data/in/*_${run_date|x}.csv"};\nLOAD t FROM inbox;'.replace(
+            "_${run_date|x}", ""
+        )
+    )
+    deployment.bench.write("data/in/a.csv", "x\n1\n")
+    keys, cursor = tick(deployment, "p_inbox_new_files", None)
+    assert len(keys) == 1
+    # The tick died before its cursor was kept: the same run is asked for.
+    assert tick(deployment, "p_inbox_new_files", None) == (keys, cursor)
+    assert tick(deployment, "p_inbox_new_files", cursor) == ([], cursor)
+    deployment.bench.write("data/in/b.csv", "x\n2\n")
+    more, moved = tick(deployment, "p_inbox_new_files", cursor)
+    assert len(more) == 1
+    assert more != keys
+    assert moved != cursor
+
+
+def test_a_listing_that_comes_back_is_a_run_of_its_own():
+    first = next_key(None, "a 1")
+    second = next_key(first, "a 2")
+    third = next_key(second, "a 1")
+    assert len({first, second, third, next_key(third, "a 2")}) == 4
+    assert next_key(third, "a 1") is None
+    assert next_key("typed by hand", "a 1") == first
+
+
+def test_a_folder_that_is_not_there_fails_the_tick_and_not_the_definitions(deployment):
+    deployment.profile(NEW_FILES)
+    deployment.pipeline('SOURCE inbox TYPE CSV PARAMS {"path": "data/none/*.csv"};\nLOAD t FROM inbox;')
+    try:
+        keys, _ = tick(deployment, "p_inbox_new_files", None)
+    except dg.DagsterError as error:
+        assert "data/none" in str(error.__cause__ or error)
+    else:
+        assert keys == []
+
+
+def test_tables_of_another_pipeline_start_a_run_each_time_they_are_stored(deployment):
+    deployment.profile(
+        "pipelines:\n  q:\n    sensors: [{type: upstream, assets: [P.T, p.u], enabled: false}]\n"
+    )
+    deployment.pipeline("CREATE TABLE t AS SELECT 1 AS x;\nCREATE TABLE u AS SELECT 1 AS x;")
+    deployment.pipeline("CREATE TABLE v AS SELECT * FROM p.t;", "q")
+    assert tick(deployment, "q_upstream", None)[0] == []
+    deployment.run("p", asset_selection=[dg.AssetKey(["p", "t"])])
+    keys, cursor = tick(deployment, "q_upstream", None)
+    assert len(keys) == 1
+    assert tick(deployment, "q_upstream", cursor)[0] == []
+    deployment.run("p")
+    assert len(tick(deployment, "q_upstream", cursor)[0]) == 1
+
+
+def test_a_sensor_of_a_pipeline_with_partitions_only_is_refused(deployment):
+    deployment.profile(DAILY + "    sensors: [{type: new_files, source: far}]\n")
+    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + "LOAD a FROM far.a;")
+    with pytest.raises(Exception, match="does not know which partition"):
+        deployment.definitions()
+
+
+def test_two_sensors_of_one_kind_have_names_of_their_own(deployment):
+    deployment.profile(
+        "pipelines:\n  q:\n    sensors: [{type: upstream, assets: [p.t]}, {type: upstream, assets: [p.t]}]\n"
+    )
+    deployment.pipeline("CREATE TABLE t AS SELECT 1 AS x;")
+    deployment.pipeline("CREATE TABLE v AS SELECT 1 AS x;", "q")
+    names = {sensor.name for sensor in deployment.definitions().get_repository_def().sensor_defs}
+    assert names == {"q_upstream", "q_upstream_2"}
