@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import json
 import statistics
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-KIB = 1024
-_MIB = KIB * KIB
+_LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +35,17 @@ class Command:
 def once(command: Command, log: Path) -> Usage:
     """Run a command to its end; what it prints goes to `log`. Raises RuntimeError where it fails."""
     command.before()
-    with log.open("wb") as output:
-        begin = time.perf_counter()
-        process = subprocess.Popen(
-            command.argv, env=dict(command.env), stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        _pid, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(_LAUNCHER), str(log), *command.argv],
+        env=dict(command.env),
+        capture_output=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    if status := found.pop("status"):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-        raise RuntimeError(f"{command.name} ended with {process.returncode}:\n{tail}")
-    return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * KIB / _MIB)
+        raise RuntimeError(f"{command.name} ended with {status}:\n{tail}")
+    return Usage(**found)
 
 
 def interleaved(commands: Sequence[Command], rounds: int, log: Path) -> dict[str, Usage]:
