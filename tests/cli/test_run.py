@@ -12,6 +12,30 @@ SQLFLOW = Path(sys.executable).with_name("sqlflow")
 ENDLESS = "SELECT sum(sqrt(i * 1.0)) AS x FROM range(1000000000000) AS numbers(i)"
 
 
+@pytest.fixture
+def start():
+    """Start `sqlflow` without waiting for it; what still runs at the test's end is killed."""
+    started = []
+
+    def begin(project, *arguments):
+        run = subprocess.Popen(
+            [SQLFLOW, *arguments, "--project", project.root],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(),
+            # A shell's background jobs ignore Ctrl-C, and so would what these tests start in one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+        )
+        started.append(run)
+        return run
+
+    yield begin
+    for run in started:
+        run.kill()
+        run.communicate()
+
+
 def test_a_run_that_did_everything_ends_with_0_and_shows_each_asset(sqlflow, shop):
     result = sqlflow("run", "shop", "--project", shop.root)
     assert result.status == 0, result.err
@@ -99,20 +123,20 @@ def test_a_partition_is_run_by_its_key(sqlflow, bench):
     assert "2026-01-03" in unknown.err
 
 
-def test_two_first_runs_at_once_both_succeed(shop):
+def test_two_first_runs_at_once_both_succeed(shop, start):
     shop.pipeline("CREATE TABLE a AS SELECT 1 AS x;", "other")
-    runs = [_start(shop, "run", name) for name in ("shop", "other")]
+    runs = [start(shop, "run", name) for name in ("shop", "other")]
     for run in runs:
         _, err = run.communicate(timeout=120)
         assert run.returncode == 0, err
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_stopped_run_is_canceled_keeps_what_was_stored_and_ends_with_130(shop, name):
+def test_a_stopped_run_is_canceled_keeps_what_was_stored_and_ends_with_130(shop, start, name):
     shop.pipeline(
         f"CREATE TABLE a AS SELECT 1 AS x;\nCREATE TABLE b AS {ENDLESS} WHERE i <> (SELECT x FROM a);"
     )
-    run = _start(shop, "run", "p")
+    run = start(shop, "run", "p")
     _wait_for_step(run, "p/a")
     run.send_signal(getattr(signal, name))
     _, err = run.communicate(timeout=60)
@@ -122,11 +146,11 @@ def test_a_stopped_run_is_canceled_keeps_what_was_stored_and_ends_with_130(shop,
     assert _statuses(shop.root / ".dagster") == ["CANCELED"]
 
 
-def test_the_run_of_a_killed_process_is_marked_failed_by_the_next(shop):
+def test_the_run_of_a_killed_process_is_marked_failed_by_the_next(shop, start):
     shop.pipeline(
         f"CREATE TABLE a AS SELECT 1 AS x;\nCREATE TABLE b AS {ENDLESS} WHERE i <> (SELECT x FROM a);"
     )
-    run = _start(shop, "run", "p")
+    run = start(shop, "run", "p")
     _wait_for_step(run, "p/a")
     run.kill()
     run.communicate(timeout=60)
@@ -138,16 +162,6 @@ def test_the_run_of_a_killed_process_is_marked_failed_by_the_next(shop):
 
 def _environment(**more):
     return {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | more
-
-
-def _start(project, *arguments):
-    return subprocess.Popen(
-        [SQLFLOW, *arguments, "--project", project.root],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=_environment(),
-    )
 
 
 def _sqlflow(project, *arguments, **environment):
