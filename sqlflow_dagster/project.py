@@ -74,6 +74,16 @@ class Project:
             variables = variables.with_set(name, value)
         return variables
 
+    def writers(self, step: Load | Transform) -> tuple[Load | Transform, ...]:
+        """Return all steps that write the table of `step`, in the order they take effect."""
+        pipeline = self.plan.pipeline(step.pipeline)
+        return tuple(
+            other
+            for group in (pipeline.groups if pipeline else ())
+            for other in group.steps
+            if not isinstance(other, Export) and other.table.folded == step.table.folded
+        )
+
     def check_run_variables(self, pipeline: Pipeline, run: Mapping[str, Scalar]) -> None:
         """Raise ProjectError for run variables that would change the graph, or are secret.
 

@@ -12,7 +12,7 @@ from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
 from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.plan.nodes import Load
 from sqlflow_dagster.project import Project
-from sqlflow_dagster.run import Store, state_key
+from sqlflow_dagster.session import Store, state_key
 from sqlflow_dagster.warehouse import commits
 
 

@@ -45,7 +45,8 @@ class Workbench:
         """Run a pipeline's groups in order and return its outcomes by table or export name."""
         from sqlflow_dagster.plan.nodes import Export
         from sqlflow_dagster.project import load_project
-        from sqlflow_dagster.run import Session, run_steps
+        from sqlflow_dagster.run import run_steps
+        from sqlflow_dagster.session import Session
 
         project = load_project(self.root, variables=session.pop("set", None))
         session = {"run_id": f"run-{next(self._runs)}", "run_date": "2026-01-02", **session}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from sqlflow_dagster.plan.nodes import Export, Load, Step
-from sqlflow_dagster.run import Outcome, Session
+from sqlflow_dagster.session import Outcome, Session
 from sqlflow_dagster.sql import Sql, TableName, join, literal, quote, sql
 
 if TYPE_CHECKING:

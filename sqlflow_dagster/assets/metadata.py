@@ -13,7 +13,7 @@ from sqlflow_dagster.assets import markdown
 from sqlflow_dagster.assets.secrets import without_password
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.plan.nodes import Lineage, Load
-from sqlflow_dagster.run import Outcome
+from sqlflow_dagster.session import Outcome
 from sqlflow_dagster.sql import TableName
 
 _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")}

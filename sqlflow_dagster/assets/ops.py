@@ -24,7 +24,8 @@ from sqlflow_dagster.errors import (
 )
 from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
-from sqlflow_dagster.run import Outcome, Session, run_steps
+from sqlflow_dagster.run import run_steps
+from sqlflow_dagster.session import Outcome, Session
 
 # Waiting does not mend these: a retry would only say the same again.
 _FINAL = (ProjectError, NotAllowed, LoadRefused, QueryFailed)

@@ -20,4 +20,4 @@ class SQLFlowResource(dg.ConfigurableResource[Any]):
     vars: dict[str, Any] = Field(
         default_factory=dict, description="Values of variables for this run; they win over all others."
     )
-    full_refresh: bool = Field(False, description="Read everything and swap the tables of incremental loads.")
+    full_refresh: bool = Field(False, description="Read everything and build every table anew.")

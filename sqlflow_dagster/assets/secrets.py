@@ -15,7 +15,7 @@ from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.errors import SQLFlowError
 from sqlflow_dagster.language.variables import expand_value
 from sqlflow_dagster.plan.nodes import Export, Pipeline
-from sqlflow_dagster.run import Session
+from sqlflow_dagster.session import Session
 
 _PASSWORD_OF_URL = re.compile(r"(://[^\s:/@'\"]*:)[^\s/@'\"]+(?=@)")
 _MARK = "***"

@@ -17,7 +17,7 @@ from sqlflow_dagster.assets.resources import KEY, SQLFlowResource
 from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.plan.nodes import Pipeline
 from sqlflow_dagster.project import Project
-from sqlflow_dagster.run import Session
+from sqlflow_dagster.session import Session
 from sqlflow_dagster.settings import Scalar
 from sqlflow_dagster.warehouse.shape import Window
 

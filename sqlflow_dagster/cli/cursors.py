@@ -17,7 +17,7 @@ from sqlflow_dagster.errors import SettingsError
 
 if TYPE_CHECKING:
     from sqlflow_dagster.project import Project
-    from sqlflow_dagster.run import Store
+    from sqlflow_dagster.session import Store
     from sqlflow_dagster.state import State
 
 app = typer.Typer(help="Cursors: how far each LOAD has read.", no_args_is_help=True, rich_markup_mode=None)

@@ -43,7 +43,7 @@ def run(
     profile: ProfileName = None,
     vars: Vars = None,  # noqa: A002 - the option's name
     full_refresh: Annotated[
-        bool, typer.Option("--full-refresh", help="Read everything anew and swap the tables.")
+        bool, typer.Option("--full-refresh", help="Read everything and build every table anew.")
     ] = False,
     partition: Annotated[
         str | None,

@@ -6,12 +6,16 @@ loads of different tables conflict.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
-from sqlflow_dagster.sql import Sql, bound, quote, sql
+from sqlflow_dagster.sql import Sql, bound, literal, quote, sql
 
 _COMMITS = quote("_sqlflow", "commits")
+# In the place of a run's id: another statement built the table anew, and this key's rows went with it.
+_EMPTIED = "emptied"
 _FIELDS = Sql("epoch, seq, cursor_value, cursor_type, run_id, rows, schema_hash, complete, committed_at")
 
 
@@ -35,18 +39,45 @@ def newest(connection: DuckDBPyConnection, key: StateKey) -> Marker | None:
 
 
 def completed_by(connection: DuckDBPyConnection, key: StateKey, run_id: str) -> Marker | None:
-    """Return the marker with which a run completed this load, None where it did not."""
-    return _one(connection, key, bound("complete AND run_id = $1", [run_id]))
+    """Return the marker with which a run completed this load, None where it did not.
+
+    A reset since then, or another statement that built the table anew, has the run do it again.
+    """
+    marker = _one(connection, key, bound("complete AND run_id = $1", [run_id]))
+    last = newest(connection, key) if marker else None
+    return marker if marker and last and last.position.epoch == marker.position.epoch else None
 
 
 def rows(connection: DuckDBPyConnection, key: StateKey) -> int:
-    """Return how many rows a key's loads have stored, in the markers that are kept."""
+    """Return how many rows a key's loads have stored since its table was built anew, by the markers kept."""
     if not _exists(connection):
         return 0
     row = connection.execute(
-        sql("SELECT coalesce(sum(rows), 0) FROM {commits} WHERE {key}", commits=_COMMITS, key=_of(key))
+        sql(
+            "SELECT coalesce(sum(rows), 0) FROM {commits} WHERE {key} AND epoch >="
+            " (SELECT coalesce(max(epoch), 0) FROM {commits} WHERE {key} AND run_id = {emptied})",
+            commits=_COMMITS,
+            key=_of(key),
+            emptied=literal(_EMPTIED),
+        )
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def empty(connection: DuckDBPyConnection, keys: Iterable[StateKey], at: str) -> dict[StateKey, Marker]:
+    """Note, in the caller's transaction, that the rows of these keys have gone with their table.
+
+    The next load of each reads everything. Return the markers that say so, of those that had one.
+    """
+    emptied: dict[StateKey, Marker] = {}
+    for key in keys:
+        last = newest(connection, key)
+        if last is None:
+            continue
+        position = Position(last.position.epoch + 1, 0)
+        emptied[key] = Marker(position, None, _EMPTIED, 0, last.schema_hash, complete=True, committed_at=at)
+        append(connection, key, emptied[key])
+    return emptied
 
 
 def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.cursor import Cursor, Marker, Position
+from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
 from sqlflow_dagster.errors import CursorConflict, LoadRefused, SourceFailed, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, quote, sql
@@ -73,6 +73,7 @@ class _Load:
     columns: Mapping[str, str] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    emptied: dict[StateKey, Marker] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.found, self.fresh = self.spec.started_from, self.spec.fresh
@@ -103,6 +104,7 @@ class _Load:
             future_rows=self.future_rows,
             bytes=self.intake.size,
             notices=tuple(self.notices),
+            emptied=self.emptied,
         )
 
     def commit(self, *, complete: bool) -> None:
@@ -152,6 +154,8 @@ class _Load:
         counts = self._write(rows, changes, old)
         marker = self._marker(prepared, old, complete=complete, rows=counts.inserted + counts.updated)
         commits.append(self.connection, self.spec.key, marker)
+        if self.fresh:
+            self.emptied |= commits.empty(self.connection, self.spec.others, marker.committed_at)
         aside = quarantine.store(self.connection, self.spec.table, self.spec.run_id, marker.committed_at)
         if self.columns:
             schema.note_version(self.connection, self.spec.table, self.columns, marker.committed_at)
@@ -215,8 +219,9 @@ class _Load:
             return
         if commits.rows(self.connection, spec.key):
             raise LoadRefused(
-                f"{spec.table}: other statements write this table too, so that a full refresh would double the "
-                'rows of this LOAD; give the source a "primary_key", or the LOAD a table of its own'
+                f"{spec.table}: other statements write this table too, so that reading all of this LOAD again would "
+                "double its rows; run the pipeline with --full-refresh, which builds the table anew from all of "
+                'them, or give the source a "primary_key"'
             )
 
     def _look(self) -> None:

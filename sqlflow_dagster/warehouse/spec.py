@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
@@ -20,7 +20,8 @@ class LoadSpec:
     `since` is where the read begins, lookback taken off; None reads everything. `started_from` is
     the marker's position that the commit must still find, `epoch` the one to commit under.
     `rewound` says that rows at or after `since` go before the merge. `ordered` allows commits
-    inside the read.
+    inside the read. `anew` has a whole read take the place of the table in any mode; `others` are
+    the keys of the table's other LOADs, whose rows go then and come again with their next load.
     """
 
     key: StateKey
@@ -41,6 +42,8 @@ class LoadSpec:
     ordered: bool = False
     rewound: bool = False
     window: Window | None = None
+    anew: bool = False
+    others: tuple[StateKey, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -50,7 +53,8 @@ class LoadSpec:
     @property
     def fresh(self) -> bool:
         """Whether the table is built anew, not added to."""
-        return self.whole and (self.mode == "replace" or (self.incremental and self.sole_writer))
+        kept = self.mode != "replace" and not (self.incremental and self.sole_writer)
+        return self.whole and (self.anew or not kept)
 
     @property
     def boundary(self) -> bool:
@@ -65,8 +69,8 @@ class LoadSpec:
 
     @property
     def reset(self) -> bool:
-        """Whether a reset asked for this whole read, and so for the types that it brings."""
-        return self.whole and self.started_from is not None and self.started_from.seq == 0
+        """Whether this whole read was asked for, and so the types that it brings."""
+        return self.whole and (self.anew or (self.started_from is not None and self.started_from.seq == 0))
 
     @property
     def in_parts(self) -> bool:
@@ -76,7 +80,7 @@ class LoadSpec:
         """
         if not self.ordered or not self.incremental or self.window or self.rewound:
             return False
-        return self.since is not None or self.started_from is None
+        return self.since is not None or (self.started_from is None and not self.others)
 
     @property
     def wanted(self) -> Wanted:
@@ -97,7 +101,10 @@ class LoadSpec:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a load did. `columns` maps names to DuckDB types; `bytes` is None where unknown."""
+    """What a load did. `columns` maps names to DuckDB types; `bytes` is None where unknown.
+
+    `emptied` are the markers of other LOADs whose rows went with the table.
+    """
 
     rows_read: int
     inserted: int
@@ -112,3 +119,4 @@ class Loaded:
     future_rows: int = 0
     bytes: int | None = None
     notices: tuple[str, ...] = ()
+    emptied: Mapping[StateKey, Marker] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -9,7 +10,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ProjectError, QueryFailed
 from sqlflow_dagster.language.tokens import scan
-from sqlflow_dagster.sql import Sql, TableName, bound, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, join, literal, quote, sql
 
 _STATEMENTS = quote("_sqlflow", "statements")
 
@@ -170,6 +171,19 @@ def note_done(connection: DuckDBPyConnection, statement: str, run_id: str, parti
             "INSERT INTO {statements} VALUES ($1, $2, $3, now())",
             [statement, run_id, partition],
             statements=_STATEMENTS,
+        )
+    )
+
+
+def forget_done(connection: DuckDBPyConnection, statements: Sequence[str], run_id: str) -> None:
+    """Have this run store the statements' results again: what they had stored is gone."""
+    _make_statements(connection)
+    connection.execute(
+        sql(
+            "DELETE FROM {done} WHERE run_id = {run_id} AND statement IN ({statements})",
+            done=_STATEMENTS,
+            run_id=literal(run_id),
+            statements=join(", ", map(literal, statements)),
         )
     )
 

@@ -7,16 +7,18 @@ idempotent leaves a marker in its own transaction, so that a retry of the same r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from sqlflow_dagster.cursor import Marker, StateKey
 from sqlflow_dagster.errors import ProjectError, QueryFailed, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, TableName, join, quote, sql
-from sqlflow_dagster.warehouse import query, schema, stage, tables, window
+from sqlflow_dagster.warehouse import commits, query, schema, stage, tables, window
 from sqlflow_dagster.warehouse.duckdb import Warehouse
 from sqlflow_dagster.warehouse.shape import Window
 from sqlflow_dagster.warehouse.udf import BoundQuery, Functions
@@ -32,7 +34,9 @@ class TransformSpec:
 
     `start` is where a first INCREMENTAL begins, `window` the partition. `search_path` are the
     schemas that unqualified names are looked up in, in order. `statement` names the CREATE among all
-    of the project. `full_refresh` builds any mode's table anew, from the whole result.
+    of the project. `full_refresh` takes the whole result in any mode, and builds the table anew;
+    where it is not the `first` that writes the table, it adds to what the others have built anew.
+    `later_loads` and `later_statements` write the same table after this one.
     """
 
     table: TableName
@@ -50,16 +54,27 @@ class TransformSpec:
     partition: str | None = None
     schema_policy: schema.Policy = "guided"
     full_refresh: bool = False
+    first: bool = True
+    later_loads: tuple[StateKey, ...] = ()
+    later_statements: tuple[str, ...] = ()
+
+    @property
+    def everything(self) -> bool:
+        """Whether the whole result is taken, in any mode; a partition never empties others."""
+        return self.full_refresh and self.window is None
 
     @property
     def anew(self) -> bool:
-        """Whether the table is to hold this run's result and nothing else; a partition never empties others."""
-        return self.full_refresh and self.window is None
+        """Whether the table is to hold this result and nothing else."""
+        return self.mode == "replace" or (self.everything and self.first)
 
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
-    """What became of a table: counts of rows, `total_rows` None for a view, and its columns' types."""
+    """What became of a table: counts of rows, `total_rows` None for a view, and its columns' types.
+
+    `emptied` are the markers of later LOADs whose rows went with the table.
+    """
 
     inserted: int
     deleted: int
@@ -68,6 +83,7 @@ class Transformed:
     notices: tuple[str, ...] = ()
     skipped: bool = False
     schema_changes: tuple[str, ...] = ()
+    emptied: Mapping[StateKey, Marker] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +112,7 @@ def transform(warehouse: Warehouse, spec: TransformSpec, functions: Functions) -
             connection.execute("BEGIN")
             tables.prepare(connection, spec.table)
             change = _mode(spec)(connection, spec, functions)
-            done = _transformed(connection, spec, change)
+            done = replace(_transformed(connection, spec, change), emptied=_emptied(connection, spec, change))
         except query.Failure as error:
             raise query.failed(str(spec.table), BoundQuery(Sql(spec.sql)), error) from error
         failpoint("before_commit")
@@ -124,6 +140,15 @@ def _transformed(connection: DuckDBPyConnection, spec: TransformSpec, change: _C
         skipped=change.skipped,
         schema_changes=change.schema_changes,
     )
+
+
+def _emptied(connection: DuckDBPyConnection, spec: TransformSpec, change: _Change) -> dict[StateKey, Marker]:
+    """What later statements put into the table went with it: a retry of this run does them again."""
+    if not spec.anew or change.skipped:
+        return {}
+    if spec.later_statements:
+        tables.forget_done(connection, spec.later_statements, spec.run_id)
+    return commits.empty(connection, spec.later_loads, datetime.now(UTC).isoformat())
 
 
 def _view(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
@@ -191,14 +216,15 @@ def _incremental(connection: DuckDBPyConnection, spec: TransformSpec, functions:
     stage.check_no_nulls(connection, spec.table, spec.by or "")
     emptied, changes = stage.make_room(connection, spec.table, spec.schema_policy, anew=spec.anew)
     statement = sql("DELETE FROM {table} WHERE {inside}", table=quote(*spec.table), inside=inside)
-    deleted = tables.deleted(connection, statement)
+    # In a full refresh there are only rows of the table's other statements.
+    deleted = 0 if spec.everything else tables.deleted(connection, statement)
     inserted = tables.insert(connection, spec.table, stage.RESULT, _EVERYTHING)
     return _Change(inserted, emptied + deleted, changes, _ahead(connection, spec, span))
 
 
 def _window(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> Bounds:
     """The window of this run, in the type that the column has in the table, else in the result."""
-    stored = tables.kind(connection, spec.table) == "TABLE" and not spec.anew
+    stored = tables.kind(connection, spec.table) == "TABLE" and not spec.everything
     kind = _type_of(spec, tables.columns(connection, quote(*spec.table))) if stored else None
     if kind is not None and spec.window is None:
         return window.next_bounds(connection, spec.table, spec.by or "", kind, spec.lookback, spec.start)

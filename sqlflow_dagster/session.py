@@ -1,0 +1,94 @@
+"""What the steps of one run share, and what became of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlflow_dagster.cursor import Cursor, StateKey
+from sqlflow_dagster.errors import SQLFlowError
+from sqlflow_dagster.language.variables import Variables
+from sqlflow_dagster.plan.nodes import Lineage, Load, Step
+from sqlflow_dagster.project import Project
+from sqlflow_dagster.settings import Scalar
+from sqlflow_dagster.warehouse.shape import Window
+
+
+class Store(Protocol):
+    """The users' copy of the cursors; Dagster's run storage in production."""
+
+    def get(self, key: str) -> str | None:
+        """Return the text under `key`, None where there is none."""
+
+    def set(self, key: str, value: str) -> None:
+        """Store the text under `key`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What all steps of one run share.
+
+    `run_date` is an ISO date: the partition's, else the schedule's tick, else the start of the
+    first run of a retry chain. `window` is the partition.
+    """
+
+    project: Project
+    run_id: str
+    run_date: str
+    store: Store
+    variables: Mapping[str, Scalar] = field(default_factory=dict)
+    full_refresh: bool = False
+    window: Window | None = None
+    partition: str | None = None
+
+    def scope(self, values: Mapping[str, Any]) -> Variables:
+        """Return the variables that a statement sees in this run."""
+        builtin: dict[str, Scalar] = {"run_id": self.run_id, "run_date": self.run_date}
+        if self.window:
+            builtin |= {"partition_start": self.window.start, "partition_end": self.window.end}
+        return self.project.scope(values, self.variables, builtin)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one step. With `error` set, nothing of it was stored.
+
+    `skipped` says that an earlier try of the same run had done it. `columns` maps names to DuckDB
+    types. `seconds` is wall time. `repaired` says that run storage and warehouse had to be brought
+    together.
+    """
+
+    step: Step
+    error: SQLFlowError | None = None
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    quarantined: int = 0
+    total_rows: int | None = None
+    bytes: int | None = None
+    seconds: float = 0.0
+    cursor_before: Cursor | None = None
+    cursor_after: Cursor | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    schema_changes: tuple[str, ...] = ()
+    lineage: tuple[Lineage, ...] = ()
+    notices: tuple[str, ...] = ()
+    repaired: bool = False
+    skipped: bool = False
+    target: str | None = None
+
+
+def state_key(project: Project, step: Load, partition: str | None = None) -> StateKey:
+    """Return the name under which the state of a LOAD is kept."""
+    settings = project.settings
+    return StateKey(
+        project=settings.project,
+        environment=settings.environment,
+        pipeline=step.pipeline,
+        source=step.source.name,
+        stream=step.stream,
+        table=step.table.name,
+        partition=partition,
+    )
