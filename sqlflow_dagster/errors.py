@@ -100,10 +100,14 @@ class NotAllowed(SourceError):
 class RetryLater(SourceError):
     """The far side cannot answer now."""
 
-    def __init__(self, message: str, *, after: float | None = None) -> None:
-        """Keep `after`, the seconds the far side asked us to wait, None where it did not say."""
+    def __init__(self, message: str, *, after: float | None = None, tries: int = 0) -> None:
+        """Keep `after`, the seconds the far side asked us to wait, None where it did not say.
+
+        `tries` says how often it was tried in vain before this was raised: a connector leaves it 0.
+        """
         super().__init__(message)
         self.after = after
+        self.tries = tries
 
 
 class SourceFailed(SourceError):

@@ -1,0 +1,49 @@
+"""Guards over accounts of their own, in a process where nobody waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from sqlflow_dagster.resilience.account import Account
+from sqlflow_dagster.resilience.clock import waits_off
+from sqlflow_dagster.resilience.guard import Guard
+from sqlflow_dagster.resilience.policy import Policy
+
+PLAIN = {"attempts": 5, "first_wait": 1.0, "longest_wait": 60.0, "factor": 2.0, "total": 300.0}
+
+
+class Script:
+    """A far side that gives its answers one by one, the last one for ever; errors are raised."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def off():
+    with waits_off() as skipped:
+        yield skipped
+
+
+@pytest.fixture
+def guard(tmp_path, off):
+    """Make a guard; those of one `account` share its file."""
+
+    def make(account="a", **rules):
+        policy = Policy(**{**PLAIN, **rules})
+        return Guard("far", policy, Account(tmp_path / "accounts", account, policy))
+
+    return make
+
+
+@pytest.fixture
+def script():
+    return Script
