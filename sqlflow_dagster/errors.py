@@ -6,7 +6,8 @@
     ├── ProjectError            mend a file of the project, then run again
     │   ├── PipelineError       one or more problems in `.sf` files, each with its place
     │   ├── SettingsError       a profile, `sqlflow.yml` or `.env`
-    │   └── BadOption           a parameter of a connector
+    │   ├── BadOption           a parameter of a connector
+    │   └── NotDiscovered       `sqlflow discover` has to look a source's streams up first
     ├── SourceError             look at the far side
     │   ├── NotAllowed          ask for access
     │   ├── RetryLater          wait `after` seconds and try again
@@ -50,6 +51,10 @@ class BadOption(ProjectError):
         """Keep `option`, the parameter's name, so that validation can point at it."""
         super().__init__(message)
         self.option = option
+
+
+class NotDiscovered(ProjectError):
+    """The streams of a source are given by patterns that have not been looked up yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import registry
-from sqlflow_dagster.connectors.base import Connector, Place
+from sqlflow_dagster.connectors.base import Connector, Place, Stream
 from sqlflow_dagster.connectors.options import parse
-from sqlflow_dagster.errors import BadOption, ProjectError
+from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError
 from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
 from sqlflow_dagster.plan.build import build
 from sqlflow_dagster.plan.catalog import SourceFacts, StreamFacts
@@ -97,7 +97,12 @@ class Project:
                 f"{', '.join(secret)}: a secret cannot be given in run config, which is stored as text; "
                 "put it in the environment or in `.env`"
             )
-        again = load_project(self.settings.root, self.settings.environment, {**self.variables, **run})
+        again = load_project(
+            self.settings.root,
+            self.settings.environment,
+            {**self.variables, **run},
+            undiscovered=bool(self.plan.undiscovered),
+        )
         if _shape(again.plan.pipeline(pipeline.name)) != _shape(pipeline):
             raise ProjectError(
                 f"{', '.join(sorted(run))}: these variables change which steps {pipeline.name} has, which is "
@@ -123,6 +128,14 @@ class Project:
         options, _notices = parse(kind.options_type, expand_value(dict(source.params), variables))
         return kind(options, _place(self.settings))
 
+    def discover(self, source: Source) -> tuple[Stream, ...]:
+        """Look up a source's streams, remember them for the next plan, and return them.
+
+        Raises BadOption, SourceError, or ProjectError where a variable has no value.
+        """
+        with self.connector(source, self.scope(source.scope)) as connector:
+            return tuple(connector.discover())
+
     def sink(
         self, export: Export, variables: Variables
     ) -> tuple[type[Connector[Any]], BaseModel, str, Place]:
@@ -133,14 +146,21 @@ class Project:
 
 
 def load_project(
-    root: Path | str, profile: str | None = None, variables: Mapping[str, Scalar] | None = None
+    root: Path | str,
+    profile: str | None = None,
+    variables: Mapping[str, Scalar] | None = None,
+    *,
+    undiscovered: bool = False,
 ) -> Project:
     """Return the planned project at `root`; `variables` win over all others.
+
+    `undiscovered` leaves out the loads of sources whose streams have not been looked up yet, which
+    are in `plan.undiscovered` then; without it they are problems.
 
     Raises SettingsError, or PipelineError with every problem of every `.sf` file.
     """
     settings = load_settings(root, profile)
-    plan = build(settings, ConnectorCatalog(_place(settings)), variables or {})
+    plan = build(settings, ConnectorCatalog(_place(settings)), variables or {}, undiscovered=undiscovered)
     return Project(settings, plan, variables or {})
 
 
@@ -163,15 +183,7 @@ class ConnectorCatalog:
         kind = registry.find(type)
         options, notices = parse(kind.options_type, dict(params))
         with kind(options, self.place) as connector:
-            streams = tuple(
-                StreamFacts(
-                    name=stream.name,
-                    primary_key=options.primary_key or stream.primary_key,
-                    cursor_field=options.cursor_field or stream.cursor_field,
-                    own_cursor=stream.own_cursor,
-                )
-                for stream in connector.streams()
-            )
+            streams = _streams(connector)
         return SourceFacts(
             sync_mode=options.sync_mode,
             primary_key=options.primary_key,
@@ -186,6 +198,23 @@ class ConnectorCatalog:
     def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002
         """Raise BadOption where an EXPORT's OPTIONS are not what its connector takes."""
         _sink_options(registry.find(type), {**params, **options})
+
+
+def _streams(connector: Connector[Any]) -> tuple[StreamFacts, ...] | None:
+    options = connector.options
+    try:
+        streams = connector.streams()
+    except NotDiscovered:
+        return None
+    return tuple(
+        StreamFacts(
+            name=stream.name,
+            primary_key=options.primary_key or stream.primary_key,
+            cursor_field=options.cursor_field or stream.cursor_field,
+            own_cursor=stream.own_cursor,
+        )
+        for stream in streams
+    )
 
 
 def _shape(pipeline: Pipeline | None) -> list[tuple[Any, ...]]:

@@ -113,7 +113,7 @@ def _opened(folder: Path | None, profile: str | None) -> Iterator[tuple[Project,
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
     root = project_folder(folder)
-    project = load_project(root, profile)
+    project = load_project(root, profile, undiscovered=True)
     use_logging(project.settings)
     use_instance(root)
     from sqlflow_dagster.assets.cursors import RunStorage  # noqa: PLC0415 - slow

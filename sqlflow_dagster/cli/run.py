@@ -24,6 +24,7 @@ from sqlflow_dagster.errors import SQLFlowError
 
 if TYPE_CHECKING:
     from sqlflow_dagster.assets.execute import Finished, Progress
+    from sqlflow_dagster.project import Project
 
 # A column of the summary and the metadata it shows.
 _COLUMNS = {
@@ -49,6 +50,9 @@ def run(
         str | None,
         typer.Option("--partition", metavar="KEY", help="The partition to run, where the profile has some."),
     ] = None,
+    discover: Annotated[
+        bool, typer.Option("--discover", help="Look up the sources' streams anew before the run.")
+    ] = False,
     format: OutputFormat = "text",  # noqa: A002 - the option's name
 ) -> None:
     """Run a pipeline; exit 0 only if every step did what it says.
@@ -59,7 +63,9 @@ def run(
 
     try:
         root = project_folder(project)
-        planned = load_project(root, profile, variables(vars))
+        planned = load_project(root, profile, variables(vars), undiscovered=True)
+        if _discovered(planned, pipeline, anew=discover):
+            planned = load_project(root, profile, variables(vars), undiscovered=True)
         use_logging(planned.settings)
         use_instance(root)
         from sqlflow_dagster.assets.execute import run_pipeline  # noqa: PLC0415 - reads DAGSTER_HOME, and slow
@@ -87,6 +93,19 @@ def run(
         _give_summary(pipeline, finished)
     if not finished.success:
         raise typer.Exit(FAILED)
+
+
+def _discovered(project: Project, pipeline: str, *, anew: bool) -> bool:
+    """Look up streams of the pipeline's sources that are not known, or all of them; whether any were."""
+    planned = project.plan.pipeline(pipeline)
+    sources = [
+        source
+        for source in (planned.sources if planned else ())
+        if anew or source in project.plan.undiscovered
+    ]
+    for source in sources:
+        say(f"  {source.name}: {count(len(project.discover(source)), 'stream')} looked up")
+    return bool(sources)
 
 
 @contextmanager

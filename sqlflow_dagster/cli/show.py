@@ -30,7 +30,7 @@ def list_pipelines(
     """
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
-    plan = load_project(project_folder(project), profile).plan
+    plan = load_project(project_folder(project), profile, undiscovered=True).plan
     rows = [
         {
             "pipeline": pipeline.name,
@@ -61,7 +61,7 @@ def plan(
     from sqlflow_dagster.plan.explain import as_json, explain  # noqa: PLC0415 - slow, and --help needs none
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow
 
-    planned = load_project(project_folder(project), profile, variables(vars)).plan
+    planned = load_project(project_folder(project), profile, variables(vars), undiscovered=True).plan
     if pipeline and planned.pipeline(pipeline) is None:
         known = ", ".join(p.name for p in planned.pipelines) or "none"
         raise SettingsError(f"no pipeline {pipeline}; the project has {known}")

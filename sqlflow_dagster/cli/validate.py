@@ -50,7 +50,7 @@ def validate(
         root = _root(project, pipelines or [])
         files = {path.stem: path for path in load_settings(root, profile).pipeline_files}
         wanted = _wanted(pipelines or [], files)
-        notices = load_project(root, profile, variables(vars)).plan.notices
+        notices = load_project(root, profile, variables(vars), undiscovered=True).plan.notices
     except PipelineError as error:
         others = {path.resolve() for name, path in files.items() if name not in wanted}
         problems = [problem for problem in error.problems if (root / problem.path).resolve() not in others]

@@ -107,6 +107,11 @@ class Place:
     spool: Path
     allowed: tuple[Path, ...] = ()
 
+    @property
+    def state(self) -> Path:
+        """The project's state folder, for what is kept from one run to the next and safe to delete."""
+        return self.spool.parent
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -167,8 +172,13 @@ class Connector(ABC, Generic[O]):
     def streams(self) -> Sequence[Stream]:
         """Return the streams that the options declare, without contacting anything.
 
-        The first one is what `LOAD t FROM source` reads.
+        `LOAD t FROM source` reads the one named `t`, or the only one. Raises NotDiscovered where the
+        streams have to be looked up first.
         """
+
+    def discover(self) -> Sequence[Stream]:
+        """Look up the streams at the source, remember them for `streams`, and return them."""
+        return self.streams()
 
     @abstractmethod
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Batch]:

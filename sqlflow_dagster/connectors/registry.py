@@ -22,7 +22,7 @@ GROUP = "sqlflow_dagster.connectors"
 # Modules of this package that are shared by connectors and are none themselves.
 _SHARED = {
     "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
-    "casts", "guess", "sniff", "csv_errors", "csv_sink", "attached", "http", "paging",
+    "casts", "guess", "sniff", "csv_errors", "csv_sink", "attached", "tables", "discovered", "http", "paging",
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",

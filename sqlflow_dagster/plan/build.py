@@ -36,12 +36,20 @@ from sqlflow_dagster.settings import Scalar, Settings
 from sqlflow_dagster.sql import TableName
 
 
-def build(settings: Settings, catalog: Catalog, run_variables: Mapping[str, Scalar] | None = None) -> Plan:
+def build(
+    settings: Settings,
+    catalog: Catalog,
+    run_variables: Mapping[str, Scalar] | None = None,
+    *,
+    undiscovered: bool = False,
+) -> Plan:
     """Return the plan of a project; `run_variables` win over all others.
+
+    `undiscovered` leaves out loads of sources whose streams are not known yet.
 
     Raises PipelineError with every problem of every file.
     """
-    report = Report()
+    report = Report(undiscovered_is_fine=undiscovered)
     variables = Variables(
         run=run_variables or {},
         profile=settings.profile.variables,
@@ -61,7 +69,7 @@ def build(settings: Settings, catalog: Catalog, run_variables: Mapping[str, Scal
     shown = {file.name: file.path.relative_to(settings.root).as_posix() for file in files}
     check_circles(pipelines, shown, report)
     report.raise_if_any()
-    return Plan(tuple(pipelines), tuple(dict.fromkeys(report.notices)))
+    return Plan(tuple(pipelines), tuple(dict.fromkeys(report.notices)), tuple(report.undiscovered))
 
 
 @dataclass(frozen=True, slots=True)

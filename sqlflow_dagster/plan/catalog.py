@@ -19,10 +19,13 @@ class StreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What a SOURCE's parameters say, as far as it shapes the plan."""
+    """What a SOURCE's parameters say, as far as it shapes the plan.
+
+    `streams` is None where they have to be looked up at the source first.
+    """
 
     sync_mode: str
-    streams: tuple[StreamFacts, ...]
+    streams: tuple[StreamFacts, ...] | None
     primary_key: tuple[str, ...] = ()
     cursor_field: str | None = None
     destination_sync_mode: str | None = None

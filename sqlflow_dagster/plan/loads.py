@@ -116,6 +116,9 @@ class Sources:
             # The table is one all the same: what reads it is not wrong as well.
             unknown = Declared(_nowhere(self.file, placed), None)
             return [Wanted(placed, unknown, StreamFacts(""), table)] if table else None
+        if declared.facts.streams is None:
+            self._not_discovered(placed, declared.source)
+            return [Wanted(placed, _failed(declared), StreamFacts(""), table)] if table else None
         if table:
             stream = self._stream(placed, statement, declared.facts)
             return [
@@ -123,8 +126,22 @@ class Sources:
             ]
         return self._all(placed, statement, declared)
 
+    def _not_discovered(self, placed: Placed, source: Source) -> None:
+        message = f"the tables of the source {source.name!r} have not been looked up yet"
+        how = f"sqlflow discover {source.pipeline} {source.name}"
+        if source not in self.report.undiscovered:
+            self.report.undiscovered.append(source)
+        if not self.report.undiscovered_is_fine:
+            placed.problem(self.report, message, f"look them up: {how}", self._span_of_source(placed))
+            return
+        line = placed.statement.span.line
+        self.report.notices.append(f"{placed.script.path}:{line}: {message}; look them up: {how}")
+
+    def _span_of_source(self, placed: Placed) -> tree.Span | None:
+        return placed.statement.source.span if isinstance(placed.statement, tree.Load) else None
+
     def _all(self, placed: Placed, statement: tree.Load, declared: Declared) -> list[Wanted] | None:
-        streams: Sequence[StreamFacts] = declared.facts.streams if declared.facts else ()
+        streams: Sequence[StreamFacts] = (declared.facts.streams if declared.facts else None) or ()
         if statement.stream and declared.facts:
             one = self._stream(placed, statement, declared.facts)
             streams = [one] if one else []
@@ -158,21 +175,38 @@ class Sources:
         return None
 
     def _stream(self, placed: Placed, statement: tree.Load, facts: SourceFacts) -> StreamFacts | None:
+        streams = facts.streams or ()
         if statement.stream is None:
-            if not facts.streams:
-                hint = "name one: LOAD table FROM source.stream;"
-                placed.problem(self.report, "the source declares no stream", hint, statement.source.span)
-            return facts.streams[0] if facts.streams else None
+            return self._unnamed(placed, statement, streams)
         name = placed.fixed(self.report, statement.stream.text, statement.stream.span)
         if name is None:
             return None
-        for stream in facts.streams:
+        for stream in streams:
             if stream.name.casefold() == name.casefold():
                 return stream
-        names = [stream.name for stream in facts.streams]
+        names = [stream.name for stream in streams]
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:10]) or 'none'}"
         placed.problem(self.report, f"the source has no stream {name!r}", hint, statement.stream.span)
+        return None
+
+    def _unnamed(
+        self, placed: Placed, statement: tree.Load, streams: Sequence[StreamFacts]
+    ) -> StreamFacts | None:
+        """The stream of a LOAD that names none: the only one, else the one called like the table."""
+        if len(streams) == 1:
+            return streams[0]
+        last = statement.table.parts[-1] if statement.table else statement.source
+        table = placed.fixed(self.report, last.text, last.span) or ""
+        for stream in streams:
+            if stream.name.casefold() == table.casefold():
+                return stream
+        message = "the source declares no stream"
+        if streams:
+            message = f"the source has {len(streams)} streams, and none is called {table!r}"
+        listed = ", ".join(stream.name for stream in streams[:10])
+        hint = "name one: LOAD table FROM source.stream;" + (f" it has {listed}" if listed else "")
+        placed.problem(self.report, message, hint, statement.source.span)
         return None
 
 

@@ -140,10 +140,14 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All pipelines of a project, by name in file-name order."""
+    """All pipelines of a project, by name in file-name order.
+
+    `undiscovered` are sources whose loads are left out, as their streams are not known yet.
+    """
 
     pipelines: tuple[Pipeline, ...]
     notices: tuple[str, ...] = ()
+    undiscovered: tuple[Source, ...] = ()
 
     def pipeline(self, name: str) -> Pipeline | None:
         """Return the pipeline of that name, None where there is none."""

@@ -10,6 +10,7 @@ from sqlflow_dagster.errors import PipelineError, Problem, ProjectError
 from sqlflow_dagster.language.parser import offset_problem
 from sqlflow_dagster.language.tree import Script, Span
 from sqlflow_dagster.language.variables import sql_references
+from sqlflow_dagster.plan.nodes import Source
 
 _HOW_TO_DEFINE = (
     "define it in the profile's `variables`, with SET, in `.env` or with --vars,"
@@ -25,10 +26,16 @@ class _Use(NamedTuple):
 
 @dataclass
 class Report:
-    """Collects problems, uses of variables that have no value, and notices."""
+    """Collects problems, uses of variables that have no value, notices, and what is to be discovered.
 
+    With `undiscovered_is_fine` a LOAD whose streams are not known yet is left out and noticed;
+    without, it is a problem.
+    """
+
+    undiscovered_is_fine: bool = False
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    undiscovered: list[Source] = field(default_factory=list)
     _undefined: dict[str, dict[_Use, None]] = field(default_factory=dict)
     _scripts: dict[str, Script] = field(default_factory=dict)
 

@@ -21,7 +21,7 @@ SUFFIXES = {".csv": "CSV", ".json": "JSON", ".parquet": "PARQUET"}
 
 
 class Shelf:
-    """A `Catalog` of types that take the common parameters; `streams` names a source's streams."""
+    """A `Catalog` of types that take the common parameters; `streams` names a source's streams, null those not known yet."""
 
     def types(self) -> tuple[str, ...]:
         return ("CSV", "JSON", "PARQUET", "POSTGRES", "S3")
@@ -37,6 +37,7 @@ class Shelf:
         keys = params.get("primary_key", ())
         keys = (keys,) if isinstance(keys, str) else tuple(keys)
         cursor = params.get("cursor_field")
+        streams = params.get("streams", ["rows"])
         return SourceFacts(
             sync_mode=params.get("sync_mode", "full_refresh"),
             primary_key=keys,
@@ -44,9 +45,11 @@ class Shelf:
             destination_sync_mode=params.get("destination_sync_mode"),
             row_provenance=params.get("row_provenance", False),
             isolate=params.get("isolate", False),
-            streams=tuple(
+            streams=None
+            if streams is None
+            else tuple(
                 StreamFacts(name, keys, cursor, own_cursor=params.get("own_cursor", False))
-                for name in params.get("streams", ["rows"])
+                for name in streams
             ),
             notices=("has_header is old",) if "has_header" in params else (),
         )

@@ -1,5 +1,7 @@
 """LOAD: which mode it has, whether it is incremental, and what is refused."""
 
+import json
+
 import pytest
 
 SOURCE = 'SOURCE s TYPE CSV PARAMS {"path": "x.csv"%s};\nLOAD t FROM s%s;'
@@ -88,9 +90,29 @@ def test_a_stream_is_found_by_name_in_any_case(desk):
     assert "did you mean 'Orders'?" in problem
 
 
-def test_the_first_stream_is_the_one_without_a_name(desk):
-    (load,) = desk.steps('SOURCE s TYPE CSV PARAMS {"streams": ["b", "a"]};\nLOAD t FROM s;')
-    assert load.stream == "b"
+@pytest.mark.parametrize(
+    ("streams", "table", "stream"),
+    [(["rows"], "t", "rows"), (["b", "a"], "a", "a"), (["b", "A"], "mart.a", "A")],
+    ids=["the only one", "called like the table", "in any case and schema"],
+)
+def test_a_load_without_a_stream_takes_the_one_it_can_mean(desk, streams, table, stream):
+    (load,) = desk.steps(
+        f'SOURCE s TYPE CSV PARAMS {{"streams": {json.dumps(streams)}}};\nLOAD {table} FROM s;'
+    )
+    assert load.stream == stream
+
+
+def test_a_load_does_not_guess_among_several_streams(desk):
+    (problem,) = desk.problems('SOURCE s TYPE CSV PARAMS {"streams": ["b", "a"]};\nLOAD t FROM s;')
+    assert "2:13: the source has 2 streams, and none is called 't'" in problem
+    assert "LOAD table FROM source.stream; it has b, a" in problem
+
+
+def test_streams_not_known_yet_are_to_be_looked_up(desk):
+    sf = 'SOURCE s TYPE CSV PARAMS {"streams": null};\nLOAD * FROM s;\nLOAD t FROM s.a;'
+    problems = desk.problems(sf)
+    assert all("sqlflow discover p s" in problem for problem in problems)
+    assert len(problems) == 2
 
 
 @pytest.mark.parametrize(
