@@ -18,8 +18,7 @@
     │   ├── CursorConflict      another run moved the cursor first; read again
     │   ├── LoadRefused         the rows break a promise (key, cursor, schema); nothing was stored
     │   └── QueryFailed         a user's SQL or Python function raised
-    ├── ExportFailed            nothing of the result is visible at the target
-    └── StepFailed              several parts of one step failed; each is named
+    └── ExportFailed            nothing of the result is visible at the target
 """
 
 from __future__ import annotations
@@ -145,7 +144,3 @@ class QueryFailed(WarehouseError):
 
 class ExportFailed(SQLFlowError):
     """An EXPORT did not complete; the target is as it was."""
-
-
-class StepFailed(SQLFlowError):
-    """Some parts of a step failed while others were stored; the text names each failed one."""

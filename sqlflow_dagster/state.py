@@ -71,6 +71,12 @@ def reset(project: Project, store: Store, key: StateKey, to: str | None = None) 
     return marker
 
 
+def compact(project: Project, keep: int) -> int:
+    """Forget all but the newest `keep` markers of each LOAD, and return how many went; reading goes on as before."""
+    with project.warehouse.open() as connection:
+        return commits.compact(connection, keep)
+
+
 def _cursor(newest: Marker | None, to: str | None) -> Cursor | None:
     if to is None:
         return None

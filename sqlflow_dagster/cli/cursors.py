@@ -107,6 +107,24 @@ def reset(
     say(f"the next run reads {what}")
 
 
+@app.command("compact")
+def compact(
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Markers of each LOAD that stay.")] = 100,
+    project: ProjectDir = None,
+    profile: ProfileName = None,
+) -> None:
+    """Delete old markers from the warehouse. Each load leaves one; only the newest is ever read.
+
+    Example: sqlflow cursors compact --keep 1000
+    """
+    from sqlflow_dagster import state  # noqa: PLC0415 - slow, and --help needs none
+    from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
+
+    loaded = load_project(project_folder(project), profile)
+    use_logging(loaded.settings)
+    say(f"{state.compact(loaded, keep)} markers were deleted")
+
+
 @contextmanager
 def _opened(folder: Path | None, profile: str | None) -> Iterator[tuple[Project, Store]]:
     """Open a project and the cursors that Dagster's run storage keeps of it."""

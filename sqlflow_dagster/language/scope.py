@@ -61,10 +61,6 @@ class Variables:
             return self
         return replace(self, sets={**self.sets, name: Values(self).expanded(value)})
 
-    def defined(self, name: str) -> bool:
-        """Whether any layer has the name."""
-        return any(name in layer for layer in self.layers)
-
     def lookup(self, name: str) -> Any:
         """Return the value of `name`, of the type it has in its layer. Raises UndefinedVariables."""
         return Values(self).of(Reference(name, None, 0, 0))

@@ -103,7 +103,7 @@ def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> Non
     )
 
 
-def compact(connection: DuckDBPyConnection, keep: int = 100) -> int:
+def compact(connection: DuckDBPyConnection, keep: int) -> int:
     """Delete all but the newest `keep` markers of each key, and return how many went."""
     if not _exists(connection):
         return 0

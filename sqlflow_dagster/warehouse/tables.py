@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.errors import ProjectError, QueryFailed
+from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.language.tokens import scan
 from sqlflow_dagster.sql import Sql, TableName, bound, join, literal, quote, sql
 
@@ -79,56 +79,6 @@ def insert(connection: DuckDBPyConnection, table: TableName, rows: Sql, where: S
         where=where,
     )
     return _number(connection.execute(statement).fetchone())
-
-
-def fit(connection: DuckDBPyConnection, table: TableName, rows: Sql) -> tuple[str, ...]:
-    """Make `table` able to hold the rows of a relation, exactly, and return what had to change.
-
-    A missing table is made, a missing column added. A column of another type is widened where
-    its values survive that; where neither side survives the other's type, QueryFailed is raised.
-    """
-    have = kind(connection, table)
-    if have == "VIEW":
-        raise QueryFailed(f"{table} is a view; drop it, or give the table another name")
-    if have is None:
-        connection.execute(sql("CREATE TABLE {table} AS FROM {rows} LIMIT 0", table=quote(*table), rows=rows))
-        return ()
-    known = {name.casefold(): (name, kind) for name, kind in columns(connection, quote(*table)).items()}
-    changes: list[str] = []
-    for name, wanted in columns(connection, rows).items():
-        found = known.get(name.casefold())
-        if found is None:
-            _alter(connection, table, sql("ADD COLUMN {n} {t}", n=quote(name), t=Sql(wanted)))
-            changes.append(f"column {name} was added as {wanted}")
-        elif found[1] != wanted and not survives(connection, rows, name, found[1]):
-            if not survives(connection, quote(*table), found[0], wanted):
-                raise QueryFailed(
-                    f"{table}: the column {name!r} is {found[1]} in the table and {wanted} in the query, and "
-                    "their values do not fit each other's type; CAST it in the query"
-                )
-            _alter(connection, table, sql("ALTER {n} TYPE {t}", n=quote(found[0]), t=Sql(wanted)))
-            changes.append(f"column {name} was widened from {found[1]} to {wanted}")
-    return tuple(changes)
-
-
-def survives(connection: DuckDBPyConnection, rows: Sql, name: str, target: str) -> bool:
-    """Whether every value of a column comes back from the type `target` as it was."""
-    column = quote(name)
-    row = connection.execute(
-        sql(
-            "SELECT count(*) FROM {rows} WHERE {column} IS NOT NULL AND CAST({column} AS VARCHAR) IS DISTINCT FROM"
-            " CAST(TRY_CAST(TRY_CAST({column} AS {target}) AS {own}) AS VARCHAR)",
-            rows=rows,
-            column=column,
-            target=Sql(target),
-            own=Sql(columns(connection, rows)[name]),
-        )
-    ).fetchone()
-    return _number(row) == 0
-
-
-def _alter(connection: DuckDBPyConnection, table: TableName, change: Sql) -> None:
-    connection.execute(sql("ALTER TABLE {table} {change}", table=quote(*table), change=change))
 
 
 def indexes(connection: DuckDBPyConnection, table: TableName) -> list[str]:

@@ -90,3 +90,20 @@ def _rows_read(sqlflow, project):
     result = sqlflow("run", "p", "--project", project.root, "--format", "json")
     assert result.status == 0, result.err
     return json.loads(result.out)["assets"][0]["rows"]
+
+
+def test_old_markers_are_deleted_and_reading_goes_on(sqlflow, bench):
+    bench.pipeline(PIPELINE)
+    for number in (1, 2, 3):
+        bench.write("data/lines.csv", "".join(LINES.splitlines(keepends=True)[: number + 1]))
+        bench.ok()
+    ended = sqlflow("cursors", "compact", "--keep", "1", "--project", bench.root)
+    assert (ended.status, ended.err.strip()) == (0, "2 markers were deleted")
+    assert bench.query("SELECT rows FROM _sqlflow.commits") == [(1,)]
+    bench.write("data/lines.csv", LINES + "4,2026-01-04 00:00:00,4\n")
+    assert bench.ok()["t"].inserted == 1
+    assert bench.query("SELECT count(*) FROM p.t") == [(4,)]
+
+
+def test_at_least_the_newest_marker_stays(sqlflow, bench):
+    assert sqlflow("cursors", "compact", "--keep", "0", "--project", bench.root).status == 2
