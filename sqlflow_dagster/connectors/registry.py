@@ -22,7 +22,8 @@ GROUP = "sqlflow_dagster.connectors"
 # Modules of this package that are shared by connectors and are none themselves.
 _SHARED = {
     "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
-    "casts", "guess", "sniff", "csv_errors", "csv_sink", "attached", "tables", "discovered", "http", "paging",
+    "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
+    "attached", "tables", "discovered", "http", "paging",
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",
@@ -30,7 +31,7 @@ _ALIASES = {
 }  # fmt: skip
 _SUFFIXES = {
     ".csv": "CSV", ".tsv": "TSV", ".tab": "TSV", ".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL",
-    ".parquet": "PARQUET", ".pq": "PARQUET", ".xlsx": "EXCEL", ".duckdb": "DUCKDB", ".ddb": "DUCKDB",
+    ".parquet": "PARQUET", ".pq": "PARQUET", ".xlsx": "EXCEL", ".xlsm": "EXCEL", ".duckdb": "DUCKDB", ".ddb": "DUCKDB",
     ".sqlite": "SQLITE", ".sqlite3": "SQLITE",
 }  # fmt: skip
 _COMPRESSIONS = {".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".br", ".snappy"}

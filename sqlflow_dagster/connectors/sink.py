@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol, cast
 
 from pydantic import BaseModel, Field
@@ -130,10 +131,16 @@ class WritesFiles:
 
 
 def write_file(rows: Rows, target: str, place: Place, options: Sql) -> Written:
-    """Write the rows to a hidden name beside the target, make them durable, and put them in its place.
+    """Write the rows with COPY's `options` to the file `target`, as `stored` does."""
+    return stored(target, place, lambda path: rows.copy_to(path, options))
 
-    Raises NotAllowed for a target outside the project and ExportFailed where it cannot be written;
-    what was at the target before is then still there.
+
+def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
+    """Have `make` write a file under a hidden name beside the target; then put it in its place.
+
+    `make` returns the rows written. The file is durable before it is visible. Raises NotAllowed for
+    a target outside the project and ExportFailed where it cannot be written; what was at the target
+    before is then still there.
     """
     path = inside(place, target)
     if path.is_dir():
@@ -141,7 +148,7 @@ def write_file(rows: Rows, target: str, place: Place, options: Sql) -> Written:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        count = rows.copy_to(part, options)
+        count = make(part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         size = part.stat().st_size

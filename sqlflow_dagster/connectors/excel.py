@@ -1,0 +1,189 @@
+"""Excel workbooks (.xlsx, .xlsm): a sheet or a range of it.
+
+::
+
+    SOURCE plan TYPE EXCEL PARAMS {
+      "path": "data/plan.xlsx",
+      "sheet": "2024",
+      "range": "A3:F200",
+      "types": {"amount": "DECIMAL(12,2)"}
+    };
+
+A column's type is that of its cells, over all rows and files: whole numbers BIGINT, others DOUBLE
+(Excel has no exact decimals; declare `types` for money), dates DATE or TIMESTAMP, values of several
+kinds text. Formulas give the value that was stored with them; one without a value is an error. Of
+merged cells the first has the value, the others are NULL. Rows without any value are left out.
+Writing makes a workbook of one sheet; what a cell cannot hold exactly is written as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from sqlflow_dagster.connectors import casts, parameters, sheet_table, workbook, worksheet
+from sqlflow_dagster.connectors.base import Place, Rows, Written
+from sqlflow_dagster.connectors.excel_sink import ExcelSinkOptions, write_workbook
+from sqlflow_dagster.connectors.files import (
+    PROVENANCE,
+    FileOptions,
+    Files,
+    Readable,
+    Selected,
+    named,
+    partition_types,
+    struct_sql,
+)
+from sqlflow_dagster.connectors.sheet_table import Reading, Table, Values
+from sqlflow_dagster.connectors.spool import Caps
+from sqlflow_dagster.errors import SourceFailed
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+
+_ROW = "_sqlflow_row"
+_LEAST_LINE = 2_000_000
+
+
+def _range(value: Any) -> Any:
+    if isinstance(value, str):
+        sheet_table.area(value)
+    return value
+
+
+class ExcelOptions(FileOptions):
+    """Which cells are read."""
+
+    aliases: ClassVar[Mapping[str, str]] = {
+        "sheet_name": "sheet", "worksheet": "sheet", "has_header": "header", "skip": "skip_rows",
+        "skiprows": "skip_rows", "names": "column_names",
+    }  # fmt: skip
+
+    sheet: str | int | None = Field(
+        None, description="The sheet's name, or its place from 0 on; the first one by default."
+    )
+    range: Annotated[str | None, BeforeValidator(_range)] = Field(
+        None, description="Cells, e.g. `A3:F200`, `B:D` or `A3:F`; the whole sheet by default."
+    )
+    header: bool = Field(True, description="Whether the first row that holds a value names the columns.")
+    skip_rows: int = Field(0, ge=0, description="Rows of the sheet or range before the header.")
+    column_names: Annotated[tuple[str, ...], BeforeValidator(parameters.names)] = Field(
+        (), description="Names of the columns, instead of the header's."
+    )
+    cell_errors: Literal["error", "null"] = Field(
+        "error", description="Whether cells such as #REF! fail the read, or are NULL."
+    )
+
+    def problems(self) -> list[str]:
+        if isinstance(self.sheet, int) and self.sheet < 0:
+            return ["sheet: a sheet's place counts from 0"]
+        return super().problems()
+
+
+class Excel(Files[ExcelOptions]):
+    """Excel workbooks."""
+
+    options_type = ExcelOptions
+    sink_options_type = ExcelSinkOptions
+    suffixes = (".xlsx", ".xlsm")
+    # Each file is copied to the spool, where its rows are then written beside it.
+    native = ()
+
+    def select(self, files: Sequence[Readable]) -> Selected | None:
+        tables = [(item, self._table(item)) for item in files]
+        tables = [(item, table) for item, table in tables if table.columns]
+        if not tables:
+            return None
+        folders = partition_types(
+            [item.file for item, _ in tables], self.options.hive_partitioning, self.options.types
+        )
+        types = self._types([table for _, table in tables], folders)
+        selects = [self._select(item, table, types, folders) for item, table in tables]
+        return Selected(join(" UNION ALL BY NAME ", selects), explain=named(files))
+
+    def _table(self, item: Readable) -> Table:
+        options = self.options
+        reading = Reading(
+            area=sheet_table.area(options.range) if options.range else sheet_table.Area(),
+            header=options.header,
+            skip_rows=options.skip_rows,
+            names=options.column_names,
+            null_errors=options.cell_errors == "null",
+            strict=options.schema_policy == "strict",
+        )
+        caps = Caps(options.max_uncompressed_bytes, options.max_compression_ratio)
+        with workbook.opened(item.file, item.path, caps) as book:
+            rows = worksheet.rows(book, options.sheet)
+            return sheet_table.write(item.file.name, rows, reading, _csv_of(item))
+
+    def _types(self, tables: Sequence[Table], folders: Mapping[str, str]) -> dict[str, str]:
+        """The type of each column by its folded name; the declared ones must be there."""
+        seen: dict[str, Values] = {}
+        for table in tables:
+            for name, place in table.columns.items():
+                seen.setdefault(name.casefold(), Values()).join(table.values[place])
+        types = {name: values.type for name, values in seen.items()}
+        types |= {name.casefold(): kind for name, kind in folders.items()}
+        for name, kind in self.options.types.items():
+            if name.casefold() not in types:
+                raise SourceFailed(
+                    f"`types` has the column {name!r}, and the sheet has {', '.join(tables[0].columns)}"
+                )
+            types[name.casefold()] = kind
+        return types
+
+    def _select(
+        self, item: Readable, table: Table, types: Mapping[str, str], folders: Mapping[str, str]
+    ) -> Sql:
+        declared = {name.casefold() for name in self.options.types}
+        row = sql("concat({file}, ', row ', {row})", file=literal(item.file.name), row=quote(_ROW))
+        above = {name.casefold() for name in folders}
+        values = [
+            sql(
+                "{value} AS {name}",
+                value=casts.converted(
+                    name, types[name.casefold()], guessed=name.casefold() not in declared, where=row
+                ),
+                name=quote(name),
+            )
+            for name in table.columns
+            if name.casefold() not in above
+        ]
+        values += [
+            sql(
+                "CAST({value} AS {kind}) AS {name}",
+                value=literal(item.file.partitions.get(name)),
+                kind=Sql(kind),
+                name=quote(name),
+            )
+            for name, kind in folders.items()
+        ]
+        if self.options.row_provenance:
+            values.append(sql("{file} AS {name}", file=literal(item.file.name), name=quote(PROVENANCE)))
+        return sql(
+            "SELECT {values} FROM {rows}", values=join(", ", values), rows=_read_csv(_csv_of(item), table)
+        )
+
+    @classmethod
+    def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
+        """Store all rows in the workbook `target`, or leave what is there."""
+        return write_workbook(rows, target, options, place)
+
+
+def _csv_of(item: Readable) -> Path:
+    return item.path.with_name(f"{item.path.name}.csv")
+
+
+def _read_csv(path: Path, table: Table) -> Sql:
+    names = {place: name for name, place in table.columns.items()}
+    columns = {_ROW: "BIGINT"}
+    columns |= {names.get(place, f"{_ROW}_{place}"): "VARCHAR" for place in range(table.width)}
+    return sql(
+        "read_csv({path}, auto_detect = false, header = false, delim = ',', quote = '\"', escape = '\"',"
+        " new_line = '\\n', columns = {columns}, null_padding = true, parallel = false,"
+        " allow_quoted_nulls = false, max_line_size = {longest})",
+        path=literal(str(path)),
+        columns=struct_sql(columns),
+        longest=literal(max(_LEAST_LINE, 4 * table.longest_line + 1024)),
+    )
