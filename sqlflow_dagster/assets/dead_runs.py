@@ -1,34 +1,46 @@
-"""Runs whose process was killed are marked failed by the next one, so that none stays STARTED.
+"""Runs whose process was killed are marked failed, so that none is shown as living for ever.
 
-Each run is tagged with the host, the id and the start of the process that drives it; a process id
-alone may have been given to another process since.
+Each run notes its process as soon as code of ours is reached in it. A run that was killed before
+that is recognised by having shown no sign of life for the time that runs have to start.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
-from collections.abc import Mapping
-from pathlib import Path
+import time
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-RUN, HOST, PID, STARTED = "sqlflow/run", "sqlflow/host", "sqlflow/pid", "sqlflow/process_started"
+from sqlflow_dagster.assets.processes import PID, is_dead, process_tags, says
+
 _UNFINISHED = [
     DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+# What Dagster writes of a run before it makes its resources, which is where a run notes its process.
+_BEFORE_RESOURCES = {DagsterEventType.RUN_START, DagsterEventType.RESOURCE_INIT_STARTED}
+_BEFORE_RESOURCES |= {
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+}
+_IN_PROCESS = "Executing steps in process"
+PIPELINE_TAG = "sqlflow/pipeline"
+_GONE = "nothing is lost: the next run goes on from the cursors in the warehouse"
 
 
-def process_tags(run_id: str, pid: int | None = None) -> dict[str, str]:
-    """Return the tags that say which process drives a run; this one unless `pid` is given."""
-    pid = pid or os.getpid()
-    # A retry of the run takes over its tags, so they also say whose they are.
-    return {RUN: run_id, HOST: socket.gethostname(), PID: str(pid), STARTED: _process_started(pid) or ""}
+def begin_in_main_process(instance: DagsterInstance, run: DagsterRun) -> list[str]:
+    """At the start of a run that nobody but its own process watches: tag it, and end dead ones.
+
+    Such are the runs of `dagster job execute`, `dagster asset materialize` and `materialize()`. In a
+    process that another one started, what drives the run is known only in a step.
+    """
+    if multiprocessing.parent_process() is not None:
+        return []
+    tag_run(instance, run, own_process_drives=True)
+    return mark_dead_runs(instance)
 
 
 def tag_run(instance: DagsterInstance, run: DagsterRun, *, own_process_drives: bool) -> None:
@@ -48,49 +60,43 @@ def tag_run(instance: DagsterInstance, run: DagsterRun, *, own_process_drives: b
 
 def mark_dead_runs(instance: DagsterInstance) -> list[str]:
     """Mark the unfinished runs of dead processes of this host as failed, and return their ids."""
-    here = RunsFilter(statuses=_UNFINISHED, tags={HOST: socket.gethostname()})
-    dead = [
-        run for run in instance.get_runs(here) if run.tags.get(RUN) == run.run_id and not _alive(run.tags)
-    ]
-    for run in dead:
-        instance.report_run_failed(
-            run,
-            f"the process {run.tags[PID]} that executed this run is gone; nothing is lost: "
-            "the next run goes on from the cursors in the warehouse",
-        )
-    return [run.run_id for run in dead]
+    marked = []
+    for record in instance.get_run_records(RunsFilter(statuses=_UNFINISHED)):
+        run = record.dagster_run
+        if says(run.run_id, run.tags):
+            reason = (
+                f"the process {run.tags[PID]} that executed this run is gone" if is_dead(run.tags) else ""
+            )
+        else:
+            begun = record.create_timestamp.timestamp()
+            reason = _never_began(instance, run, begun)
+        if reason:
+            instance.report_run_failed(run, f"{reason}; {_GONE}")
+            marked.append(run.run_id)
+    return marked
 
 
-def _alive(tags: Mapping[str, str]) -> bool:
-    pid = tags.get(PID, "")
-    if not pid.isdecimal():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+def _never_began(instance: DagsterInstance, run: DagsterRun, created: float) -> str:
+    """Why a run that never named its process is dead, empty where it may live.
+
+    One that a daemon launched is the daemon's to watch. One that waits for a slot, or whose steps
+    run elsewhere, has written more than is looked for here.
+    """
+    patience = instance.run_monitoring_start_timeout_seconds or 180
+    if run.remote_job_origin is not None or time.time() - created < patience:
+        return ""
+    entries = instance.all_logs(run.run_id)
+    if any(time.time() - entry.timestamp < patience for entry in entries):
+        return ""
+    for event in (entry.dagster_event for entry in entries if entry.dagster_event):
+        in_process = (event.message or "").startswith(_IN_PROCESS)
+        if event.event_type not in _BEFORE_RESOURCES and not in_process:
+            return ""
+    return f"this run was begun and has not reached a step in {patience} s" if _is_ours(instance, run) else ""
+
+
+def _is_ours(instance: DagsterInstance, run: DagsterRun) -> bool:
+    if run.job_snapshot_id is None or not instance.has_job_snapshot(run.job_snapshot_id):
         return False
-    except PermissionError:
-        return True
-    found = _stat(int(pid))
-    if found is None:
-        return True
-    state, started = found
-    # A killed process whose parent has not asked for its status yet is still listed.
-    return state not in "ZX" and started == tags.get(STARTED)
-
-
-def _process_started(pid: int) -> str | None:
-    """The boot and the time since it at which a process started, None where there is no /proc to tell."""
-    found = _stat(pid)
-    return found[1] if found else None
-
-
-def _stat(pid: int) -> tuple[str, str] | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-        boot = _BOOT.read_text("ascii").strip()
-    except OSError:
-        return None
-    # The command's name may hold blanks and brackets: the fields count from the last one.
-    fields = stat.rpartition(")")[2].split()
-    return fields[0], f"{boot[:8]}:{fields[19]}"
+    nodes = instance.get_job_snapshot(run.job_snapshot_id).node_defs_snapshot
+    return any(PIPELINE_TAG in op.tags for op in nodes.op_def_snaps)

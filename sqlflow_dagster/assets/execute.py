@@ -20,7 +20,8 @@ import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 
 from sqlflow_dagster.assets.build import build_definitions, job_names
-from sqlflow_dagster.assets.dead_runs import mark_dead_runs, process_tags
+from sqlflow_dagster.assets.dead_runs import mark_dead_runs
+from sqlflow_dagster.assets.processes import process_tags
 from sqlflow_dagster.assets.resources import KEY
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.project import Project

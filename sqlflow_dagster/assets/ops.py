@@ -8,6 +8,7 @@ import dagster as dg
 from dagster import AssetExecutionContext  # Dagster reads the annotation, and knows it by this name
 
 from sqlflow_dagster.assets import checks
+from sqlflow_dagster.assets.dead_runs import PIPELINE_TAG
 from sqlflow_dagster.assets.freshness import retry_policy
 from sqlflow_dagster.assets.metadata import metadata_of
 from sqlflow_dagster.assets.names import Keys, Names, legal_name
@@ -80,7 +81,7 @@ def group_asset(op: GroupOp, name: str) -> dg.AssetsDefinition:
         },
         required_resource_keys={KEY},
         retry_policy=retry_policy(profile.retry),
-        tags={"sqlflow/pipeline": legal_name(op.pipeline.name)},
+        tags={PIPELINE_TAG: legal_name(op.pipeline.name)},
     )
     def run(context: AssetExecutionContext) -> Iterator[Any]:
         yield from execute(context, op)
