@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sqlflow_dagster.assets.component import SQLFlowProjectComponent
     from sqlflow_dagster.assets.resources import SQLFlowResource
     from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData
+    from sqlflow_dagster.connectors.memory_tables import in_memory_rows, put_in_memory
     from sqlflow_dagster.errors import SQLFlowError
     from sqlflow_dagster.project import Project, load_project
     from sqlflow_dagster.udf import python_scalar_udf, python_table_udf
@@ -25,6 +26,8 @@ _HOMES = {
     "SQLFlowResource": "assets.resources",
     "SQLFlowTranslator": "assets.translator",
     "StepData": "assets.translator",
+    "in_memory_rows": "connectors.memory_tables",
+    "put_in_memory": "connectors.memory_tables",
     "SQLFlowError": "errors",
     "Project": "project",
     "load_project": "project",
@@ -41,7 +44,9 @@ __all__ = [
     "StepData",
     "build_definitions",
     "build_pipeline_specs",
+    "in_memory_rows",
     "load_project",
+    "put_in_memory",
     "python_scalar_udf",
     "python_table_udf",
     "sqlflow_assets",

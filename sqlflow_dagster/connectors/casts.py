@@ -59,7 +59,8 @@ def type_name(text: Any) -> str:
             break
     if depth != 0 or not _SAFE.fullmatch(name) or not name[0].isalpha():
         raise ValueError(f"{text!r} is no type; write e.g. 'VARCHAR', 'BIGINT' or 'DECIMAL(12,2)'")
-    return name if '"' in name else name.upper()
+    # A struct's fields keep their case.
+    return name if '"' in name or name.upper().startswith(("STRUCT", "UNION")) else name.upper()
 
 
 def is_text(kind: str) -> bool:

@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, parameters, sheet_table, workbook, worksheet
+from sqlflow_dagster.connectors import casts, parameters, sheet_table, text_rows, workbook, worksheet
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.excel_sink import ExcelSinkOptions, write_workbook
 from sqlflow_dagster.connectors.files import (
@@ -35,15 +35,11 @@ from sqlflow_dagster.connectors.files import (
     Selected,
     named,
     partition_types,
-    struct_sql,
 )
 from sqlflow_dagster.connectors.sheet_table import Reading, Table, Values
 from sqlflow_dagster.connectors.spool import Caps
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
-
-_ROW = "_sqlflow_row"
-_LEAST_LINE = 2_000_000
 
 
 def _range(value: Any) -> Any:
@@ -137,7 +133,7 @@ class Excel(Files[ExcelOptions]):
         self, item: Readable, table: Table, types: Mapping[str, str], folders: Mapping[str, str]
     ) -> Sql:
         declared = {name.casefold() for name in self.options.types}
-        row = sql("concat({file}, ', row ', {row})", file=literal(item.file.name), row=quote(_ROW))
+        row = text_rows.where_sql(item.file.name)
         above = {name.casefold() for name in folders}
         values = [
             sql(
@@ -161,9 +157,7 @@ class Excel(Files[ExcelOptions]):
         ]
         if self.options.row_provenance:
             values.append(sql("{file} AS {name}", file=literal(item.file.name), name=quote(PROVENANCE)))
-        return sql(
-            "SELECT {values} FROM {rows}", values=join(", ", values), rows=_read_csv(_csv_of(item), table)
-        )
+        return sql("SELECT {values} FROM {rows}", values=join(", ", values), rows=_read(_csv_of(item), table))
 
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
@@ -175,15 +169,6 @@ def _csv_of(item: Readable) -> Path:
     return item.path.with_name(f"{item.path.name}.csv")
 
 
-def _read_csv(path: Path, table: Table) -> Sql:
+def _read(path: Path, table: Table) -> Sql:
     names = {place: name for name, place in table.columns.items()}
-    columns = {_ROW: "BIGINT"}
-    columns |= {names.get(place, f"{_ROW}_{place}"): "VARCHAR" for place in range(table.width)}
-    return sql(
-        "read_csv({path}, auto_detect = false, header = false, delim = ',', quote = '\"', escape = '\"',"
-        " new_line = '\\n', columns = {columns}, null_padding = true, parallel = false,"
-        " allow_quoted_nulls = false, max_line_size = {longest})",
-        path=literal(str(path)),
-        columns=struct_sql(columns),
-        longest=literal(max(_LEAST_LINE, 4 * table.longest_line + 1024)),
-    )
+    return text_rows.read_sql(path, [names.get(place) for place in range(table.width)], table.longest_line)

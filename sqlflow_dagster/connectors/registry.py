@@ -23,6 +23,7 @@ GROUP = "sqlflow_dagster.connectors"
 _SHARED = {
     "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
+    "text_rows", "json_types", "memory_tables",
     "attached", "tables", "discovered", "http", "paging",
 }  # fmt: skip
 _ALIASES = {
@@ -37,7 +38,7 @@ _SUFFIXES = {
 _COMPRESSIONS = {".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".br", ".snappy"}
 _SCHEMES = {
     "s3": "S3", "s3a": "S3", "postgres": "POSTGRES", "postgresql": "POSTGRES", "mysql": "MYSQL",
-    "mariadb": "MYSQL", "http": "REST", "https": "REST", "duckdb": "DUCKDB", "sqlite": "SQLITE",
+    "mariadb": "MYSQL", "http": "REST", "https": "REST", "duckdb": "DUCKDB", "sqlite": "SQLITE", "memory": "IN_MEMORY",
 }  # fmt: skip
 
 

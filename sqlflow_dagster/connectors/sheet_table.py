@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from sqlflow_dagster.connectors import text_rows
 from sqlflow_dagster.connectors.sniff import unique
 from sqlflow_dagster.connectors.worksheet import (
     MOST_COLUMNS,
@@ -169,7 +170,7 @@ def _write(label: str, row: Row, reading: Reading, table: Table, target: IO[str]
     width = row.cells[-1].column - left + 1
     if width > table.width:
         table.values += [Values() for _ in range(width - table.width)]
-    texts = [""] * width
+    texts: list[str | None] = [None] * width
     for cell in row.cells:
         if cell.kind == "error":
             if reading.null_errors:
@@ -179,8 +180,8 @@ def _write(label: str, row: Row, reading: Reading, table: Table, target: IO[str]
                 "sheet, or set `cell_errors` to null"
             )
         table.values[cell.column - left].add(cell)
-        texts[cell.column - left] = '"' + cell.text.replace('"', '""') + '"'
-    line = f"{row.number},{','.join(texts)}\n"
+        texts[cell.column - left] = cell.text
+    line = text_rows.line(row.number, texts)
     table.longest_line = max(table.longest_line, len(line))
     target.write(line)
 
