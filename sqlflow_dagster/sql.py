@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from sqlflow_dagster.errors import ProjectError
 
 _FORMATTER = Formatter()
+_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PLACE = re.compile(r"\$(\d+)")
 
 
@@ -39,7 +40,17 @@ class TableName(NamedTuple):
     @property
     def folded(self) -> TableName:
         """The same table in the case that comparisons use."""
-        return TableName(self.schema.casefold(), self.name.casefold())
+        return TableName(fold(self.schema), fold(self.name))
+
+
+def fold(name: str) -> str:
+    """Return a name in the case that comparisons use: DuckDB folds the letters of ASCII and no others."""
+    return name.lower() if name.isascii() else name.translate(_LOWER)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a name: it is not empty and has no control character."""
+    return bool(text) and not any(ord(c) < 32 or ord(c) == 127 for c in text)
 
 
 def quote(*names: str) -> Sql:
@@ -48,7 +59,7 @@ def quote(*names: str) -> Sql:
     Raises ProjectError for an empty name or one with a control character (DuckDB cuts at NUL).
     """
     for name in names:
-        if not name or any(ord(c) < 32 or ord(c) == 127 for c in name):
+        if not is_name(name):
             raise ProjectError(
                 f"{name!r} cannot be a name: it is empty or has a control character; rename it at the source"
             )

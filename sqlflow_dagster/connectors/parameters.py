@@ -70,7 +70,8 @@ def keys(value: Any) -> Any:
     if value is None:
         return ()
     if isinstance(value, list | tuple):
-        names = tuple(path(item) for item in value)
+        # A column's name in a list is taken as it is, blanks at its ends too.
+        names = tuple(item if isinstance(item, str) and item.strip() else path(item) for item in value)
     elif isinstance(value, str):
         names = tuple(part.strip() for part in value.split(",") if part.strip())
     else:

@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster import udf
 from sqlflow_dagster.errors import ProjectError, QueryFailed
-from sqlflow_dagster.sql import Sql, join, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, quote, sql
 from sqlflow_dagster.warehouse import tables
 
 
@@ -47,20 +47,20 @@ def _output(
 ) -> Sql:
     """The result's columns, cast to what is declared, or to what they were when they came in."""
     have = tables.columns(connection, raw)
-    came = {name.casefold(): kind for name, kind in given.items()}
+    came = {fold(name): kind for name, kind in given.items()}
     restored = {
-        name: came[name.casefold()]
+        name: came[fold(name)]
         for name, kind in have.items()
-        if _only_widened(kind, came.get(name.casefold()))
-        and _misfit(connection, raw, name, kind, came[name.casefold()]) is None
+        if _only_widened(kind, came.get(fold(name)))
+        and _misfit(connection, raw, name, kind, came[fold(name)]) is None
     }
     if declared.infer or not declared.output_schema:
         return join(", ", (_cast(name, restored.get(name), None) for name in have))
     _check_names(shown, declared.output_schema, have)
-    own = {name.casefold(): name for name in have}
+    own = {fold(name): name for name in have}
     parts = []
     for name, text in declared.output_schema.items():
-        found = own[name.casefold()]
+        found = own[fold(name)]
         wanted = _type(shown, name, text)
         _check_fits(connection, shown, raw, found, have[found], wanted)
         parts.append(
@@ -91,7 +91,7 @@ def _cast(name: str, kind: str | None, alias: str | None) -> Sql:
 
 
 def _check_names(shown: str, schema: Mapping[str, str], have: Mapping[str, str]) -> None:
-    declared, found = ({n.casefold(): n for n in names} for names in (schema, have))
+    declared, found = ({fold(n): n for n in names} for names in (schema, have))
     wrong = [f"{declared[n]} is missing" for n in declared if n not in found]
     wrong += [f"{found[n]} is not declared" for n in found if n not in declared]
     if wrong:

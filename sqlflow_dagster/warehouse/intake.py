@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SourceFailed, SQLFlowError, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, Value, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, Value, fold, join, literal, quote, sql
 from sqlflow_dagster.warehouse import quarantine, schema, tables, types
 from sqlflow_dagster.warehouse.duckdb import Attached, attach_all
 from sqlflow_dagster.warehouse.exact_json import Exact
@@ -176,10 +176,9 @@ class Intake:
         described = self.connection.execute(
             sql("DESCRIBE {query}", query=query.text), query.values
         ).fetchall()
-        known = {name.casefold(): kind for name, kind in self.columns.items()}
+        known = {fold(name): kind for name, kind in self.columns.items()}
         return all(
-            row[0].casefold() in known and types.always_fits(row[1], known[row[0].casefold()])
-            for row in described
+            fold(row[0]) in known and types.always_fits(row[1], known[fold(row[0])]) for row in described
         )
 
     def _insert(self, rows: Sql, query: Query) -> None:

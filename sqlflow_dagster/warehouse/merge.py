@@ -10,13 +10,16 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 from sqlflow_dagster.warehouse import room, schema, tables, types
 
 if TYPE_CHECKING:
     from sqlflow_dagster.warehouse.intake import Intake
     from sqlflow_dagster.warehouse.schema import Change
     from sqlflow_dagster.warehouse.spec import LoadSpec
+
+
+_KEPT = quote("temp", "_sqlflow_kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,14 @@ def _dedupe(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> int:
     twice = sql("SELECT {keys} FROM {rows} GROUP BY {keys} HAVING count(*) > 1", rows=rows, keys=keys)
     if not connection.execute(sql("{twice} LIMIT 1", twice=twice)).fetchone():
         return 0
-    newest = Sql("r.rowid DESC")
-    if spec.cursor_field:
-        newest = sql("r.{c} DESC NULLS LAST, r.rowid DESC", c=quote(spec.cursor_field))
+    newest = sql("{c} DESC NULLS LAST, ", c=quote("r", spec.cursor_field)) if spec.cursor_field else Sql("")
+    if any(fold(name) == "rowid" for name in tables.columns(connection, rows)):
+        return _dedupe_without_rowid(connection, rows, newest, spec)
     return tables.deleted(
         connection,
         sql(
             "DELETE FROM {rows} WHERE rowid IN (SELECT r.rowid FROM {rows} AS r SEMI JOIN ({twice}) AS t ON {same}"
-            " QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) > 1)",
+            " QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY {newest}r.rowid DESC) > 1)",
             rows=rows,
             twice=twice,
             same=same(spec.keys, "r", "t"),
@@ -90,6 +93,27 @@ def _dedupe(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> int:
             newest=newest,
         ),
     )
+
+
+def _dedupe_without_rowid(connection: DuckDBPyConnection, rows: Sql, newest: Sql, spec: LoadSpec) -> int:
+    """A column of the source that is called so hides the place of each row, which is counted then."""
+    place = quote(tables.free_name("_sqlflow_place", tables.columns(connection, rows)))
+    connection.execute(
+        sql(
+            "CREATE OR REPLACE TEMP TABLE {kept} AS SELECT * EXCLUDE ({place})"
+            " FROM (SELECT *, row_number() OVER () AS {place} FROM {rows}) AS r"
+            " QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}{place} DESC) = 1",
+            kept=_KEPT,
+            place=place,
+            rows=rows,
+            keys=join(", ", (quote("r", key) for key in spec.keys)),
+            newest=newest,
+        )
+    )
+    before = tables.deleted(connection, sql("DELETE FROM {rows}", rows=rows))
+    kept = tables.deleted(connection, sql("INSERT INTO {rows} FROM {kept}", rows=rows, kept=_KEPT))
+    connection.execute(sql("DROP TABLE {kept}", kept=_KEPT))
+    return before - kept
 
 
 class _Newest(NamedTuple):
@@ -103,7 +127,7 @@ class _Newest(NamedTuple):
 def _newest(
     connection: DuckDBPyConnection, rows: Sql, columns: Mapping[str, str], cursor_field: str
 ) -> _Newest:
-    column, kind = next((n, k) for n, k in columns.items() if n.casefold() == cursor_field.casefold())
+    column, kind = next((n, k) for n, k in columns.items() if fold(n) == fold(cursor_field))
     future = Sql("FALSE")
     if types.is_time(kind):
         future = sql("{c} > CAST(now() + INTERVAL 1 DAY AS {kind})", c=quote(column), kind=Sql(kind))
@@ -255,7 +279,7 @@ def _drop_unchanged(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -
         return
     have = _folded(tables.columns(connection, quote(*spec.table)))
     staged = _folded(tables.columns(connection, rows))
-    if not {name.casefold() for name in (*spec.keys, spec.cursor_field)} <= have.keys():
+    if not {fold(name) for name in (*spec.keys, spec.cursor_field)} <= have.keys():
         return
     connection.execute(
         sql(
@@ -264,7 +288,7 @@ def _drop_unchanged(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -
             table=quote(*spec.table),
             c=quote(spec.cursor_field),
             since=literal(spec.since.value),
-            kind=Sql(staged[spec.cursor_field.casefold()]),
+            kind=Sql(staged[fold(spec.cursor_field)]),
             same=same(spec.keys, "t", "s"),
             alike=join(" AND ", (_alike(name, have, staged) for name in {**have, **staged})),
         )
@@ -314,4 +338,4 @@ def _unmatched(rows: Sql, spec: LoadSpec) -> Sql:
 
 
 def _folded(columns: Mapping[str, str]) -> dict[str, str]:
-    return {name.casefold(): kind for name, kind in columns.items()}
+    return {fold(name): kind for name, kind in columns.items()}

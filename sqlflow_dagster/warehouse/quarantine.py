@@ -9,7 +9,7 @@ from __future__ import annotations
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.sql import Sql, TableName, bound, literal, quote, sql
-from sqlflow_dagster.warehouse import types
+from sqlflow_dagster.warehouse import tables, types
 
 _QUARANTINE = quote("_sqlflow", "quarantine")
 _ASIDE = quote("temp", "_sqlflow_aside")
@@ -23,15 +23,19 @@ def set_aside(
     """Take the rows whose value does not fit the type `target` out of `rows`, and return how many."""
     _make_aside(connection)
     bad = types.misfit(connection, column, kind, target)
+    names = tables.columns(connection, rows)
     connection.execute(
         sql(
-            "INSERT INTO {aside} SELECT {reason} || ': ' || left(CAST(r.{column} AS VARCHAR), 200),"
-            " {label} || ' row ' || (r.rowid - (SELECT min(rowid) FROM {rows}) + 1), to_json(r)"
-            " FROM {rows} AS r WHERE {bad}",
+            "INSERT INTO {aside} SELECT {reason} || ': ' || left(CAST({column} AS VARCHAR), 200),"
+            " {label} || ' row ' || {place}, to_json({whole}) FROM (SELECT *, {whole} AS {whole},"
+            " row_number() OVER () AS {place} FROM {rows} AS {whole}) WHERE {bad}",
             aside=_ASIDE,
             reason=literal(f"column {column} is {target} and the value is not"),
             column=quote(column),
             label=literal(label),
+            # Names that no column has: one of a column would stand for it.
+            whole=quote(tables.free_name("_sqlflow_row", names)),
+            place=quote(tables.free_name("_sqlflow_place", names)),
             rows=rows,
             bad=bad,
         )

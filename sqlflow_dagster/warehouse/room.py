@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import LoadRefused
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 from sqlflow_dagster.warehouse import tables
 from sqlflow_dagster.warehouse.selection import PROVENANCE
 
@@ -59,9 +59,9 @@ def _of_range(connection: DuckDBPyConnection, spec: LoadSpec) -> Sql | None:
         raise LoadRefused(
             f"{spec.table}: a partition, or the rows after a cursor, can be replaced only by a cursor_field"
         )
-    wanted = spec.cursor_field.casefold()
+    wanted = fold(spec.cursor_field)
     known = tables.columns(connection, quote(*spec.table))
-    column, kind = next((n, k) for n, k in known.items() if n.casefold() == wanted)
+    column, kind = next((n, k) for n, k in known.items() if fold(n) == wanted)
     start = spec.window.start if spec.window else spec.since.value if spec.since else ""
     end = spec.window.end if spec.window else spec.shape.end
     parts = [_bound(column, kind, ">=", start)]

@@ -26,7 +26,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, TableName, bound, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, fold, quote, sql
 from sqlflow_dagster.warehouse import quarantine, tables, types
 
 Policy = Literal["strict", "guided", "permissive"]
@@ -72,8 +72,8 @@ def compare(
     label: str, before: Mapping[str, str], after: Mapping[str, str], policy: Policy
 ) -> tuple[Change, ...]:
     """Return how the columns of a table that is swapped differ. Raises LoadRefused under strict."""
-    old = {name.casefold(): (name, kind) for name, kind in before.items()}
-    new = {name.casefold(): (name, kind) for name, kind in after.items()}
+    old = {fold(name): (name, kind) for name, kind in before.items()}
+    new = {fold(name): (name, kind) for name, kind in after.items()}
     changes = [Change(change.text) for change in (*_new(old, new), *_gone(old, new))]
     changes += [
         Change(f"column {own} changed from {old[name][1]} to {kind}")
@@ -181,4 +181,4 @@ def _refusal(label: str, changes: list[str]) -> str:
 
 
 def _folded(connection: DuckDBPyConnection, relation: Sql) -> dict[str, tuple[str, str]]:
-    return {name.casefold(): (name, kind) for name, kind in tables.columns(connection, relation).items()}
+    return {fold(name): (name, kind) for name, kind in tables.columns(connection, relation).items()}

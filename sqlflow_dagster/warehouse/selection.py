@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
-from sqlflow_dagster.sql import Condition, Sql, Value, join, literal, quote, sql
+from sqlflow_dagster.sql import Condition, Sql, Value, fold, is_name, join, literal, quote, sql
 from sqlflow_dagster.warehouse import types
 from sqlflow_dagster.warehouse.shape import Shape
 
@@ -77,9 +77,17 @@ class Wanted:
         )
 
     def check_names(self, columns: Sequence[str]) -> None:
-        """Raise LoadRefused for names that DuckDB does not tell apart."""
-        folded = Counter(name.casefold() for name in columns)
-        twice = sorted(name for name in columns if folded[name.casefold()] > 1)
+        """Raise LoadRefused for no columns, and for names that DuckDB cannot hold or tell apart."""
+        if not columns:
+            raise LoadRefused(f"{self.label}: the source gave no columns; a table needs one")
+        for number, name in enumerate(columns, 1):
+            if not is_name(name):
+                raise LoadRefused(
+                    f"{self.label}: column {number} is called {name!r}, which is empty or has a control character; "
+                    "rename it at the source"
+                )
+        folded = Counter(fold(name) for name in columns)
+        twice = sorted(name for name in columns if folded[fold(name)] > 1)
         if twice:
             raise LoadRefused(
                 f"{self.label}: the columns {', '.join(twice)} are the same or differ only in case, which DuckDB "
@@ -87,11 +95,11 @@ class Wanted:
             )
 
     def _check(self, columns: Mapping[str, str]) -> None:
-        folded = {name.casefold() for name in columns}
+        folded = {fold(name) for name in columns}
         shape = self.shape
         needed = [*self.keys, *shape.columns, *shape.mask, *(c.column for c in shape.conditions)]
         needed += [self.cursor_field] if self.cursor_field else []
-        missing = [name for name in dict.fromkeys(needed) if name.casefold() not in folded]
+        missing = [name for name in dict.fromkeys(needed) if fold(name) not in folded]
         if missing:
             raise LoadRefused(
                 f"{self.label}: the source has no column {', '.join(map(repr, missing))}; "
@@ -101,24 +109,24 @@ class Wanted:
     def _kept(
         self, columns: Mapping[str, str], *, provenance: bool, untyped: Sequence[str]
     ) -> dict[str, Sql]:
-        chosen = {name.casefold() for name in self.shape.columns} or {name.casefold() for name in columns}
-        chosen -= {name.casefold() for name in self.shape.exclude}
+        chosen = {fold(name) for name in self.shape.columns} or {fold(name) for name in columns}
+        chosen -= {fold(name) for name in self.shape.exclude}
         if provenance:
             chosen = chosen | {PROVENANCE} if self.row_provenance else chosen - {PROVENANCE}
-        mask = {name.casefold(): how for name, how in self.shape.mask.items()}
+        mask = {fold(name): how for name, how in self.shape.mask.items()}
         return {
-            name: _value(name, kind, mask.get(name.casefold()), untyped=name in untyped)
+            name: _value(name, kind, mask.get(fold(name)), untyped=name in untyped)
             for name, kind in columns.items()
-            if name.casefold() in chosen
+            if fold(name) in chosen
         }
 
     def _check_kept(self, kept: Mapping[str, Sql]) -> None:
-        folded = {name.casefold() for name in kept}
+        folded = {fold(name) for name in kept}
         needed = [*self.keys, *([self.cursor_field] if self.cursor_field else [])]
-        lost = [name for name in needed if name.casefold() not in folded]
-        mask = {name.casefold(): how for name, how in self.shape.mask.items()}
-        lost += [key for key in self.keys if mask.get(key.casefold()) in ("redact", "null")]
-        if self.cursor_field and self.cursor_field.casefold() in mask:
+        lost = [name for name in needed if fold(name) not in folded]
+        mask = {fold(name): how for name, how in self.shape.mask.items()}
+        lost += [key for key in self.keys if mask.get(fold(key)) in ("redact", "null")]
+        if self.cursor_field and fold(self.cursor_field) in mask:
             lost.append(self.cursor_field)
         if lost:
             raise LoadRefused(
@@ -137,8 +145,8 @@ class Wanted:
         """From `since` and the start on, before the end; a NULL cursor is in no order and always read."""
         if self.cursor_field is None:
             return
-        wanted = self.cursor_field.casefold()
-        column, kind = next((n, k) for n, k in columns.items() if n.casefold() == wanted)
+        wanted = fold(self.cursor_field)
+        column, kind = next((n, k) for n, k in columns.items() if fold(n) == wanted)
         if self.since and self.since.type != "JSON":
             if not types.comparable(self.since.type, kind):
                 raise LoadRefused(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import LoadRefused, QueryFailed
-from sqlflow_dagster.sql import Sql, TableName, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, fold, join, literal, quote, sql
 from sqlflow_dagster.warehouse import query, schema, tables
 from sqlflow_dagster.warehouse.udf import BoundQuery
 
@@ -81,8 +81,8 @@ def drop(connection: DuckDBPyConnection, table: TableName, kind: str) -> int:
 def check_keys(connection: DuckDBPyConnection, table: TableName, keys: Sequence[str]) -> None:
     """Raise QueryFailed where `RESULT` lacks a key column or has two rows of one key."""
     found = tables.columns(connection, RESULT)
-    known = {name.casefold() for name in found}
-    missing = [key for key in keys if key.casefold() not in known]
+    known = {fold(name) for name in found}
+    missing = [key for key in keys if fold(key) not in known]
     if missing:
         raise QueryFailed(
             f"{table}: the query gives no column {', '.join(missing)}, which is its KEY; "

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster import udf
 from sqlflow_dagster.errors import ProjectError, QueryFailed
-from sqlflow_dagster.sql import Sql, join, sql
+from sqlflow_dagster.sql import Sql, fold, join, sql
 from sqlflow_dagster.warehouse import tables
 from sqlflow_dagster.warehouse.answer import store
 from sqlflow_dagster.warehouse.frames import opened, spooled, to_arrow
@@ -58,8 +58,8 @@ def call_table(
 
 
 def _check_required(shown: str, declared: udf.Table, given: Mapping[str, str]) -> None:
-    have = {name.casefold() for name in given}
-    missing = [name for name in declared.required_columns if name.casefold() not in have]
+    have = {fold(name) for name in given}
+    missing = [name for name in declared.required_columns if fold(name) not in have]
     if missing:
         raise QueryFailed(
             f"PYTHON_FUNC({shown!r}) requires the columns {', '.join(missing)}; its table has {', '.join(given)}"

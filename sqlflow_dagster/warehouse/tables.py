@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import duckdb
@@ -10,7 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.language.tokens import scan
-from sqlflow_dagster.sql import Sql, TableName, bound, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, fold, join, literal, quote, sql
 
 _STATEMENTS = quote("_sqlflow", "statements")
 
@@ -65,8 +66,15 @@ def count(connection: DuckDBPyConnection, table: TableName) -> int:
     return _number(connection.execute(sql("SELECT count(*) FROM {table}", table=quote(*table))).fetchone())
 
 
+def free_name(wanted: str, taken: Iterable[str]) -> str:
+    """Return `wanted`, or that with a number, so that it is none of the names taken."""
+    folded = {fold(name) for name in taken}
+    names = (f"{wanted}{number or ''}" for number in itertools.count())
+    return next(name for name in names if fold(name) not in folded)
+
+
 def deleted(connection: DuckDBPyConnection, statement: Sql) -> int:
-    """Run a DELETE and return how many rows it took."""
+    """Run a statement that changes rows and return how many it changed."""
     return _number(connection.execute(statement).fetchone())
 
 

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection
 from sqlflow_dagster.cursor import Marker, StateKey
 from sqlflow_dagster.errors import ProjectError, QueryFailed, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, TableName, join, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, fold, join, quote, sql
 from sqlflow_dagster.warehouse import commits, query, schema, stage, tables, window
 from sqlflow_dagster.warehouse.duckdb import Warehouse
 from sqlflow_dagster.warehouse.shape import Window
@@ -256,8 +256,8 @@ def _type_in_result(connection: DuckDBPyConnection, spec: TransformSpec, functio
 
 
 def _type_of(spec: TransformSpec, columns: Mapping[str, str]) -> str | None:
-    wanted = (spec.by or "").casefold()
-    return next((kind for name, kind in columns.items() if name.casefold() == wanted), None)
+    wanted = fold(spec.by or "")
+    return next((kind for name, kind in columns.items() if fold(name) == wanted), None)
 
 
 def _ahead(connection: DuckDBPyConnection, spec: TransformSpec, span: Bounds) -> tuple[str, ...]:
