@@ -185,6 +185,7 @@ def _take(intake: Intake, batch: Batch) -> None:
                 rejects=batch.rejects,
                 provenance=batch.provenance,
                 replaces=batch.replaces,
+                explain=batch.explain,
             )
         case Arrow():
             intake.arrow(batch.reader)

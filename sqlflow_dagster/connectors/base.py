@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sqlflow_dagster.connectors.options import SourceOptions
     from sqlflow_dagster.cursor import Cursor
     from sqlflow_dagster.sql import Sql, Value
+
+# Runs a query of ours where the rows will be stored, and returns what it gives.
+Ask = Callable[["Sql"], list[tuple[Any, ...]]]
 
 Family = Literal["database", "object_store", "api", "file"]
 
@@ -57,6 +60,7 @@ class Attach:
 class Scan:
     """Rows that the warehouse reads natively: a SELECT with its values bound as `$1`, `$2` ….
 
+    A source whose types only its data tells gives a function instead, which asks for them.
     `rejects` says that the scan stores bad rows in DuckDB's reject tables (`store_rejects`).
     `provenance` says that the SELECT ends with the column `_sqlflow_file`, which the warehouse
     drops unless the LOAD keeps provenance; `replaces` are values of it whose stored rows this
@@ -65,7 +69,7 @@ class Scan:
     one that names the file, the line and the parameter to mend.
     """
 
-    query: Sql
+    query: Sql | Callable[[Ask], Sql]
     parameters: tuple[Value, ...] = ()
     extensions: tuple[str, ...] = ()
     attach: tuple[Attach, ...] = ()

@@ -31,6 +31,7 @@ _DECIMAL = re.compile(r"DECIMAL\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?")
 _SAFE = re.compile(r"[\w\s,()\[\]\".]+")
 _DATE = r"[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
 _CLOCK = r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
+_FRACTIONS = {"TIMESTAMP_S": 0, "TIMESTAMP_MS": 3, "TIMESTAMP_NS": 9}
 _OFFSET = r"(Z|z|[+-][0-9]{2}(:?[0-9]{2})?)"
 
 
@@ -60,7 +61,7 @@ def type_name(text: Any) -> str:
     if depth != 0 or not _SAFE.fullmatch(name) or not name[0].isalpha():
         raise ValueError(f"{text!r} is no type; write e.g. 'VARCHAR', 'BIGINT' or 'DECIMAL(12,2)'")
     # A struct's fields keep their case.
-    return name if '"' in name or name.upper().startswith(("STRUCT", "UNION")) else name.upper()
+    return name if '"' in name or any(word in name.upper() for word in ("STRUCT", "UNION")) else name.upper()
 
 
 def is_text(kind: str) -> bool:
@@ -81,14 +82,15 @@ def converted(
     where: Sql,
     formats: tuple[str, ...] = (),
     decimal_comma: bool = False,
+    text: Sql | None = None,
 ) -> Sql:
-    """Return the expression that turns the text column `column` into `kind`.
+    """Return the expression that turns the text column `column`, or the text `text`, into `kind`.
 
     `guessed` says that the type was read off the data, so that forms which the type would change
     (`007`, `+49`) are errors too. `where` names the place in the message. `formats` are strptime
     patterns of dates and times. Blank text is NULL.
     """
-    text = quote(column)
+    text = text or quote(column)
     if is_text(kind):
         return text
     if decimal_comma and _is_number(kind):
@@ -109,6 +111,35 @@ def converted(
         "CASE" + cases + " WHEN strlen(trim({text})) > 0 THEN {problem} END",
         text=text,
         cast=cast,
+        problem=problem,
+    )
+
+
+def keeps(column: str, kind: str) -> Sql:
+    """Return the test whether the text of a column is one that `kind` holds as it stands."""
+    tests = " OR ".join(_tests(kind, guessed=True))
+    # Only the tests' own text comes from here.
+    return sql(
+        f"(({tests}) AND TRY_CAST({{text}} AS {{kind}}) IS NOT NULL)", text=quote(column), kind=Sql(kind)
+    )
+
+
+def same(column: str, found: str, kind: str, where: Sql) -> Sql:
+    """Return the expression that casts a column of the type `found`, and raises where that changes a value."""
+    value = quote(column)
+    cast = sql("TRY_CAST({value} AS {kind})", value=value, kind=Sql(kind))
+    problem = sql(
+        "error(concat({where}, {text}, CAST({value} AS VARCHAR), {hint}))",
+        where=where,
+        text=literal(": the value '"),
+        value=value,
+        hint=literal(f'\' of column "{column}" is no {kind}'),
+    )
+    return sql(
+        "CASE WHEN TRY_CAST({cast} AS {found}) IS NOT DISTINCT FROM {value} THEN {cast} ELSE {problem} END",
+        cast=cast,
+        found=Sql(found),
+        value=value,
         problem=problem,
     )
 
@@ -159,8 +190,12 @@ def _time_tests(kind: str, *, guessed: bool) -> list[str]:
             "strlen({text}) = 10 AND {text}[5] = '-'",
             _matches(rf"\s*{_DATE}({midnight})?\s*|-?infinity|{_DATE} \(BC\)"),
         ]
+    # A time that says it is UTC is no naive one, unless somebody says so.
+    utc = "" if guessed else r"(Z|z|[+-]00(:?00)?)?"
+    if kind in _FRACTIONS:
+        clock = rf"[0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{0,{_FRACTIONS[kind]}}}0*)?)?"
+        return [_matches(rf"\s*{_DATE}([ T]{clock}{utc})?\s*")]
     if kind == "TIMESTAMP":
-        utc = r"(Z|z|[+-]00(:?00)?)?"
         return ["strlen({text}) = 19", _matches(rf"\s*{_DATE}([ T]{_CLOCK}{utc})?\s*|-?infinity")]
     if kind in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"):
         offset = _OFFSET if guessed else _OFFSET + "?"

@@ -7,6 +7,7 @@ are read from all files; without one, incremental reading takes the new and the 
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import time
 from abc import abstractmethod
@@ -19,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BeforeValidator, Field
 
 from sqlflow_dagster.connectors import casts, manifest, parameters, paths, spool
-from sqlflow_dagster.connectors.base import Connector, Family, Health, Scan, Stream
+from sqlflow_dagster.connectors.base import Ask, Connector, Family, Health, Scan, Stream
 from sqlflow_dagster.connectors.options import SourceOptions
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.cursor import Cursor
@@ -131,7 +132,7 @@ class Readable:
 class Selected:
     """A SELECT over files, the extensions it needs, and who explains its failures."""
 
-    query: Sql
+    query: Sql | Callable[[Ask], Sql]
     extensions: tuple[str, ...] = ()
     explain: Callable[[str], str] | None = None
     rejects: bool = False
@@ -311,6 +312,20 @@ def partition_types(
             values.setdefault(key, set()).update({value} if value is not None else ())
     known = {name.casefold(): kind for name, kind in declared.items()}
     return {key: known.get(key.casefold()) or type_of(texts) for key, texts in values.items()}
+
+
+def partition_sql(name: Sql, key: str, kind: str, *, guessed: bool) -> Sql:
+    """Return the value that a `key=value` folder gives; `name` is the file's name."""
+    pattern = f"^(?:.*/)?{re.escape(key)}=([^/]*)/"
+    text = sql("regexp_extract({name}, {pattern}, 1)", name=name, pattern=literal(pattern))
+    value = sql(
+        "CASE WHEN regexp_matches({name}, {pattern}) AND {text} <> {none} THEN url_decode({text}) END",
+        name=name,
+        pattern=literal(pattern),
+        text=text,
+        none=literal(paths.DEFAULT_PARTITION),
+    )
+    return casts.converted(key, kind, guessed=guessed, where=name, text=value)
 
 
 def options_sql(given: Mapping[str, Sql | None]) -> Sql:

@@ -5,38 +5,30 @@
     SOURCE orders TYPE JSON PARAMS {"path": "data/orders.json", "data_path": "data.items"};
 
 Types are found out over every record of all files, so that a field which only the last record has
-is a column too. Numbers with decimals are DOUBLE, as JSON has them; declare `types` for money.
-Deeper than 20 levels a value stays JSON. Text is never taken for a number.
+is a column too. Whole numbers are BIGINT, others DOUBLE, and DECIMAL where a double would lose
+digits; declare `types` for money. Text is never taken for a number; at the top of a record it is a
+date or a time where every value is one in ISO 8601. A field of mixed types stays JSON, and so does
+what lies deeper than 20 levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from sqlflow_dagster.connectors import parameters
-from sqlflow_dagster.connectors.files import (
-    PATH,
-    FileOptions,
-    Files,
-    Readable,
-    Selected,
-    by_place,
-    named,
-    options_sql,
-    partition_types,
-    struct_sql,
-    typed_sql,
-    whole_sql,
-)
+from sqlflow_dagster.connectors.base import Ask
+from sqlflow_dagster.connectors.files import FileOptions, Files, Readable, Selected, named
+from sqlflow_dagster.connectors.json_records import Form, Records
 from sqlflow_dagster.connectors.sink import JsonSinkOptions, WritesFiles
-from sqlflow_dagster.connectors.spool import compression, opened
 from sqlflow_dagster.errors import SourceFailed
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql
 
 _LARGEST_OBJECT = 16 * 2**20
+_TWICE = re.compile(r'Duplicate name (".*?") in struct')
 _HEAD = 64 * 2**10
 
 
@@ -62,55 +54,35 @@ L = TypeVar("L", bound=LinesOptions)
 class ReadsJson(Files[L]):
     """Files of JSON objects."""
 
-    layout: ClassVar[str] = "auto"
+    # What the format says; else each file shows it.
+    layout: ClassVar[str | None] = None
+    # The text is read several times: for the fields, for long numbers, for the rows.
+    native = ("none",)
 
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options
-        filled = [item for item in files if _has_records(item, options)]
+        layouts = {item: _layout(item) for item in files}
+        filled = {item: layout for item, layout in layouts.items() if layout}
         if not filled:
             return None
-        folders = partition_types([item.file for item in filled], options.hive_partitioning, options.types)
-        query = join(
-            " UNION ALL BY NAME ",
-            (
-                whole_sql(self._read(group, folders), group, folders, provenance=options.row_provenance)
-                for group in by_place(filled)
-            ),
-        )
-        return Selected(typed_sql(query, options.types), explain=named(filled))
-
-    def _read(self, files: Sequence[Readable], folders: dict[str, str]) -> Sql:
-        options = self.options
+        if self.layout:
+            filled = dict.fromkeys(filled, self.layout)
         path = getattr(options, "data_path", None)
-        largest = max(item.file.size for item in files) + 1024 if path else 0
-        given = {
-            "format": literal("auto" if path else self.layout),
-            "records": literal(True),
-            "sample_size": literal(-1),
-            "maximum_sample_files": literal(2**31 - 1),
-            "maximum_depth": literal(20),
-            "maximum_object_size": literal(max(options.max_object_bytes, largest)),
-            "union_by_name": literal(True),
-            "compression": literal("none" if files[0].compression == "none" else "auto"),
-            "filename": literal(PATH),
-            "hive_partitioning": literal(bool(folders)),
-            "hive_types": struct_sql(folders) if folders else None,
-            "dateformat": literal(options.date_format) if options.date_format else None,
-            "timestampformat": literal(options.timestamp_format) if options.timestamp_format else None,
-        }
-        read = sql(
-            "read_json([{files}], {options})",
-            files=join(", ", (item.pattern for item in files)),
-            options=options_sql(given),
+        largest = max(item.path.stat().st_size for item in filled) + 1024 if path else 0
+        form = Form(
+            path=tuple(path.removeprefix("$").strip(".").replace("[*]", "").split(".")) if path else (),
+            largest=max(options.max_object_bytes, largest),
+            types=options.types,
+            date_format=options.date_format,
+            timestamp_format=options.timestamp_format,
+            hive=options.hive_partitioning,
+            provenance=options.row_provenance,
         )
-        if not path:
-            return read
-        return sql(
-            "(SELECT unnest(_sqlflow_row), {kept} FROM (SELECT unnest({path}) AS _sqlflow_row, {kept} FROM {read}))",
-            kept=join(", ", map(quote, [PATH, *folders])),
-            path=_place_of(path),
-            read=read,
-        )
+
+        def query(ask: Ask) -> Sql:
+            return Records(filled, form, ask).query()
+
+        return Selected(query, explain=_explainer(tuple(filled)))
 
 
 class Json(WritesFiles, ReadsJson[JsonOptions]):
@@ -121,23 +93,47 @@ class Json(WritesFiles, ReadsJson[JsonOptions]):
     suffixes = (".json",)
 
 
-def _place_of(path: str) -> Sql:
-    parts = path.removeprefix("$").strip(".").replace("[*]", "").split(".")
-    return quote(*parts)
+def _explainer(files: Sequence[Readable]) -> Callable[[str], str]:
+    with_names = named(files)
+    names = ", ".join(item.file.name for item in files[:5])
+
+    def explain(message: str) -> str:
+        text = with_names(message)
+        if "maximum_object_size" in text:
+            return f"{text}; raise `max_object_bytes` where a record is that long"
+        if twice := _TWICE.search(text):
+            return (
+                f"{names}: the field {twice[1]} stands twice in one object, in letters that differ only in case, "
+                "which DuckDB does not tell apart; have one renamed"
+            )
+        return text
+
+    return explain
 
 
-def _has_records(item: Readable, options: LinesOptions) -> bool:
-    """Whether the file holds any record. Raises SourceFailed where it is no file of objects."""
-    with opened(item.file, compression(item.file, options.compression)) as stream:
-        head = stream.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+def _layout(item: Readable) -> str | None:
+    """How the records stand in the file; None where there are none.
+
+    Raises SourceFailed where it is no file of objects.
+    """
+    with item.path.open("rb") as stream:
+        head = stream.read(_HEAD)
+    whole = len(head) < _HEAD
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not head:
-        return False
+        return None
     if head[:1] == b"[":
         inner = head[1:].lstrip()
         if inner[:1] == b"]":
-            return False
+            return None
         if inner[:1] in (b"{", b""):
-            return True
+            return "array"
     if head[:1] == b"{":
-        return True
+        lines = head.split(b"\n") if whole else head.split(b"\n")[:-1]
+        return "newline_delimited" if lines and all(map(_is_record, lines)) else "unstructured"
     raise SourceFailed(f"{item.file.name}: it begins with {head[:20]!r}, which is no JSON object")
+
+
+def _is_record(line: bytes) -> bool:
+    line = line.strip()
+    return not line or (line[:1] == b"{" and line[-1:] == b"}")

@@ -15,7 +15,7 @@ from sqlflow_dagster.errors import BadOption, NotAllowed, SourceFailed
 
 _MAGIC = re.compile(r"[*?\[]")
 _COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".snappy", ".sz")
-_DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class File:
         for part in self.name.split("/")[:-1]:
             key, separator, value = part.partition("=")
             if separator and key:
-                found[key] = None if value == _DEFAULT_PARTITION else unquote(value)
+                found[key] = None if value == DEFAULT_PARTITION else unquote(value)
         return found
 
     def changed(self) -> bool:

@@ -25,6 +25,7 @@ _SHARED = {
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
     "text_rows", "json_types", "memory_tables",
     "attached", "tables", "discovered", "http", "paging",
+    "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 from duckdb import DuckDBPyConnection
@@ -24,6 +24,8 @@ from sqlflow_dagster.warehouse.selection import Query, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Ask = Callable[[Sql], list[tuple[Any, ...]]]
 
 _ARROW = quote("_sqlflow_arrow")
 _PART = quote("temp", "_sqlflow_part")
@@ -61,7 +63,7 @@ class Intake:
 
     def scan(
         self,
-        query: Sql,
+        query: Sql | Callable[[Ask], Sql],
         parameters: Sequence[Value] = (),
         *,
         extensions: Sequence[str] = (),
@@ -71,12 +73,16 @@ class Intake:
         replaces: Sequence[str] = (),
         explain: Callable[[str], str] | None = None,
     ) -> None:
-        """Take the rows of a SELECT that DuckDB runs itself; `explain` rewrites DuckDB's message."""
+        """Take the rows of a SELECT that DuckDB runs itself; `explain` rewrites DuckDB's message.
+
+        A function as `query` is given what it may ask of DuckDB, and returns the SELECT.
+        """
         with self._taking(explain):
             rows = self._rows(native=True)
             load_extensions(self.connection, extensions)
             self._attach(attach)
-            relation = sql("({query}\n)", query=query)
+            text = query(self._ask) if callable(query) else query
+            relation = sql("({query}\n)", query=text)
             selected = self.wanted.select(self.connection, relation, parameters, provenance=provenance)
             self._store(rows, selected)
             if rejects:
@@ -142,6 +148,9 @@ class Intake:
             raise _explained(self.wanted.label, error, explain) from error
         self.broken = False
         failpoint("after_fetch")
+
+    def _ask(self, query: Sql) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query).fetchall()
 
     def _rows(self, *, native: bool) -> Sql:
         if self.rows is None:

@@ -56,7 +56,8 @@ class Table:
                 )
             self.replaces += tuple(batch.replaces)
             try:
-                self._store(f"({batch.query}\n)", list(batch.parameters))
+                query = batch.query(self._ask) if callable(batch.query) else batch.query
+                self._store(f"({query}\n)", list(batch.parameters))
             except duckdb.Error as error:
                 text = str(error)
                 raise SourceFailed(batch.explain(text) if batch.explain else text) from error
@@ -70,6 +71,9 @@ class Table:
             assert isinstance(batch, JsonLines)
             raise NotImplementedError
         self.position = batch.position or self.position
+
+    def _ask(self, query):
+        return self.connection.execute(query).fetchall()
 
     def _store(self, relation, parameters):
         self.connection.execute(f"DESCRIBE FROM {relation}", parameters)

@@ -353,3 +353,8 @@ def test_a_declared_column_that_is_not_there_is_an_error(folder):
 def test_a_type_that_is_none_is_refused(folder, kind):
     with pytest.raises(BadOption, match="types: .* is no type"):
         folder.open("CSV", path="a.csv", types={"a": kind})
+
+
+def test_tabs_part_the_values_of_tsv(folder):
+    folder.write("a.tsv", 'id\tv\n1\ta,b\n2\t"x\ty"\n')
+    assert folder.rows("TSV", path="a.tsv") == [(1, "a,b"), (2, "x\ty")]

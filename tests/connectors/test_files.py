@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -236,3 +238,13 @@ def test_no_spool_is_left(inbox):
     inbox.write("in/c.csv", "id,v\n1,ä\n".encode("latin-1"))
     inbox.rows("CSV", path="in/c.csv", encoding="latin-1")
     assert list((inbox.root / ".sqlflow/spool").iterdir()) == []
+
+
+def test_listing_and_finding_imports_nothing_heavy():
+    code = (
+        "import sys; from sqlflow_dagster.connectors import registry; registry.types(); "
+        "before = set(sys.modules); assert 'sqlflow_dagster.connectors.csv' not in before; "
+        "[registry.find(name) for name in ('CSV', 'JSON', 'PARQUET')]; "
+        "heavy = {'duckdb', 'pyarrow', 'pandas', 'dagster', 'openpyxl'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
