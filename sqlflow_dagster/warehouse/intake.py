@@ -95,9 +95,14 @@ class Intake:
             rows = self._rows(native=False)
             self.wanted.check_names(reader.schema.names)
             untyped = [column.name for column in reader.schema if column.type.id == 0]
+            raised: list[SQLFlowError] = []
             try:
-                self.connection.register("_sqlflow_arrow", reader)
+                self.connection.register("_sqlflow_arrow", _watched(reader, raised))
                 self._store(rows, self.wanted.select(self.connection, _ARROW, (), untyped=untyped))
+            except duckdb.Error as error:
+                if raised:
+                    raise raised[0] from error
+                raise
             finally:
                 self.connection.unregister("_sqlflow_arrow")
                 reader.close()
@@ -207,6 +212,20 @@ class Intake:
     def _count(self, done: DuckDBPyConnection) -> None:
         row = done.fetchone()
         self.read += int(row[0]) if row else 0
+
+
+def _watched(reader: pa.RecordBatchReader, raised: list[SQLFlowError]) -> pa.RecordBatchReader:
+    """The same batches; an error of ours is kept, of which DuckDB would pass on no more than the text."""
+    import pyarrow as pa  # noqa: PLC0415 - whoever made the reader has imported it
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except SQLFlowError as error:
+            raised.append(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
 def _read_json(path: str, columns: Mapping[str, str], longest: int) -> Sql:

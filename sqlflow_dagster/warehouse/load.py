@@ -196,7 +196,8 @@ class _Load:
             counts = merge.swap(connection, rows, changes, spec, direct=self.direct)
         else:
             self._refuse_twice(old)
-            counts = merge.into(connection, rows, changes, self.intake.replaces, spec)
+            later_part = self.marker is not None
+            counts = merge.into(connection, rows, changes, self.intake.replaces, spec, later_part=later_part)
         self._look()
         return counts
 

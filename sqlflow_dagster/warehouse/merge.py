@@ -232,8 +232,13 @@ def into(
     changes: Sequence[Change],
     replaces: Iterable[str],
     spec: LoadSpec,
+    *,
+    later_part: bool,
 ) -> Counts:
-    """Bring the rows into a target that stays; it is made where it is missing."""
+    """Bring the rows into a target that stays; it is made where it is missing.
+
+    A `later_part` of a read adds to what its first one made room for.
+    """
     table = quote(*spec.table)
     if tables.kind(connection, spec.table) is None:
         connection.execute(sql("CREATE TABLE {table} AS FROM {rows} LIMIT 0", table=table, rows=rows))
@@ -241,7 +246,7 @@ def into(
     # An index is read from the file when it is first needed; a DELETE … USING does not wake it, and the
     # INSERT after it then finds the deleted keys still there.
     connection.execute(sql("INSERT INTO {table} FROM {table} LIMIT 0", table=table))
-    deleted = room.make(connection, rows, replaces, spec)
+    deleted = room.make(connection, rows, replaces, spec, later_part=later_part)
     if spec.mode != "upsert":
         counts = Counts(inserted=tables.insert(connection, spec.table, rows, Sql("TRUE")), deleted=deleted)
     else:

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from sqlflow_dagster.warehouse.spec import LoadSpec
 
 
-def make(connection: DuckDBPyConnection, rows: Sql, replaces: Iterable[str], spec: LoadSpec) -> int:
+def make(
+    connection: DuckDBPyConnection, rows: Sql, replaces: Iterable[str], spec: LoadSpec, *, later_part: bool
+) -> int:
     """Delete the rows of files that are read anew, of the partition, or from the boundary on.
+
+    A `later_part` of a read leaves the range alone: the rows of the earlier parts are in it.
 
     Raises LoadRefused where they cannot be told from the rows of others.
     """
     of_files = _of_files(connection, sorted(replaces), spec)
-    of_range = _of_range(connection, spec)
+    of_range = None if later_part else _of_range(connection, spec)
     if of_range and not spec.sole_writer:
         of_range = _own(connection, rows, of_range, spec)
     return sum(_delete(connection, where, spec) for where in (of_files, of_range) if where)
