@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
 from sqlflow_dagster.errors import ProjectError
+from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.plan.nodes import Load
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.session import Store, state_key
@@ -67,6 +68,7 @@ def reset(project: Project, store: Store, key: StateKey, to: str | None = None) 
             committed_at=datetime.now(UTC).isoformat(),
         )
         commits.append(connection, key, marker)
+    failpoint("in_reset")
     store.set(str(key), marker.to_json())
     return marker
 

@@ -14,6 +14,7 @@ from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.options import Options
 from sqlflow_dagster.connectors.paths import inside
 from sqlflow_dagster.errors import BadOption, ExportFailed
+from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 TextCompression = Literal["none", "gzip", "zstd"]
@@ -152,6 +153,7 @@ def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         size = part.stat().st_size
+        failpoint("in_export")
         part.replace(path)
     except OSError as error:
         raise ExportFailed(

@@ -104,14 +104,18 @@ def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> Non
 
 
 def compact(connection: DuckDBPyConnection, keep: int) -> int:
-    """Delete all but the newest `keep` markers of each key, and return how many went."""
+    """Delete all but the newest `keep` markers of each key, and return how many went.
+
+    The newest one with rows stays too: it tells that the table has some of this key.
+    """
     if not _exists(connection):
         return 0
     row = connection.execute(
         bound(
             "DELETE FROM {commits} WHERE rowid IN (SELECT rowid FROM {commits} QUALIFY row_number() OVER (PARTITION BY"
             " project, environment, pipeline, source, stream, table_name, partition"
-            " ORDER BY epoch DESC, seq DESC) > $1)",
+            " ORDER BY epoch DESC, seq DESC) > $1 AND row_number() OVER (PARTITION BY project, environment, pipeline,"
+            " source, stream, table_name, partition, rows > 0 ORDER BY epoch DESC, seq DESC) > 1)",
             [keep],
             commits=_COMMITS,
         )

@@ -181,9 +181,10 @@ class _Load:
 
     def _done_before(self) -> bool:
         """Whether an earlier try of this run did it all: then its marker is the result."""
-        self.marker = commits.completed_by(self.connection, self.spec.key, self.spec.run_id)
-        if self.marker is None:
+        done = commits.completed_by(self.connection, self.spec.key, self.spec.run_id)
+        if done is None:
             return False
+        self.marker = done
         self._look()
         self.notices.append("an earlier try of this run had loaded it")
         return True

@@ -120,6 +120,7 @@ def transform(warehouse: Warehouse, spec: TransformSpec, functions: Functions) -
             connection.execute("COMMIT")
         except duckdb.Error as error:
             raise WarehouseError(f"{spec.table}: nothing was stored, the commit failed: {error}") from error
+        failpoint("after_commit")
         return done
 
 

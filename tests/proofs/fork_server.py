@@ -1,4 +1,4 @@
-"""Runs `sqlflow` commands in forked children that share one start of Python and Dagster.
+"""Runs `sqlflow` and `dagster` commands in forked children that share one start of Python and Dagster.
 
 One JSON document a line: `{"argv": […], "env": {…}, "log": "path"}` in, `{"pid": n}` and, when the
 child has ended, `{"status": n}` out (negative for a signal). A child is a process like any other:
@@ -27,8 +27,11 @@ def _become(command: dict) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     sys.stdin.close()
-    sys.argv = ["sqlflow", *command["argv"]]
-    from sqlflow_dagster.cli import main
+    sys.argv = command["argv"]
+    if sys.argv[0] == "dagster":
+        from dagster._cli import main
+    else:
+        from sqlflow_dagster.cli import main
 
     sys.exit(main())
 

@@ -9,14 +9,36 @@ from pathlib import Path
 
 import pytest
 
-from .campaign import AT_RANDOM, FAILPOINTS, Runner, Tally, first_run, kill_at, kill_at_random
+from .campaign import (
+    AT_RANDOM,
+    BY_DAGSTER,
+    FAILPOINTS,
+    IN_BACKFILL,
+    IN_FULL_REFRESH,
+    IN_RESET,
+    Run,
+    Runner,
+    Tally,
+    finish,
+    first_run,
+    kill_at,
+    kill_at_random,
+    kill_in_backfill,
+    kill_in_reset,
+)
 from .world import World
 
 PAGE = Path(__file__).parents[2] / "docs" / "proofs.md"
 SEEDS = (1, 2)
-ROUNDS_PER_FAILPOINT = 9
-RANDOM_ROUNDS = 50
 LEAST_KILLS = 200
+ROUNDS = {
+    **dict.fromkeys(FAILPOINTS, 5),
+    IN_RESET: 4,
+    IN_BACKFILL: 8,
+    BY_DAGSTER: 8,
+    IN_FULL_REFRESH: 16,
+    AT_RANDOM: 36,
+}
 
 
 @pytest.mark.parametrize(
@@ -38,29 +60,48 @@ def test_two_hundred_kills_lose_and_double_nothing(tmp_path: Path):
     missed = sum((tally.missed for tally in tallies), Counter())
     _write(kills, missed)
     assert kills.total() >= LEAST_KILLS
-    assert all(kills[place] for place in (*FAILPOINTS, AT_RANDOM)), kills
+    assert all(kills[place] for place in ROUNDS), kills
 
 
 def _campaign(folder: Path, seed: int) -> Tally:
     world, tally = World(folder / f"shop_{seed}", seed), Tally()
-    plan = [*FAILPOINTS * ROUNDS_PER_FAILPOINT, *[AT_RANDOM] * RANDOM_ROUNDS]
+    plan = [place for place, rounds in ROUNDS.items() for _ in range(rounds)]
     random.Random(seed).shuffle(plan)
     with Runner(folder / f"log_{seed}") as runner:
         first_run(world, runner)
         for place in plan:
-            if place == AT_RANDOM:
-                kill_at_random(world, runner, tally)
-            else:
-                # Only one of the four loads may change its schema; the others pass all places.
-                passing = 1 if place == "in_schema_alter" else world.random.randint(1, 4)
-                kill_at(world, runner, place, passing, tally)
+            _round(world, runner, place, tally)
+        finish(world, runner)
     return tally
+
+
+def _round(world: World, runner: Runner, place: str, tally: Tally) -> None:
+    dice = world.random
+    if place == AT_RANDOM:
+        kill_at_random(world, runner, tally)
+    elif place == IN_RESET:
+        kill_in_reset(world, runner, tally)
+    elif place == IN_BACKFILL:
+        kill_in_backfill(world, runner, tally)
+    elif place in (BY_DAGSTER, IN_FULL_REFRESH):
+        full = place == IN_FULL_REFRESH or dice.random() < 0.3
+        how = Run(full_refresh=full, by_dagster=place == BY_DAGSTER)
+        if dice.random() < 0.5:
+            kill_at_random(world, runner, tally, how, place)
+        else:
+            at = dice.choice(["after_stage_write", "before_commit", "after_commit", "in_run_start"])
+            passing = 1 if at == "in_run_start" else dice.randint(1, 11 if "commit" in at else 7)
+            kill_at(world, runner, at, passing, tally, how, place)
+    else:
+        # Only one of the loads may change its schema, and there are two exports; all pass the other places.
+        most = {"in_schema_alter": 1, "in_export": 2}.get(place, 7)
+        kill_at(world, runner, place, dice.randint(1, most), tally)
 
 
 def _write(kills: Counter[str], missed: Counter[str]) -> None:
     rows = "\n".join(
-        f"| {place if place == AT_RANDOM else f'`{place}`'} | {kills[place]} | {missed[place]} | 0 | 0 | 0 |"
-        for place in (*FAILPOINTS, AT_RANDOM)
+        f"| {place if ' ' in place else f'`{place}`'} | {kills[place]} | {missed[place]} | 0 | 0 | 0 |"
+        for place in ROUNDS
     )
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(

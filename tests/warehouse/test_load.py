@@ -397,6 +397,16 @@ def test_an_ordered_read_is_kept_up_to_its_last_checkpoint(depot):
     assert (done.total_rows, done.marker.complete) == (3, True)
 
 
+def test_an_ordered_read_that_ends_at_a_checkpoint_keeps_its_cursor(depot):
+    def feed(intake):
+        intake.scan(Sql(rows((1, day(1), 1))))
+        intake.checkpoint(Cursor(day(1), "TIMESTAMP"))
+
+    done = depot.load(feed=feed, ordered=True, **MERGE)
+    assert done.marker.complete
+    assert done.cursor == Cursor(day(1), "TIMESTAMP")
+
+
 def test_a_full_refresh_of_an_ordered_stream_keeps_the_old_rows_until_all_new_ones_are_there(depot):
     depot.load(rows((1, day(1), 1), (2, day(2), 2)), ordered=True, **MERGE)
 
