@@ -184,10 +184,21 @@ class ReadsCsv(Files[C]):
         name = files[0].name_sql
         declared = {column.casefold() for column in self.options.types}
         own = {column.casefold(): kind for column, kind in types.items()}
+        tried = {
+            column: (quote(f"_sqlflow_tried_{number}"), attempt)
+            for number, column in enumerate(sample.names)
+            if (attempt := self._attempt(column, own[column.casefold()]))
+        }
         columns = [
             sql(
                 "{value} AS {name}",
-                value=self._value(column, own[column.casefold()], column.casefold() in declared, name),
+                value=self._value(
+                    column,
+                    own[column.casefold()],
+                    column.casefold() in declared,
+                    name,
+                    tried[column][0] if column in tried else None,
+                ),
                 name=quote(column),
             )
             for column in sample.names
@@ -197,14 +208,21 @@ class ReadsCsv(Files[C]):
         columns += [quote(key) for key in folders if key.casefold() not in taken]
         if self.options.row_provenance:
             columns.append(sql("{name} AS {provenance}", name=name, provenance=quote(PROVENANCE)))
+        attempts = [sql("{a} AS {name}", a=attempt, name=alias) for alias, attempt in tried.values()]
         return sql(
-            "SELECT {columns} FROM read_csv([{files}], {options})",
+            "SELECT {columns} FROM (SELECT {all} FROM read_csv([{files}], {options}))",
             columns=join(", ", columns),
+            all=join(", ", [Sql("*"), *attempts]),
             files=join(", ", (item.pattern for item in files)),
             options=self._options(files[0], sample, sniffed, types, folders),
         )
 
-    def _value(self, column: str, kind: str, declared: bool, where: Sql) -> Sql:
+    def _attempt(self, column: str, kind: str) -> Sql | None:
+        if self.options.quarantines:
+            return None
+        return casts.attempt(column, kind, decimal_comma=self.options.decimal_separator == ",")
+
+    def _value(self, column: str, kind: str, declared: bool, where: Sql, tried: Sql | None) -> Sql:
         if self.options.quarantines:
             return quote(column)
         formats = {"DATE": self.options.date_format, "TIMESTAMP": self.options.timestamp_format}
@@ -215,6 +233,7 @@ class ReadsCsv(Files[C]):
             where=where,
             formats=formats.get(kind, ()),
             decimal_comma=self.options.decimal_separator == ",",
+            tried=tried,
         )
 
     def _options(
