@@ -105,8 +105,11 @@ def value(reader: Reader) -> str | int | float | bool | None:
     return found
 
 
-def mode(reader: Reader, allowed: tuple[str, ...]) -> Mode:
-    """Mode = "REPLACE" | "APPEND" | "UPSERT" "KEY" keys | "INCREMENTAL" "BY" column [ "LOOKBACK" lookback ] ;"""
+def mode(reader: Reader, allowed: tuple[str, ...], *, keyless: bool = False) -> Mode:
+    """Mode = "REPLACE" | "APPEND" | "UPSERT" "KEY" keys | "INCREMENTAL" "BY" column [ "LOOKBACK" lookback ] ;
+
+    With `keyless` UPSERT may do without: the source's primary key is the key then.
+    """
     token = reader.peek()
     if token.word not in allowed:
         hint = "INCREMENTAL BY is a mode of CREATE TABLE; a LOAD is incremental by its source's sync_mode"
@@ -115,7 +118,7 @@ def mode(reader: Reader, allowed: tuple[str, ...]) -> Mode:
         reader.wrong(f"expected a mode, found {shown(token)}", hint)
     reader.take()
     kind: ModeKind = token.word  # type: ignore[assignment]  # `allowed` holds only these
-    if kind == "UPSERT":
+    if kind == "UPSERT" and not (keyless and reader.peek().text in (";", "")):
         reader.expect("KEY", "write MODE UPSERT KEY (column, …)")
         return Mode(kind, keys=keys(reader), span=reader.span(token.start))
     if kind == "INCREMENTAL":
@@ -123,7 +126,7 @@ def mode(reader: Reader, allowed: tuple[str, ...]) -> Mode:
         by = name(reader, "the column that tells the time")
         back = lookback(reader) if reader.accept("LOOKBACK") else None
         return Mode(kind, by=by, lookback=back, span=reader.span(token.start))
-    return Mode(kind, reader.span(token.start))
+    return Mode(kind, reader.span(token.start, token.end))
 
 
 def keys(reader: Reader) -> tuple[Name, ...]:

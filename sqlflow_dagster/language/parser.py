@@ -7,6 +7,7 @@ everything that has to be mended.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from sqlflow_dagster.errors import PipelineError, Problem
 from sqlflow_dagster.language import bodies, clauses, conditions
@@ -53,16 +54,29 @@ def parse(text: str, path: str) -> Script:
 
     Raises PipelineError with every problem of the file.
     """
+    script = read(text, path)
+    if script.problems:
+        raise PipelineError(script.problems)
+    return script
+
+
+def read(text: str, path: str) -> Script:
+    """Return the tree of the statements that parse; what is wrong with the others is in its `problems`."""
     reader = Reader(text.removeprefix("\ufeff"), path)
     statements = _script(reader)
-    if reader.problems:
-        raise PipelineError(sorted(reader.problems, key=lambda problem: (problem.line, problem.column)))
-    return Script(path, reader.text, statements)
+    problems = sorted(reader.problems, key=lambda problem: (problem.line, problem.column))
+    return Script(path, reader.text, statements, tuple(problems), tuple(reader.unread))
 
 
 def offset_problem(script: Script, start: int, end: int, message: str, hint: str = "") -> Problem:
     """Return a Problem at `script.text[start:end]`, with its line and column worked out."""
-    return Places(script.text, script.path).problem(start, end, message, hint)
+    return _places(script.text, script.path).problem(start, end, message, hint)
+
+
+@lru_cache(maxsize=8)
+def _places(text: str, path: str) -> Places:
+    """Kept, because a file with one problem often has many."""
+    return Places(text, path)
 
 
 def _script(reader: Reader) -> tuple[Statement, ...]:
@@ -71,6 +85,8 @@ def _script(reader: Reader) -> tuple[Statement, ...]:
     nul = reader.text.find("\0")
     if nul >= 0:
         reader.report(Wrong("the file holds a NUL character", "save it as UTF-8 text", nul, nul + 1))
+        reader.position = len(reader.text)
+        reader.lose(0)
         return ()
     while _more(reader):
         statements += _block(reader)
@@ -96,7 +112,8 @@ def _more(reader: Reader) -> bool:
         return reader.peek().kind != "end"
     except Wrong as error:
         reader.report(error)
-        reader.position = len(reader.text)
+        start, reader.position = reader.position, len(reader.text)
+        reader.lose(start)
         return False
 
 
@@ -105,11 +122,17 @@ def _block(reader: Reader) -> list[Statement]:
     statements: list[Statement] = []
     while _more(reader) and reader.peek().word not in _CLOSERS:
         token = reader.peek()
+        known = len(reader.problems)
         try:
-            statements.append(_statement(reader, token))
+            statement = _statement(reader, token)
         except Wrong as error:
             reader.report(error)
             _recover(reader, error, token)
+            statement = None
+        if statement and (len(reader.problems) == known or isinstance(statement, If)):
+            statements.append(statement)
+        else:
+            reader.lose(token.start)
     return statements
 
 
@@ -155,7 +178,7 @@ def _skip_unclosed(reader: Reader, unended: Unclosed, error: Wrong) -> None:
     reader.position = len(reader.text) if lost else line + 1
 
 
-def _statement(reader: Reader, token: Token) -> Statement:
+def _statement(reader: Reader, token: Token) -> Statement | None:
     """Statement = source | load | create | export | set | include | if ;"""
     rule = _RULES.get(token.word)
     reader.in_sql = token.word not in ("SOURCE", "LOAD", "SET", "INCLUDE")
@@ -191,8 +214,8 @@ def _load(reader: Reader, start: int) -> Load:
     reader.expect("FROM", "write LOAD table FROM source;")
     source = clauses.name(reader, "the source's name")
     stream = clauses.stream(reader) if reader.accept(".") else None
-    mode = clauses.mode(reader, clauses.LOAD_MODES) if reader.accept("MODE") else None
-    return Load(table, source, stream, mode, _end(reader, start, "MODE"))
+    mode = clauses.mode(reader, clauses.LOAD_MODES, keyless=True) if reader.accept("MODE") else None
+    return Load(table, source, stream, mode, _end(reader, start, "MODE", "KEY"))
 
 
 def _create(reader: Reader, start: int) -> Create:
@@ -244,8 +267,11 @@ def _include(reader: Reader, start: int) -> Include:
     return Include(path, alias, _end(reader, start, "AS"))
 
 
-def _if(reader: Reader, start: int) -> If:
-    """If = "IF" branch { ( "ELSEIF" | "ELSE" "IF" ) branch } [ "ELSE" { statement } ] ( "ENDIF" | "END" "IF" ) ";" ;"""
+def _if(reader: Reader, start: int) -> If | None:
+    """If = "IF" branch { ( "ELSEIF" | "ELSE" "IF" ) branch } [ "ELSE" { statement } ] ( "ENDIF" | "END" "IF" ) ";" ;
+
+    None where it cannot be decided, because a condition is wrong; that is reported.
+    """
     if reader.depth >= _DEEPEST:
         end = len(reader.text)
         raise Wrong(f"IF is nested more than {_DEEPEST} deep", "use ELSEIF or AND", start, start + 2, end)
@@ -255,12 +281,20 @@ def _if(reader: Reader, start: int) -> If:
     finally:
         reader.depth -= 1
     reader.in_sql = False
-    _end_if(reader, start)
-    return If(branches, otherwise, _end(reader, start))
+    try:
+        _end_if(reader, start)
+        span = _end(reader, start)
+    except Wrong as error:
+        # What is in it has been read, and is looked at all the same.
+        reader.report(error)
+        _recover(reader, error, Token("name", "IF", start, start + len("IF")))
+        span = reader.span(start)
+    known = tuple(branch for branch in branches if branch)
+    return If(known, otherwise, span) if len(known) == len(branches) else None
 
 
-def _arms(reader: Reader) -> tuple[tuple[Branch, ...], tuple[Statement, ...]]:
-    """The arms of an IF, and the statements after ELSE."""
+def _arms(reader: Reader) -> tuple[list[Branch | None], tuple[Statement, ...]]:
+    """The arms of an IF, None for those whose condition is wrong, and the statements after ELSE."""
     branches = [_branch(reader)]
     otherwise: list[Statement] | None = None
     while token := reader.accept("ELSEIF", "ELSE"):
@@ -270,8 +304,8 @@ def _arms(reader: Reader) -> tuple[tuple[Branch, ...], tuple[Statement, ...]]:
         if token.word == "ELSEIF" or _else_if(reader, token):
             branches.append(_branch(reader))
         else:
-            otherwise = _block(reader)
-    return tuple(branch for branch in branches if branch), tuple(otherwise or ())
+            otherwise = [*(otherwise or ()), *_block(reader)]
+    return branches, tuple(otherwise or ())
 
 
 def _else_if(reader: Reader, token: Token) -> bool:
@@ -301,8 +335,9 @@ def _branch(reader: Reader) -> Branch | None:
     if condition and fault:
         start = condition.span.start
         reader.report(Wrong(fault.message, fault.hint, start + fault.start, start + fault.end))
+    right = len(reader.problems) == known
     body = tuple(_block(reader))
-    return Branch(condition, body) if condition else None
+    return Branch(condition, body) if condition and right else None
 
 
 def _object_after(reader: Reader, word: str) -> Object | None:
@@ -323,7 +358,7 @@ def _end(reader: Reader, start: int, *optional: str) -> Span:
     )
 
 
-_RULES: dict[str, Callable[[Reader, int], Statement]] = {
+_RULES: dict[str, Callable[[Reader, int], Statement | None]] = {
     "SOURCE": _source,
     "LOAD": _load,
     "CREATE": _create,

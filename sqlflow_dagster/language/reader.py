@@ -77,6 +77,7 @@ class Reader:
         self.in_sql = False  # what a wrong statement has behind it: for where to go on
         self.unclosed = 0  # strings and quotes that the end of the file cut off
         self.problems: list[Problem] = []
+        self.unread: list[Span] = []  # statements that did not parse
         self._peeked: tuple[int, re.Pattern[str], Token] | None = None
 
     def peek(self) -> Token:
@@ -119,6 +120,10 @@ class Reader:
                 "this string is never closed on its line", _CLOSERS["string"], token.start, token.start + 1
             )
         raise Wrong(message, hint, token.start, token.end)
+
+    def lose(self, start: int) -> None:
+        """Record that what stands between `start` and here could not be read."""
+        self.unread.append(self.span(start))
 
     def span(self, start: int, end: int | None = None) -> Span:
         """Return the place from `start` to `end`, by default to where the reader is."""

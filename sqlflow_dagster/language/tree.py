@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sqlflow_dagster.errors import Problem
+
 ModeKind = Literal["REPLACE", "APPEND", "UPSERT", "INCREMENTAL"]
 
 
@@ -170,8 +172,14 @@ Statement = Source | Load | Create | Export | Set | Include | If
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One parsed file. `path` is shown in messages; `text` is the whole file without a BOM."""
+    """One parsed file. `path` is shown in messages; `text` is the whole file without a BOM.
+
+    `problems` are the errors of its grammar in file order, `unread` the places of the statements
+    that they kept from being read.
+    """
 
     path: str
     text: str
     statements: tuple[Statement, ...]
+    problems: tuple[Problem, ...] = ()
+    unread: tuple[Span, ...] = ()

@@ -9,22 +9,25 @@ from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.language.calls import python_calls
 from sqlflow_dagster.language.tokens import SqlToken, scan
-from sqlflow_dagster.language.variables import Variables, expand_sql
+from sqlflow_dagster.language.variables import UndefinedVariables, Variables, expand_sql
 from sqlflow_dagster.plan.dependencies import Node, Reads, TableRef, reads
 from sqlflow_dagster.plan.placed import Placed, noted
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.syntax import SyntaxTree, syntax_trees
 from sqlflow_dagster.sql import TableName, quote
 
+# Stands in for a variable without a value, so that the rest of its query is looked at all the same.
+NO_VALUE = "sqlflow_has_no_value"
 _ONE_QUERY = "a body is one query: SELECT, FROM, WITH, VALUES, PIVOT, UNPIVOT or TABLE"
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One query as written, and its syntax with the variables' values in it."""
+    """One query as written, and its syntax with the values of `variables` in it."""
 
     placed: Placed
     query: tree.Query
+    variables: Variables
     syntax: SyntaxTree
     reads: Reads
 
@@ -35,7 +38,7 @@ class Body:
 
     def span(self, position: int | None) -> tree.Span:
         """Return the file's place of DuckDB's `position`: the word or name there, else the whole."""
-        return _span(self.placed, self.query, self.syntax, self.syntax.offset(position))
+        return _span(self.query, self.variables, self.syntax, self.syntax.offset(position))
 
     def with_names(self, names: Iterable[tuple[TableRef, TableName]]) -> str:
         """Return the text with other names for some of its tables, each with its old one as alias."""
@@ -52,25 +55,47 @@ class Body:
 
 def bodies(placed: Iterable[Placed], report: Report) -> dict[int, Body]:
     """Return the usable bodies by their statement's `id`; all are parsed in one call."""
-    found: list[tuple[Placed, tree.Query]] = []
-    texts: list[str] = []
+    found: list[_Text] = []
     for statement in placed:
         query = _query(statement)
         if query is None:
             continue
         with noted(report, statement.script, query.span):
-            texts.append(_filled_in(query.sql, statement.values.all))
-            found.append((statement, query))
+            found.append(_filled_in(statement, query, report))
     result: dict[int, Body] = {}
-    for (statement, query), syntax in zip(found, syntax_trees(texts), strict=True):
-        body = _body(statement, query, syntax, report)
+    for text, syntax in zip(found, syntax_trees([text.filled for text in found]), strict=True):
+        body = _body(text, syntax, report)
         if body:
-            result[id(statement)] = body
+            result[id(text.placed)] = body
     return result
 
 
-def _filled_in(sql: str, variables: Variables) -> str:
-    return expand_sql(sql, variables) if "${" in sql else sql
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A body with values in it; those of a `doubtful` one are not all its own."""
+
+    placed: Placed
+    query: tree.Query
+    variables: Variables
+    filled: str
+    doubtful: bool = False
+
+    def span(self, syntax: SyntaxTree, offset: int | None) -> tree.Span:
+        """Return the file's place of an offset of the text with values."""
+        return _span(self.query, self.variables, syntax, offset)
+
+
+def _filled_in(placed: Placed, query: tree.Query, report: Report) -> _Text:
+    variables = placed.values.all
+    if "${" not in query.sql:
+        return _Text(placed, query, variables, query.sql)
+    try:
+        return _Text(placed, query, variables, expand_sql(query.sql, variables))
+    except UndefinedVariables as error:
+        report.undefined(error.names, placed.script, query.span)
+        stand_ins = dict.fromkeys(error.names, NO_VALUE)
+    variables = replace(variables, environ={**variables.environ, **stand_ins})
+    return _Text(placed, query, variables, expand_sql(query.sql, variables), doubtful=True)
 
 
 def _query(placed: Placed) -> tree.Query | None:
@@ -82,16 +107,19 @@ def _query(placed: Placed) -> tree.Query | None:
     return None
 
 
-def _body(placed: Placed, query: tree.Query, syntax: SyntaxTree, report: Report) -> Body | None:
+def _body(text: _Text, syntax: SyntaxTree, report: Report) -> Body | None:
+    placed, query = text.placed, text.query
+    if syntax.error and text.doubtful:
+        return None  # with the values it may parse
     if syntax.error:
-        span = _span(placed, query, syntax, syntax.wrong_at)
+        span = text.span(syntax, syntax.wrong_at)
         report.problem(placed.script, span, *_explained(placed, query, syntax, span))
         return None
     if len(syntax.statements) != 1:
         message = f"one query may stand here, not {len(syntax.statements)}"
         report.problem(placed.script, query.span, message, _ONE_QUERY)
         return None
-    body = Body(placed, query, syntax, reads(syntax.statements[0]))
+    body = Body(placed, query, text.variables, syntax, reads(syntax.statements[0]))
     for hidden in body.reads.hidden:
         message = f"{hidden.function}() hides the tables it reads"
         hint = "name the tables in the query, so that it runs after they are made"
@@ -112,11 +140,11 @@ def _explained(placed: Placed, query: tree.Query, syntax: SyntaxTree, span: tree
     return f"the SQL cannot be parsed: syntax error at or near {near}", ""
 
 
-def _span(placed: Placed, query: tree.Query, syntax: SyntaxTree, offset: int | None) -> tree.Span:
+def _span(query: tree.Query, variables: Variables, syntax: SyntaxTree, offset: int | None) -> tree.Span:
     if offset is None:
         return query.span
     if syntax.sql != query.sql:
-        offset = _written(query.sql, placed.values.all, offset)
+        offset = _written(query.sql, variables, offset)
     length = _length(query.sql, offset)
     if length == 0:
         # The end of the body: the last character is where something is missing.

@@ -74,12 +74,12 @@ def build(
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A file with its sources and what each statement writes; `wanted` is None for an unknown LOAD *."""
+    """A file with its sources and what each statement writes; None where the names are not known."""
 
     file: File
     sources: Sources
     wanted: Mapping[int, Sequence[Wanted] | None]
-    created: Mapping[int, TableName]
+    created: Mapping[int, TableName | None]
 
 
 def _draft(file: File, settings: Settings, catalog: Catalog, report: Report) -> _Draft:
@@ -88,14 +88,12 @@ def _draft(file: File, settings: Settings, catalog: Catalog, report: Report) -> 
         if isinstance(placed.statement, tree.Source):
             sources.declare(placed, placed.statement)
     wanted: dict[int, Sequence[Wanted] | None] = {}
-    created: dict[int, TableName] = {}
+    created: dict[int, TableName | None] = {}
     for order, placed in enumerate(file.placed):
         if isinstance(placed.statement, tree.Load):
             wanted[order] = sources.wanted(placed, placed.statement)
         elif isinstance(placed.statement, tree.Create):
-            table = table_name(report, file, placed, placed.statement.table)
-            if table:
-                created[order] = table
+            created[order] = table_name(report, file, placed, placed.statement.table)
     return _Draft(file, sources, wanted, created)
 
 
@@ -105,12 +103,12 @@ def _tables(drafts: Sequence[_Draft], files: Sequence[File], one_schema: str | N
         name = draft.file.name
         for order, placed in enumerate(draft.file.placed):
             loads = draft.wanted.get(order, ())
-            if loads is None:
+            if loads is None or draft.created.get(order, ()) is None:
                 tables.open_ended.add(name)
             for item in loads or ():
                 tables.add(Write(name, item.table, placed, order))
-            if order in draft.created:
-                tables.add(Write(name, draft.created[order], placed, order))
+            if table := draft.created.get(order):
+                tables.add(Write(name, table, placed, order))
     return tables
 
 
@@ -129,7 +127,7 @@ def _pipeline(
         planned += _planned(draft, maker, order, placed, parsed.get(id(placed)), exports)
     planned = _settled(planned)
     check_creates(draft.file, tables, report)
-    check_order(planned, tables, report)
+    check_order(draft.file, planned, tables, report)
     check_loads(planned, report)
     check_columns(draft.file.schema, planned, report)
     declared = [found for found in draft.sources.declared.values() if found]
@@ -173,8 +171,9 @@ def _planned(
                 )
             )
         ]
-    if isinstance(statement, tree.Create) and body and order in draft.created:
-        transform, reads = maker.transform(placed, statement, draft.created[order], body)
+    table = draft.created.get(order)
+    if isinstance(statement, tree.Create) and body and table:
+        transform, reads = maker.transform(placed, statement, table, body)
         return [Planned(transform, placed, order, reads, body)]
     if isinstance(statement, tree.Export):
         made = maker.export(placed, statement, body, exports)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlflow_dagster.errors import PipelineError, Problem
+from sqlflow_dagster.errors import Problem
 from sqlflow_dagster.language.conditions import evaluate
-from sqlflow_dagster.language.parser import parse
+from sqlflow_dagster.language.parser import read
 from sqlflow_dagster.language.tree import If, Include, Script, Set, Span, Statement
 from sqlflow_dagster.language.variables import Variables
 from sqlflow_dagster.plan.placed import File, Placed, Values, fixed_text, noted, refuse_late, values_of
 from sqlflow_dagster.plan.report import Report
+from sqlflow_dagster.plan.unread import Unread
 
 
 def flatten(path: Path, root: Path, schema: str, variables: Variables, report: Report) -> File:
@@ -25,7 +26,7 @@ def flatten(path: Path, root: Path, schema: str, variables: Variables, report: R
         schema=schema,
         placed=tuple(flattener.placed),
         description=_description(text),
-        unread="\n".join(flattener.unread),
+        unread=flattener.unread,
     )
 
 
@@ -35,34 +36,39 @@ class _Flattener:
     report: Report
     values: Values
     placed: list[Placed] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    unread: Unread = field(default_factory=Unread)
     open: list[Path] = field(default_factory=list)
 
     def file(self, path: Path, prefix: str, included_at: tuple[Script, Span] | None) -> str:
         """Take a file's statements in and return its text."""
         shown = _shown(path, self.root)
+        text = self.text(path, shown, included_at)
+        if text is None:
+            self.unread.anything = self.unread.any_table = True
+            return ""
+        script = read(text, shown)
+        self.report.unread.setdefault(shown, []).append(self.unread)
+        self.report.problems += script.problems
+        for span in script.unread:
+            self.unread.add(script.text[span.start : span.end], prefix)
+        self.open.append(path)
+        self.take(script.statements, script, path, prefix)
+        self.open.pop()
+        return text
+
+    def text(self, path: Path, shown: str, included_at: tuple[Script, Span] | None) -> str | None:
+        """Return a file's text, None after noting why it cannot be read."""
         try:
-            text = path.read_text("utf-8-sig")
+            return path.read_text("utf-8-sig")
         except UnicodeDecodeError as error:
             message = f"the file is not UTF-8 (byte {error.start}); save it as UTF-8"
             self.report.problems.append(Problem(shown, 1, 1, message))
-            return ""
         except OSError as error:
             if included_at:
                 self.report.problem(*included_at, f"{shown} cannot be read: {error.strerror}")
             else:
                 self.report.problems.append(Problem(shown, 1, 1, f"cannot be read: {error.strerror}"))
-            return ""
-        try:
-            script = parse(text, shown)
-        except PipelineError as error:
-            self.report.problems += error.problems
-            self.unread.append(text)
-            return text
-        self.open.append(path)
-        self.take(script.statements, script, path, prefix)
-        self.open.pop()
-        return text
+        return None
 
     def take(self, statements: Sequence[Statement], script: Script, path: Path, prefix: str) -> None:
         for statement in statements:
@@ -82,8 +88,8 @@ class _Flattener:
         with noted(self.report, script, statement.span):
             self.values = values.with_set(name, statement.value)
         if self.values is values:
-            # It has a value for what follows: one error is enough.
-            self.values = values.with_set(name, "")
+            # It has no value for what follows, and that is no error of its own.
+            self.unread.add(name)
 
     def if_(self, statement: If, script: Script, path: Path, prefix: str) -> None:
         for branch in statement.branches:
@@ -92,7 +98,7 @@ class _Flattener:
                 refuse_late(branch.condition.sql, self.values, "IF, which is decided before")
                 holds = evaluate(branch.condition.sql, self.values.known)
             if holds is None:
-                self.unread.append(script.text[statement.span.start : statement.span.end])
+                self.unread.add(script.text[statement.span.start : statement.span.end], prefix)
                 return
             if holds:
                 self.take(branch.body, script, path, prefix)
@@ -105,9 +111,11 @@ class _Flattener:
         alias: str | None = ""
         if statement.alias:
             alias = fixed_text(self.report, script, self.values, statement.alias.text, statement.alias.span)
+        target = self.find(path.parent, written) if written is not None else None
+        if target is None or target in self.open or alias is None:
+            self.unread.anything = self.unread.any_table = True
         if written is None or alias is None:
             return
-        target = self.find(path.parent, written)
         if target is None:
             hint = "its path begins at this file's folder or at the project's root, and stays in the project"
             self.report.problem(script, span, f"INCLUDE {written!r}: no such file", hint)

@@ -54,6 +54,7 @@ class Sources:
         """Take a SOURCE in."""
         written = placed.fixed(self.report, statement.name.text, statement.name.span)
         if written is None:
+            self.file.unread.any_table = True
             return
         name = placed.prefix + written
         key = name.casefold()
@@ -107,11 +108,11 @@ class Sources:
         return facts
 
     def wanted(self, placed: Placed, statement: tree.Load) -> list[Wanted] | None:
-        """Return what a LOAD brings where; None where LOAD * has streams that are not known."""
+        """Return what a LOAD brings where; None where its tables' names are not known."""
         declared = self._find(placed, statement)
         table = statement.table and table_name(self.report, self.file, placed, statement.table)
         if statement.table is not None and table is None:
-            return []
+            return None
         if declared is None or declared.facts is None:
             # The table is one all the same: what reads it is not wrong as well.
             unknown = Declared(_nowhere(self.file, placed), None)
@@ -167,7 +168,7 @@ class Sources:
         for name in dict.fromkeys((placed.prefix + written, written)):
             if name.casefold() in self.declared:
                 return self.declared[name.casefold()]
-        if written.casefold() in self.file.unread.casefold():
+        if self.file.unread.may_make(written):
             return None
         near = difflib.get_close_matches(written.casefold(), self.declared, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"declare it: SOURCE {written} TYPE … PARAMS {{…}};"

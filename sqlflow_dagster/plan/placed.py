@@ -24,6 +24,7 @@ from sqlflow_dagster.language.variables import (
 )
 from sqlflow_dagster.plan.nodes import Location, Template
 from sqlflow_dagster.plan.report import Report
+from sqlflow_dagster.plan.unread import Unread
 
 # What the built-in variables stand for while SQL and parameters are looked at before a run.
 RUN_TIME: Mapping[str, str] = {
@@ -182,7 +183,7 @@ def refuse_late(template: str, values: Values, place: str) -> None:
 class File:
     """One pipeline's file, its statements in effect.
 
-    `unread` is text whose statements could not be taken in, so that names in it are not "unknown".
+    `unread` is what could not be taken in, so that what it may have made is not called unknown.
     """
 
     name: str
@@ -190,7 +191,7 @@ class File:
     schema: str
     placed: tuple[Placed, ...]
     description: str
-    unread: str
+    unread: Unread
 
 
 def _uses(text: str, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from sqlflow_dagster.language.parser import offset_problem
 from sqlflow_dagster.language.tree import Script, Span
 from sqlflow_dagster.language.variables import sql_references
 from sqlflow_dagster.plan.nodes import Source
+from sqlflow_dagster.plan.unread import Unread
 
 _HOW_TO_DEFINE = (
     "define it in the profile's `variables`, with SET, in `.env` or with --vars,"
@@ -36,7 +37,11 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     undiscovered: list[Source] = field(default_factory=list)
+    # By a file's path: what the pipelines that use it could not take in.
+    unread: dict[str, list[Unread]] = field(default_factory=dict)
     _undefined: dict[str, dict[_Use, None]] = field(default_factory=dict)
+    # Those that a statement in error may have set: no error of their own.
+    _caused: dict[str, dict[_Use, None]] = field(default_factory=dict)
     _scripts: dict[str, Script] = field(default_factory=dict)
 
     def problem(self, script: Script, span: Span, message: str, hint: str = "") -> None:
@@ -46,25 +51,30 @@ class Report:
     def undefined(self, names: Iterable[str], script: Script, span: Span) -> None:
         """Note a place that uses variables without a value; each is shown where its `${…}` stands."""
         self._scripts[script.path] = script
+        unread = self.unread.get(script.path, ())
         for name in names:
-            self._undefined.setdefault(name, {}).update(dict.fromkeys(_places_of(name, script, span)))
+            caused = any(text.may_set(name) for text in unread)
+            noted = self._caused if caused else self._undefined
+            noted.setdefault(name, {}).update(dict.fromkeys(_places_of(name, script, span)))
 
     def raise_if_any(self) -> None:
         """Raise PipelineError with everything found, in the order of files and lines."""
-        found = [*self.problems, *self._missing()]
+        found = [*self.problems, *self._missing(self._undefined)]
+        if not found:
+            found = self._missing(self._caused)
         if found:
             unique = dict.fromkeys(found)
             raise PipelineError(sorted(unique, key=lambda p: (str(p.path), p.line, p.column)))
 
-    def _missing(self) -> list[Problem]:
+    def _missing(self, undefined: Mapping[str, Mapping[_Use, None]]) -> list[Problem]:
         """One problem for all variables without a value: they are mended in one place."""
-        if not self._undefined:
+        if not undefined:
             return []
         listed = "; ".join(
             f"${{{name}}} ({', '.join(self._shown(use) for use in sorted(uses))})"
-            for name, uses in sorted(self._undefined.items())
+            for name, uses in sorted(undefined.items())
         )
-        first = min(use for uses in self._undefined.values() for use in uses)
+        first = min(use for uses in undefined.values() for use in uses)
         return [self._at(first, f"no value for {listed}", _HOW_TO_DEFINE)]
 
     def _shown(self, use: _Use) -> str:

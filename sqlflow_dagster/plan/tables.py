@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +41,8 @@ class Tables:
 
     files: Sequence[File]
     one_schema: str | None
-    # Pipelines with a LOAD * whose streams are not known: any name may be a table of theirs.
+    # Pipelines with a LOAD * whose streams are not known, or a name whose variable has no value: any
+    # name may be a table of theirs.
     open_ended: set[str] = field(default_factory=set)
     _writes: dict[TableName, list[Write]] = field(default_factory=dict)
     _by_pipeline: dict[str, list[Write]] = field(default_factory=dict)
@@ -92,6 +92,9 @@ class Tables:
         own = candidates.get(TableName(file.schema, name).folded)
         if own or not candidates:
             return own
+        if self._may_make(file, name):
+            # What could not be read may make the own table, which comes first.
+            return Unknown("")
         if len(candidates) == 1:
             return next(iter(candidates.values()))
         listed = ", ".join(sorted(map(str, candidates.values())))
@@ -115,7 +118,7 @@ class Tables:
         return self._unknown(file, None, ref)
 
     def _unknown(self, file: File, placed: Placed | None, ref: TableRef) -> Unknown:
-        if self._unread(ref):
+        if self._unread(ref, placed.prefix if placed else ""):
             return Unknown("")
         shown = f"{ref.schema}.{ref.name}" if ref.schema else ref.name
         if placed is not None and ref.name.casefold() in _sources(file):
@@ -132,14 +135,18 @@ class Tables:
             f"did you mean {own[0].name if own[0].schema == file.schema else own[0]!s}?",
         )
 
-    def _unread(self, ref: TableRef) -> bool:
+    def _unread(self, ref: TableRef, prefix: str) -> bool:
         """Whether a file or statement that could not be read may make the table."""
-        word = re.compile(rf"(?<!\w){re.escape(ref.name)}(?!\w)", re.IGNORECASE)
-        for other in self.files:
-            mine = not ref.schema or ref.schema.casefold() == other.schema.casefold()
-            if mine and (other.name in self.open_ended or word.search(other.unread)):
-                return True
-        return False
+        names = dict.fromkeys((prefix + ref.name, ref.name))
+        return any(
+            self._may_make(other, name)
+            for other in self.files
+            for name in names
+            if not ref.schema or ref.schema.casefold() == other.schema.casefold()
+        )
+
+    def _may_make(self, file: File, name: str) -> bool:
+        return file.name in self.open_ended or file.unread.may_make(name)
 
 
 def _sources(file: File) -> set[str]:

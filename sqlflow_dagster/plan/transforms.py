@@ -13,7 +13,7 @@ from typing import Any
 from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.language.variables import sql_references
-from sqlflow_dagster.plan.bodies import Body
+from sqlflow_dagster.plan.bodies import NO_VALUE, Body
 from sqlflow_dagster.plan.catalog import Catalog
 from sqlflow_dagster.plan.dependencies import TableRef
 from sqlflow_dagster.plan.loads import Place, bad_options
@@ -188,6 +188,8 @@ class Maker:
     def _resolved(self, placed: Placed, body: Body) -> list[tuple[TableRef, TableName]]:
         pairs: list[tuple[TableRef, TableName]] = []
         for ref in body.reads.tables:
+            if NO_VALUE in ref.name or NO_VALUE in ref.schema:
+                continue
             found = self.tables.find(self.file, placed, ref)
             if isinstance(found, Unknown):
                 if found.message:

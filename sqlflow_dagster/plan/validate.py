@@ -82,13 +82,15 @@ def _check_mode(report: Report, placed: Placed, statement: tree.Create) -> None:
         placed.problem(report, "UPSERT needs a KEY", "write MODE UPSERT KEY (column)", mode.span)
 
 
-def check_order(planned: Sequence[Planned], tables: Tables, report: Report) -> None:
+def check_order(file: File, planned: Sequence[Planned], tables: Tables, report: Report) -> None:
     """Refuse a read of a table that its own file makes only later: the first run would find none."""
     for item in planned:
         for read in item.reads:
             writes = tables.writes(read.table)
             pipeline = item.step.pipeline
             if not writes or any(w.pipeline != pipeline or w.order < item.order for w in writes):
+                continue
+            if file.name in tables.open_ended or file.unread.may_make(read.table.name):
                 continue
             if writes[0].order == item.order:
                 message = f"{read.table.name!r} reads itself before anything has made it"
