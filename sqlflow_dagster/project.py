@@ -245,4 +245,9 @@ def _allowed(settings: Settings) -> tuple[Path, ...]:
 
 
 def _place(settings: Settings) -> Place:
-    return Place(root=settings.root, spool=settings.state_directory / "spool", allowed=_allowed(settings))
+    return Place(
+        root=settings.root,
+        spool=settings.state_directory / "spool",
+        allowed=_allowed(settings),
+        warehouse=settings.database,
+    )

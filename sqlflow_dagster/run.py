@@ -240,7 +240,8 @@ def _export(session: Session, step: Export) -> Outcome:
         _functions(session),
         search_path(session.project, step),
     ) as result:
-        written = kind.write(result, target, options, place)
+        once = "/".join((session.run_id, step.pipeline, step.name, session.partition or ""))
+        written = kind.write(result, target, options, replace(place, once=once))
     return Outcome(step, rows=written.rows, bytes=written.bytes, target=written.target)
 
 

@@ -105,11 +105,18 @@ Batch = Scan | Arrow | JsonLines
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a connector may work: the project's root, a folder for spools, and roots outside it."""
+    """Where a connector may work: the project's root, a folder for spools, and roots outside it.
+
+    `warehouse` is the project's own database file, None where it is a temporary one. `once` names
+    one EXPORT of one run, its retries included: a sink that adds rows stores it with them, in one
+    transaction, and does nothing where it is there already.
+    """
 
     root: Path
     spool: Path
     allowed: tuple[Path, ...] = ()
+    warehouse: Path | None = None
+    once: str | None = None
 
     @property
     def state(self) -> Path:
@@ -138,6 +145,9 @@ class Rows(Protocol):
 
     def arrow(self, batch_rows: int) -> pa.RecordBatchReader:
         """Return the rows as Arrow record batches of at most `batch_rows` rows."""
+
+    def store(self, path: Path) -> int:
+        """Make a DuckDB file with the rows in its table `rows`, and return how many they are."""
 
 
 @dataclass(frozen=True, slots=True)

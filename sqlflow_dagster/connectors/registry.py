@@ -23,7 +23,7 @@ GROUP = "sqlflow_dagster.connectors"
 _SHARED = {
     "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
-    "text_rows", "json_types", "memory_tables",
+    "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
     "attached", "tables", "discovered", "http", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
 }  # fmt: skip

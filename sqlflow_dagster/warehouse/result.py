@@ -21,6 +21,7 @@ from sqlflow_dagster.warehouse.udf import BoundQuery, Functions
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_STORE = quote("_sqlflow_store")
 _UNFOLDED = quote("temp", "_sqlflow_unfolded")
 
 
@@ -65,6 +66,26 @@ class Result:
             raise _failed(self._query, error, lines_before=0) from error
         self._readers.append(reader)
         return pa.RecordBatchReader.from_batches(reader.schema, _batches(reader, self._query))
+
+    def store(self, path: Path) -> int:
+        """Make a DuckDB file at `path` with the rows in its table `rows`, and return how many they are.
+
+        Unlike Arrow and Parquet, it holds every type as it is.
+        """
+        made = self._spool / path.name
+        attach = "ATTACH {path} AS {name} (STORAGE_VERSION 'latest')"
+        tables.run(self._connection, sql(attach, path=literal(str(made)), name=_STORE))
+        statement = sql(
+            "CREATE TABLE {store}.main.rows AS (\n{query}\n)", store=_STORE, query=self._query.text
+        )
+        try:
+            row = self._connection.execute(statement).fetchone()
+        except query.Failure as error:
+            raise _failed(self._query, error) from error
+        finally:
+            tables.run(self._connection, sql("DETACH {name}", name=_STORE))
+        shutil.move(made, path)
+        return int(row[0]) if row else 0
 
     def close(self) -> None:
         """End what was not read to its end: an open reader would hang the next connection."""

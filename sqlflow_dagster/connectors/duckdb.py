@@ -1,0 +1,257 @@
+"""Another DuckDB file: a table, several, or a query; attached read-only.
+
+::
+
+    SOURCE crm TYPE DUCKDB PARAMS {
+      "path": "data/crm.duckdb",
+      "tables": ["customers", "sales.orders"],
+      "sync_mode": "incremental",
+      "cursor_field": "updated_at",
+      "primary_key": "id"
+    };
+
+`LOAD * FROM crm;` loads each table into one of its own. Types are those of the file. Patterns
+(`"tables": "fact_*"`, `"schemas": "tenant_*"`) are looked up by `sqlflow discover`. Views and
+queries run apart, where they can read nothing but the file itself. A file that is written to while
+it is read is read again. Writing is one transaction: `replace` makes the table anew with the columns
+of the result and its indexes, without its constraints.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel
+
+from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
+from sqlflow_dagster.connectors.discovered import Table
+from sqlflow_dagster.connectors.local_database import (
+    SOURCE,
+    LocalOptions,
+    LocalSinkOptions,
+    database,
+    footprint,
+)
+from sqlflow_dagster.connectors.tables import Name, Tables
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceError, SourceFailed
+from sqlflow_dagster.sql import Sql, bound, literal, quote, sql
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_KEPT = "_sqlflow_kept"
+_MAGIC = b"DUCK"
+_OWN = "_sqlflow"
+
+
+class DuckDBOptions(LocalOptions):
+    """Which file, and which of its tables."""
+
+
+class DuckDBSinkOptions(LocalSinkOptions):
+    """Which table of a DuckDB file is written, and how."""
+
+
+class DuckDB(Tables[DuckDBOptions]):
+    """A DuckDB file."""
+
+    options_type = DuckDBOptions
+    sink_options_type = DuckDBSinkOptions
+    family: ClassVar[Family] = "database"
+    default_schema = "main"
+
+    def place_of_data(self) -> Mapping[str, str]:
+        return {"path": self.options.path}
+
+    def list_tables(self) -> Iterable[Table]:
+        with opened(self._path(), self.place.spool) as connection:
+            return _tables(connection)
+
+    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        path = self._path()
+        before = footprint(path)
+        name = self.table_of(stream)
+        self.place.spool.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="duckdb-", dir=self.place.spool) as folder:
+            kept = Path(folder).resolve() / "kept.duckdb"
+            with opened(path, self.place.spool, keep=kept) as connection:
+                if name is not None and _kind(connection, path, name) == "table":
+                    kept, query = path, sql("FROM {table}", table=quote(SOURCE, *name))
+                else:
+                    _keep(connection, path, self._select(name), since, self.options.cursor_field)
+                    query = sql("FROM {table}", table=quote(SOURCE, "main", "rows"))
+            yield Scan(query, attach=(Attach(str(kept), SOURCE, "duckdb"),), explain=_explainer(path))
+            before.unchanged()
+
+    def check(self) -> Health:
+        begin = time.perf_counter()
+        try:
+            with opened(self._path(), self.place.spool) as connection:
+                tables = len(_tables(connection))
+        except (SourceError, NotAllowed) as error:
+            return Health(ok=False, message=str(error))
+        size = self._path().stat().st_size
+        facts = {"tables": tables, "bytes": size, "latency": time.perf_counter() - begin}
+        return Health(ok=True, message=f"{tables} tables, {size:,} bytes", facts=facts)
+
+    @classmethod
+    def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
+        """Store all rows in one transaction of the target's file."""
+        from sqlflow_dagster.connectors.duckdb_sink import write_table  # noqa: PLC0415 - only exports need it
+
+        return write_table(rows, target, options, place)
+
+    def _path(self) -> Path:
+        path = database(self.place, self.options.path)
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head[8:12] != _MAGIC:
+            other = "an SQLite one: use TYPE SQLITE" if head.startswith(b"SQLite") else "something else"
+            raise SourceFailed(f"{self.options.path}: it is no DuckDB file but {other}")
+        return path
+
+    def _select(self, name: Name | None) -> Sql:
+        if name is not None:
+            return sql("FROM {table}", table=quote(SOURCE, *name))
+        # A query of the user's: it runs where it can reach nothing but the file.
+        return Sql((self.options.query or "").strip().rstrip(";"))
+
+
+@contextmanager
+def opened(path: Path, spool: Path, keep: Path | None = None) -> Iterator[DuckDBPyConnection]:
+    """Open a file read-only and apart from all other files; `keep` is attached for what is kept.
+
+    Raises RetryLater where another program has it open for writing, SourceFailed where it cannot be
+    opened, or SQL in the block fails.
+    """
+    import duckdb  # noqa: PLC0415 - slow
+
+    explain = _explainer(path)
+    with duckdb.connect(":memory:") as connection:
+        try:
+            connection.execute(
+                sql("ATTACH {path} AS {name} (READ_ONLY)", path=literal(str(path)), name=quote(SOURCE))
+            )
+            if keep is not None:
+                connection.execute(
+                    sql(
+                        "ATTACH {path} AS {name} (STORAGE_VERSION 'latest')",
+                        path=literal(str(keep)),
+                        name=quote(_KEPT),
+                    )
+                )
+            connection.execute(sql("SET temp_directory = {path}", path=literal(str(spool))))
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET python_enable_replacements = false")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            connection.execute(sql("USE {name}", name=quote(SOURCE)))
+            yield connection
+        except duckdb.Error as error:
+            text = str(error)
+            if is_locked(text):
+                raise RetryLater(explain(text), after=5) from error
+            raise SourceFailed(explain(text)) from error
+
+
+def is_locked(text: str) -> bool:
+    """Whether DuckDB's message says that another program, or another part of this one, writes the file."""
+    return "Could not set lock" in text or "Unique file handle conflict" in text
+
+
+def _explainer(path: Path) -> Callable[[str], str]:
+    """Return what names the file, and who holds it, in DuckDB's messages."""
+
+    def explain(text: str) -> str:
+        if not is_locked(text):
+            return f"{path}: {text.strip()}"
+        holder = text.partition("Conflicting lock is held in ")[2].partition(". See")[0]
+        who = f"another program ({holder})" if holder else "another part of this program"
+        return f"{path}: {who} has it open for writing; close it there, or run again when it is done"
+
+    return explain
+
+
+def _tables(connection: DuckDBPyConnection) -> list[Table]:
+    columns: dict[tuple[str, str], dict[str, str]] = {}
+    for schema, table, column, kind in connection.execute(
+        bound(
+            "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = $1"
+            " AND NOT internal ORDER BY table_name, column_index",
+            [SOURCE],
+        )
+    ).fetchall():
+        columns.setdefault((schema, table), {})[column] = kind
+    keys = {
+        (schema, table): tuple(names)
+        for schema, table, names in connection.execute(
+            bound(
+                "SELECT schema_name, table_name, constraint_column_names FROM duckdb_constraints()"
+                " WHERE database_name = $1 AND constraint_type = 'PRIMARY KEY'",
+                [SOURCE],
+            )
+        ).fetchall()
+    }
+    found = connection.execute(
+        bound(
+            "SELECT schema_name, table_name, 'table' FROM duckdb_tables() WHERE database_name = $1 AND NOT internal"
+            " UNION ALL SELECT schema_name, view_name, 'view' FROM duckdb_views() WHERE database_name = $1"
+            " AND NOT internal ORDER BY 1, 2",
+            [SOURCE],
+        )
+    ).fetchall()
+    return [
+        Table(schema, name, keys.get((schema, name), ()), columns.get((schema, name), {}), kind)
+        for schema, name, kind in found
+        if schema != _OWN
+    ]
+
+
+def _kind(connection: DuckDBPyConnection, path: Path, name: Name) -> str:
+    """Whether it is a table or a view. Raises SourceFailed where it is neither."""
+    tables = _tables(connection)
+    for table in tables:
+        if (table.schema.casefold(), table.name.casefold()) == (name.schema.casefold(), name.name.casefold()):
+            return table.kind
+    there = ", ".join(f"{table.schema}.{table.name}" for table in tables[:10]) or "none"
+    raise SourceFailed(f"{path}: there is no table {name.schema}.{name.name}; it has {there}")
+
+
+def _keep(
+    connection: DuckDBPyConnection, path: Path, select: Sql, since: Cursor | None, cursor_field: str | None
+) -> None:
+    """Store the rows of a view or query in the kept file, those before the cursor left out."""
+    described = connection.execute(sql("DESCRIBE {select}", select=select)).fetchall()
+    names = [row[0] for row in described]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SourceFailed(
+            f"{path}: the query gives {', '.join(twice)} more than once; give each a name by AS"
+        )
+    connection.execute(
+        sql(
+            "CREATE TABLE {kept} AS SELECT * FROM (\n{select}\n) WHERE {where}",
+            kept=quote(_KEPT, "main", "rows"),
+            select=select,
+            where=_from(since, {row[0].casefold(): row for row in described}, cursor_field),
+        )
+    )
+
+
+def _from(since: Cursor | None, columns: Mapping[str, tuple[str, ...]], cursor_field: str | None) -> Sql:
+    """What is true from the cursor on; the warehouse compares again, so that this may be too much."""
+    column = columns.get(cursor_field.casefold()) if cursor_field else None
+    if since is None or column is None or column[1] != since.type:
+        return Sql("TRUE")
+    return sql(
+        "({column} >= CAST({value} AS {kind}) OR {column} IS NULL)",
+        column=quote(column[0]),
+        value=literal(since.value),
+        kind=Sql(since.type),
+    )
