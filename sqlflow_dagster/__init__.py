@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sqlflow_dagster.assets.component import SQLFlowProjectComponent
     from sqlflow_dagster.assets.resources import SQLFlowResource
     from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData
+    from sqlflow_dagster.assets.warehouse_resource import WarehouseResource, warehouse_resource
     from sqlflow_dagster.connectors.memory_tables import in_memory_rows, put_in_memory
     from sqlflow_dagster.errors import SQLFlowError
     from sqlflow_dagster.project import Project, load_project
@@ -26,6 +27,8 @@ _HOMES = {
     "SQLFlowResource": "assets.resources",
     "SQLFlowTranslator": "assets.translator",
     "StepData": "assets.translator",
+    "WarehouseResource": "assets.warehouse_resource",
+    "warehouse_resource": "assets.warehouse_resource",
     "in_memory_rows": "connectors.memory_tables",
     "put_in_memory": "connectors.memory_tables",
     "SQLFlowError": "errors",
@@ -42,6 +45,7 @@ __all__ = [
     "SQLFlowResource",
     "SQLFlowTranslator",
     "StepData",
+    "WarehouseResource",
     "build_definitions",
     "build_pipeline_specs",
     "in_memory_rows",
@@ -50,6 +54,7 @@ __all__ = [
     "python_scalar_udf",
     "python_table_udf",
     "sqlflow_assets",
+    "warehouse_resource",
 ]
 
 

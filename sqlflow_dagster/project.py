@@ -40,21 +40,7 @@ class Project:
     @cached_property
     def warehouse(self) -> Warehouse:
         """The warehouse that all steps of this process share."""
-        from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings  # noqa: PLC0415 - slow
-
-        duckdb = self.settings.profile.engines.duckdb
-        return Warehouse(
-            WarehouseSettings(
-                path=self.settings.database,
-                state_directory=self.settings.state_directory,
-                memory_limit=duckdb.memory_limit,
-                threads=duckdb.threads,
-                temp_directory=self.settings.root / duckdb.temp_directory if duckdb.temp_directory else None,
-                timezone=duckdb.timezone,
-                lock_timeout_seconds=duckdb.lock_timeout_seconds,
-                allowed_directories=(self.settings.root / "data", *_allowed(self.settings)),
-            )
-        )
+        return warehouse_of(self.settings)
 
     def scope(
         self,
@@ -143,6 +129,25 @@ class Project:
         kind = registry.find(export.type)
         values = expand_value({**export.params, **export.options}, variables)
         return kind, _sink_options(kind, values), expand_text(export.target, variables), _place(self.settings)
+
+
+def warehouse_of(settings: Settings) -> Warehouse:
+    """Return the warehouse that the profile names; nothing is opened."""
+    from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings  # noqa: PLC0415 - slow
+
+    duckdb = settings.profile.engines.duckdb
+    return Warehouse(
+        WarehouseSettings(
+            path=settings.database,
+            state_directory=settings.state_directory,
+            memory_limit=duckdb.memory_limit,
+            threads=duckdb.threads,
+            temp_directory=settings.root / duckdb.temp_directory if duckdb.temp_directory else None,
+            timezone=duckdb.timezone,
+            lock_timeout_seconds=duckdb.lock_timeout_seconds,
+            allowed_directories=(settings.root / "data", *_allowed(settings)),
+        )
+    )
 
 
 def load_project(

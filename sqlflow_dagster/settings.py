@@ -100,6 +100,9 @@ class Partitions(_Model):
     start: str = Field(description="The first partition's start, ISO 8601.")
     end: str | None = None
     timezone: str = "UTC"
+    per_run: int | None = Field(
+        1, ge=1, description="Partitions that a backfill puts into one run; `null` for all of them."
+    )
 
 
 class NewFilesSensor(_Model):
@@ -133,6 +136,13 @@ class PipelineProfile(_Model):
     sensors: tuple[Sensor, ...] = ()
     owners: tuple[str, ...] = Field((), description="E-mail addresses or `team:name`.")
     tags: dict[str, str] = Field(default_factory=dict)
+    pool: str | None = Field(
+        None, description="Dagster pool of which each step of the pipeline takes a slot."
+    )
+    automation: str | None = Field(
+        None,
+        description="When Dagster stores the assets by itself: `eager`, `on_missing` or a cron expression.",
+    )
     group: str | None = Field(None, description="Asset group; the pipeline's name by default.")
     description: str | None = None
     start: str | None = Field(None, description="Where the first run of INCREMENTAL BY begins.")

@@ -1,8 +1,9 @@
-"""A profile's `freshness` and `retry` → Dagster's policies."""
+"""A profile's `freshness`, `automation` and `retry` → Dagster's policies."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterError
@@ -42,6 +43,23 @@ def _policy(freshness: Freshness) -> dg.FreshnessPolicy:
         fail_window=duration(freshness.fail_after),
         warn_window=duration(freshness.warn_after) if freshness.warn_after else None,
     )
+
+
+def automation_condition(text: str | None) -> dg.AutomationCondition[Any] | None:
+    """Return when Dagster stores a pipeline's assets by itself, None where only jobs do.
+
+    Raises SettingsError for what is neither `eager` nor `on_missing` nor a cron expression.
+    """
+    if text is None:
+        return None
+    if text in ("eager", "on_missing"):
+        return dg.AutomationCondition.eager() if text == "eager" else dg.AutomationCondition.on_missing()
+    try:
+        return dg.AutomationCondition.on_cron(text)
+    except (DagsterError, CheckError, ValueError) as error:
+        raise SettingsError(
+            f"automation: {text!r} is neither eager nor on_missing nor a cron expression"
+        ) from error
 
 
 def retry_policy(retry: Retry | None) -> dg.RetryPolicy | None:

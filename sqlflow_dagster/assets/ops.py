@@ -81,6 +81,7 @@ def group_asset(op: GroupOp, name: str) -> dg.AssetsDefinition:
         },
         required_resource_keys={KEY},
         retry_policy=retry_policy(profile.retry),
+        pool=profile.pool,
         tags={PIPELINE_TAG: legal_name(op.pipeline.name)},
     )
     def run(context: AssetExecutionContext) -> Iterator[Any]:
@@ -93,7 +94,18 @@ def group_asset(op: GroupOp, name: str) -> dg.AssetsDefinition:
         can_subset=optional,
         specs=op.specs,
         check_specs_by_output_name=check_outputs,
+        backfill_policy=_backfill_policy(op),
     )
+
+
+def _backfill_policy(op: GroupOp) -> dg.BackfillPolicy | None:
+    """How many partitions of a backfill become one run; a run of several replaces the range of all of them."""
+    partitions = op.project.settings.profile.pipeline(op.pipeline.name).partitions
+    if partitions is None or not any(spec.partitions_def for spec in op.specs):
+        return None
+    if partitions.per_run is None:
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(partitions.per_run)
 
 
 def _inputs(specs: Sequence[dg.AssetSpec]) -> dict[str, dg.AssetKey]:

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from sqlflow_dagster.assets import markdown
-from sqlflow_dagster.assets.freshness import freshness_policy
+from sqlflow_dagster.assets.freshness import automation_condition, freshness_policy
 from sqlflow_dagster.assets.names import Keys, legal_name, place
 from sqlflow_dagster.assets.secrets import without_password
 from sqlflow_dagster.errors import SettingsError
@@ -45,7 +45,7 @@ class SQLFlowTranslator:
 
         An override may change all of it, the key too: what depends on the asset follows.
 
-        Raises SettingsError for an owner, tag or freshness that Dagster does not take.
+        Raises SettingsError for an owner, tag, freshness or automation that Dagster does not take.
         """
         step = data.step
         profile = data.project.settings.profile.pipeline(data.pipeline.name)
@@ -61,6 +61,7 @@ class SQLFlowTranslator:
                 tags=profile.tags,
                 code_version=_code_version(step),
                 skippable=data.group.can_subset,
+                automation_condition=automation_condition(profile.automation),
                 freshness_policy=None if isinstance(step, Export) else freshness_policy(profile.freshness),
             )
         # Owners, tags and durations are the profile's; all else here is made to fit.
