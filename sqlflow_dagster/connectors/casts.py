@@ -201,9 +201,9 @@ def _time_tests(kind: str, *, guessed: bool) -> list[str]:
         clock = rf"[0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{0,{_FRACTIONS[kind]}}}0*)?)?"
         return [_matches(rf"\s*{_DATE}([ T]{clock}{utc})?\s*")]
     if kind == "TIMESTAMP":
-        # `2024-1-1 1:00:00+02` has that length too.
+        # Not the length alone: `2024-1-1 1:00:00+02` is as long.
         return [
-            "strlen({text}) = 19 AND {text}[17] = ':'",
+            "{text} LIKE '____-__-_____:__:__'",
             _matches(rf"\s*{_DATE}([ T]{_CLOCK}{utc})?\s*|-?infinity"),
         ]
     if kind in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"):
