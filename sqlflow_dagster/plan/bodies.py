@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.language import tree
-from sqlflow_dagster.language.calls import python_calls
 from sqlflow_dagster.language.tokens import SqlToken, scan
 from sqlflow_dagster.language.variables import UndefinedVariables, Variables, expand_sql
 from sqlflow_dagster.plan.dependencies import Node, Reads, TableRef, reads
@@ -39,6 +38,15 @@ class Body:
     def span(self, position: int | None) -> tree.Span:
         """Return the file's place of DuckDB's `position`: the word or name there, else the whole."""
         return _span(self.query, self.variables, self.syntax, self.syntax.offset(position))
+
+    @property
+    def text(self) -> str:
+        """Return the query with the variables' values in it."""
+        return self.syntax.sql
+
+    def span_of(self, offset: int) -> tree.Span:
+        """Return the file's place of an offset of `text`."""
+        return _span(self.query, self.variables, self.syntax, offset)
 
     def with_names(self, names: Iterable[tuple[TableRef, TableName]]) -> str:
         """Return the text with other names for some of its tables, each with its old one as alias."""
@@ -124,9 +132,6 @@ def _body(text: _Text, syntax: SyntaxTree, report: Report) -> Body | None:
         message = f"{hidden.function}() hides the tables it reads"
         hint = "name the tables in the query, so that it runs after they are made"
         report.problem(placed.script, body.span(hidden.position), message, hint)
-    if "python_func" in query.sql.casefold():
-        with noted(report, placed.script, query.span):
-            python_calls(query.sql)
     return body
 
 

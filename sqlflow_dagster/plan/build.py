@@ -15,6 +15,7 @@ from sqlflow_dagster.language.variables import Variables
 from sqlflow_dagster.plan.bodies import Body, bodies
 from sqlflow_dagster.plan.catalog import Catalog
 from sqlflow_dagster.plan.flatten import flatten
+from sqlflow_dagster.plan.functions import check_functions
 from sqlflow_dagster.plan.groups import group_steps
 from sqlflow_dagster.plan.loads import Sources, Wanted, make_load, read_whole
 from sqlflow_dagster.plan.names import table_name
@@ -64,6 +65,7 @@ def build(
     drafts = [_draft(file, settings, catalog, report) for file in files]
     tables = _tables(drafts, files, one_schema)
     parsed = bodies((placed for file in files for placed in file.placed), report)
+    check_functions(parsed.values(), settings.root / settings.profile.paths.python_udfs, report)
     check_writers(tables, report)
     pipelines = [_pipeline(draft, tables, parsed, settings, catalog, report) for draft in drafts]
     shown = {file.name: file.path.relative_to(settings.root).as_posix() for file in files}

@@ -15,7 +15,12 @@ from sqlflow_dagster.plan.explain import as_json
 CASES = sorted((Path(__file__).parent / "cases").glob("*.sf"))
 
 
+FUNCTIONS = {"text": "def trim(name): ...", "models": "def score(rows, weight): ..."}
+
+
 def outcome(desk, text):
+    for module, source in FUNCTIONS.items():
+        desk.write(f"python_udfs/{module}.py", source)
     try:
         (pipeline,) = as_json(desk.plan(text))["pipelines"]
     except PipelineError as error:

@@ -145,6 +145,7 @@ def test_include_as_puts_the_alias_before_the_files_names(desk):
         'EXPORT clean TO "${out|o}/c.csv";\nEXPORT SELECT * FROM PYTHON_FUNC("m.f", clean, \'raw\') TO "d.csv";'
     )
     desk.write("lib/base.sf", LIB + body)
+    desk.write("python_udfs/m.py", "def f(rows, name): ...")
     steps = desk.steps(
         'CREATE TABLE outer_one AS SELECT 1 AS y;\nINCLUDE "lib/base.sf" AS a;\nINCLUDE "lib/base.sf" AS b;\n'
         "CREATE TABLE both AS SELECT * FROM a_clean, b_clean;"
