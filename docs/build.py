@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from sqlflow_dagster.cli.app import app
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.options import SourceOptions
+from sqlflow_dagster.resilience.policy import DEFAULTS, ResilienceOptions
 from sqlflow_dagster.settings import (
     DuckDB,
     Freshness,
@@ -43,6 +44,14 @@ def connectors() -> str:
         "## Parameters of every source",
         "",
         *_table(SourceOptions, set()),
+        "",
+        "### `resilience`",
+        "",
+        inspect.getdoc(ResilienceOptions) or "",
+        "",
+        *_table(ResilienceOptions, set()),
+        "",
+        *_usual(),
     ]
     common = set(SourceOptions.model_fields)
     for name in registry.types():
@@ -60,6 +69,24 @@ def connectors() -> str:
         if kind.sink_options_type:
             lines += ["", "OPTIONS of an EXPORT:", "", *_table(kind.sink_options_type, set())]
     return "\n".join(lines) + "\n"
+
+
+def _usual() -> list[str]:
+    """The rules of each family, as a table."""
+    lines = [
+        "As usual is, in seconds and requests a minute:",
+        "",
+        "| | tries | waits | factor | in all | circuit opens after | for | limit, burst |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for family, rules in DEFAULTS.items():
+        circuit = (f"{rules.breaker_failures} failures", f"{rules.breaker_recovery:g}") if rules.breaker_failures else ("never", "")
+        limit = f"{rules.rate:g}, {rules.burst}" if rules.rate else ""
+        lines.append(
+            f"| {family.replace('_', ' ')} | {rules.attempts} | {rules.first_wait:g} to {rules.longest_wait:g} | "
+            f"{rules.factor:g} | {rules.total:g} | {' | '.join(circuit)} | {limit} |"
+        )
+    return lines
 
 
 def profiles() -> str:

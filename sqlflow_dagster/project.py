@@ -23,6 +23,9 @@ from sqlflow_dagster.language.variables import Variables, expand_text, expand_va
 from sqlflow_dagster.plan.build import build
 from sqlflow_dagster.plan.catalog import SourceFacts, StreamFacts
 from sqlflow_dagster.plan.nodes import Export, Load, Pipeline, Plan, Source, Template, Transform
+from sqlflow_dagster.resilience.account import Account
+from sqlflow_dagster.resilience.guard import Guard
+from sqlflow_dagster.resilience.policy import DEFAULTS, policy
 from sqlflow_dagster.settings import Scalar, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -112,7 +115,9 @@ class Project:
         """
         kind = registry.find(source.type)
         options, _notices = parse(kind.options_type, expand_value(dict(source.params), variables))
-        return kind(options, _place(self.settings))
+        connector = kind(options, _place(self.settings))
+        connector.guard = self._guard(source.name, kind, options, connector.account())
+        return connector
 
     def discover(self, source: Source) -> tuple[Stream, ...]:
         """Look up a source's streams, remember them for the next plan, and return them.
@@ -129,6 +134,22 @@ class Project:
         kind = registry.find(export.type)
         values = expand_value({**export.params, **export.options}, variables)
         return kind, _sink_options(kind, values), expand_text(export.target, variables), _place(self.settings)
+
+    def sink_guard(self, export: Export, kind: type[Connector[Any]], options: BaseModel) -> Guard:
+        """Return the rules by which an export's target is written to."""
+        return self._guard(export.name, kind, options, "")
+
+    def _guard(self, name: str, kind: type[Connector[Any]], options: BaseModel, account: str) -> Guard:
+        rules = policy(
+            kind.policy or DEFAULTS[kind.family],
+            max_retries=getattr(options, "max_retries", None),
+            rate_limit=getattr(options, "rate_limit", None),
+            options=getattr(options, "resilience", None),
+        )
+        if not rules.breaker_failures and rules.rate is None:
+            return Guard(name, rules)
+        folder = self.settings.state_directory / "accounts"
+        return Guard(name, rules, Account(folder, f"{kind.__name__}:{account or name}", rules))
 
 
 def warehouse_of(settings: Settings) -> Warehouse:

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from sqlflow_dagster.connectors.base import Arrow, Batch, Connector, JsonLines, Scan, Stream
+from sqlflow_dagster.connectors.base import Arrow, Batch, Connector, JsonLines, Scan, Stream, Written
 from sqlflow_dagster.cursor import Cursor, Marker, Start, StateKey, reconcile
 from sqlflow_dagster.errors import CursorConflict, SourceFailed, SQLFlowError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.language.variables import expand_sql
 from sqlflow_dagster.plan.lineage import column_lineage
 from sqlflow_dagster.plan.nodes import Export, Load, Step, Transform
+from sqlflow_dagster.resilience.counts import counting
+from sqlflow_dagster.resilience.guard import Guard
 from sqlflow_dagster.session import Outcome, Session, state_key
 from sqlflow_dagster.specs import load_spec, search_path, transform_spec
 from sqlflow_dagster.sql import TableName, quote
@@ -77,10 +81,9 @@ def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
     except SQLFlowError as error:
         yield from (Outcome(load, error=error) for load in loads)
         return
-    with connector, ThreadPoolExecutor(min(len(loads), _MOST_STREAMS_AT_ONCE), "sqlflow") as threads:
-        tasks = [
-            threads.submit(_timed, load, lambda load=load: _load(session, load, connector)) for load in loads
-        ]
+    most = min(len(loads), _MOST_STREAMS_AT_ONCE)
+    with connector, ThreadPoolExecutor(most, "sqlflow") as threads, _ended(threads, connector.guard):
+        tasks = [threads.submit(_timed, load, partial(_load, session, load, connector)) for load in loads]
         broken: list[Future[Outcome]] = []
         for task in as_completed(tasks):
             if task.exception() is None:
@@ -92,16 +95,33 @@ def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
             task.result()
 
 
-def _timed(step: Step, work: Any) -> Outcome:
-    begin = time.perf_counter()
+@contextmanager
+def _ended(threads: ThreadPoolExecutor, guard: Guard) -> Iterator[None]:
+    """When the run is interrupted, begin no further stream and cut short what is waited for."""
     try:
-        outcome: Outcome = work()
-    except SQLFlowError as error:
-        outcome = Outcome(step, error=error)
-    return replace(outcome, seconds=time.perf_counter() - begin)
+        yield
+    except BaseException:
+        guard.stop()
+        threads.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _timed(step: Step, work: Callable[[], Outcome]) -> Outcome:
+    begin = time.perf_counter()
+    with counting() as counter:
+        try:
+            outcome = work()
+        except SQLFlowError as error:
+            outcome = Outcome(step, error=error)
+    return replace(outcome, seconds=time.perf_counter() - begin, calls=counter.calls)
 
 
 def _load(session: Session, step: Load, connector: Connector[Any]) -> Outcome:
+    """Load; where waiting mends what went wrong, again from the newest cursor."""
+    return connector.guard.retry(lambda: _load_alone(session, step, connector), connector.recover)
+
+
+def _load_alone(session: Session, step: Load, connector: Connector[Any]) -> Outcome:
     for _ in range(_MOST_CONFLICTS):
         try:
             return _load_once(session, step, connector)
@@ -127,13 +147,21 @@ def _load_once(session: Session, step: Load, connector: Connector[Any]) -> Outco
         )
     stream = _stream(step, connector)
     spec = load_spec(session, step, connector, stream, start)
-    loaded = load(
-        session.project.warehouse, spec, lambda intake: _feed(intake, connector, stream, spec.since)
+    loaded = _asked(
+        connector,
+        lambda: load(
+            session.project.warehouse, spec, lambda intake: _feed(intake, connector, stream, spec.since)
+        ),
     )
     failpoint("after_commit_before_cursor_mirror")
     _mirror(session, {key: loaded.marker, **loaded.emptied})
     failpoint("after_cursor_before_materialization")
     return _loaded(step, start, loaded)
+
+
+def _asked(connector: Connector[Any], read: Callable[[], Loaded]) -> Loaded:
+    """A read counts as one request, unless the connector counts those it makes."""
+    return read() if connector.by_request else connector.guard.once(read)
 
 
 def _reconciled(session: Session, key: StateKey, marker: Marker | None) -> Start:
@@ -234,14 +262,18 @@ def _transform(session: Session, step: Transform) -> Outcome:
 def _export(session: Session, step: Export) -> Outcome:
     scope = session.scope(step.scope)
     kind, options, target, place = session.project.sink(step, scope)
-    with rows(
-        session.project.warehouse,
-        expand_sql(step.sql, scope),
-        _functions(session),
-        search_path(session.project, step),
-    ) as result:
-        once = "/".join((session.run_id, step.pipeline, step.name, session.partition or ""))
-        written = kind.write(result, target, options, replace(place, once=once))
+    once = "/".join((session.run_id, step.pipeline, step.name, session.partition or ""))
+
+    def write() -> Written:
+        with rows(
+            session.project.warehouse,
+            expand_sql(step.sql, scope),
+            _functions(session),
+            search_path(session.project, step),
+        ) as result:
+            return kind.write(result, target, options, replace(place, once=once))
+
+    written = session.project.sink_guard(step, kind, options).call(write)
     return Outcome(step, rows=written.rows, bytes=written.bytes, target=written.target)
 
 

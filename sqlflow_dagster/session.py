@@ -11,6 +11,7 @@ from sqlflow_dagster.errors import SQLFlowError
 from sqlflow_dagster.language.variables import Variables
 from sqlflow_dagster.plan.nodes import Lineage, Load, Step
 from sqlflow_dagster.project import Project
+from sqlflow_dagster.resilience.counts import Calls
 from sqlflow_dagster.settings import Scalar
 from sqlflow_dagster.warehouse.shape import Window
 
@@ -55,8 +56,8 @@ class Outcome:
     """What became of one step. With `error` set, nothing of it was stored.
 
     `skipped` says that an earlier try of the same run had done it. `columns` maps names to DuckDB
-    types. `seconds` is wall time. `repaired` says that run storage and warehouse had to be brought
-    together.
+    types. `seconds` is wall time. `calls` are those to the outside. `repaired` says that run
+    storage and warehouse had to be brought together.
     """
 
     step: Step
@@ -69,6 +70,7 @@ class Outcome:
     total_rows: int | None = None
     bytes: int | None = None
     seconds: float = 0.0
+    calls: Calls = field(default_factory=Calls)
     cursor_before: Cursor | None = None
     cursor_after: Cursor | None = None
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sqlflow_dagster.resilience.clock import waits_off
+
 
 @dataclass
 class Shelf:
@@ -76,7 +78,8 @@ class Workbench:
 
 @pytest.fixture
 def bench(tmp_path):
-    """An empty project."""
+    """An empty project, in a process where nobody waits for a far side."""
     root = tmp_path / "shop"
     (root / "pipelines").mkdir(parents=True)
-    return Workbench(root)
+    with waits_off():
+        yield Workbench(root)

@@ -12,7 +12,7 @@ import dagster as dg
 from sqlflow_dagster.assets import markdown
 from sqlflow_dagster.assets.secrets import without_password
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.plan.nodes import Lineage, Load
+from sqlflow_dagster.plan.nodes import Lineage, Load, Transform
 from sqlflow_dagster.session import Outcome
 from sqlflow_dagster.sql import TableName
 
@@ -28,6 +28,7 @@ def metadata_of(outcome: Outcome, owners: Mapping[TableName, dg.AssetKey]) -> di
         "duration_seconds": round(outcome.seconds, 3),
         "rows_per_second": round(outcome.rows / outcome.seconds, 1) if outcome.seconds else 0.0,
         **_counts(outcome),
+        **_calls(outcome),
     }
     if outcome.total_rows is not None:
         metadata["dagster/row_count"] = outcome.total_rows
@@ -75,6 +76,17 @@ def _counts(outcome: Outcome) -> dict[str, int]:
         "rows_updated": outcome.updated,
         "rows_deleted": outcome.deleted,
         "rows_quarantined": outcome.quarantined,
+    }
+
+
+def _calls(outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome.step, Transform):
+        return {}
+    return {
+        "requests": outcome.calls.requests,
+        "retries": outcome.calls.retries,
+        "seconds_waited": round(outcome.calls.seconds_waited, 3),
+        "breaker_openings": outcome.calls.breaker_openings,
     }
 
 

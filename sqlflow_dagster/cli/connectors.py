@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,14 +78,22 @@ def _give_parameters(title: str, model: type[BaseModel]) -> None:
     refused: dict[str, str] = getattr(model, "refused", {})
     rows = [
         [name, _default(field), field.description or ""]
-        for name, field in model.model_fields.items()
+        for name, field in _fields(model)
         if name not in refused
     ]
     give_table(["name", "default", "meaning"], rows)
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """The parameters of a model, those of an object in it as `object.name`."""
+    for name, field in model.model_fields.items():
+        yield name, field
+        inner = getattr(field.annotation, "model_fields", {})
+        yield from ((f"{name}.{key}", value) for key, value in inner.items())
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value: Any = field.get_default(call_default_factory=True)
-    return "" if value in (None, (), {}) else str(value)
+    return "" if value in (None, (), {}) or hasattr(value, "model_fields_set") else str(value)

@@ -11,9 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
+
+from sqlflow_dagster.errors import RetryLater, SQLFlowError
+from sqlflow_dagster.resilience.guard import Guard
+from sqlflow_dagster.resilience.policy import Family, Policy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +29,21 @@ if TYPE_CHECKING:
 # Runs a query of ours where the rows will be stored, and returns what it gives.
 Ask = Callable[["Sql"], list[tuple[Any, ...]]]
 
-Family = Literal["database", "object_store", "api", "file"]
+__all__ = [
+    "Arrow",
+    "Ask",
+    "Attach",
+    "Batch",
+    "Connector",
+    "Family",
+    "Health",
+    "JsonLines",
+    "Place",
+    "Rows",
+    "Scan",
+    "Stream",
+    "Written",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +84,8 @@ class Scan:
     drops unless the LOAD keeps provenance; `replaces` are values of it whose stored rows this
     batch takes the place of. `position` is where the source stands after this batch, for
     streams that make their own cursor. `explain` turns DuckDB's message about a failed read into
-    one that names the file, the line and the parameter to mend.
+    one that names the file, the line and the parameter to mend, or into the error to raise instead
+    (RetryLater where waiting mends it).
     """
 
     query: Sql | Callable[[Ask], Sql]
@@ -77,7 +96,7 @@ class Scan:
     provenance: bool = False
     replaces: tuple[str, ...] = ()
     position: Cursor | None = None
-    explain: Callable[[str], str] | None = None
+    explain: Callable[[str], str | SQLFlowError] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +182,22 @@ O = TypeVar("O", bound="SourceOptions")  # noqa: E741 - the type parameter's usu
 
 
 class Connector(ABC, Generic[O]):
-    """One system, opened with its options. A context manager that frees what it holds."""
+    """One system, opened with its options. A context manager that frees what it holds.
+
+    Who runs a read tries it again where it raises RetryLater, by the rules of `guard`; what was read
+    is thrown away before, but for the checkpoints of an ordered stream, from which it goes on. A
+    connector that makes many requests in one read sends each through `guard.call`, and says so by
+    `by_request`: then a failing request alone is made again, at its page.
+    """
 
     options_type: ClassVar[type[SourceOptions]]
     sink_options_type: ClassVar[type[BaseModel] | None] = None
     family: ClassVar[Family]
+    # Its own rules where they are not those of its family, such as the vendor's limit.
+    policy: ClassVar[Policy | None] = None
+    by_request: ClassVar[bool] = False
+    # By itself a connector tries once; who opens it for a project gives it the rules of its SOURCE.
+    guard: Guard = Guard("", Policy(attempts=1, first_wait=0, longest_wait=0, factor=1, total=0))
 
     def __init__(self, options: O, place: Place) -> None:
         """Keep the options. Nothing is contacted before `discover`, `read`, `write` or `check`."""
@@ -221,6 +251,21 @@ class Connector(ABC, Generic[O]):
     @abstractmethod
     def check(self) -> Health:
         """Contact the system and say how it is; an unreachable one is `ok=False`, not an error."""
+
+    def account(self) -> str:
+        """Return what the far side takes for one customer, such as host and user, without a secret.
+
+        Sources of one account share its circuit and limit, over all processes of a machine. Empty
+        where only the SOURCE itself is known.
+        """
+        return ""
+
+    def recover(self, error: RetryLater) -> None:
+        """Forget what `error` may have broken, such as a connection, before a read is tried again.
+
+        Called in the thread of that read; other streams' reads may be under way.
+        """
+        del error
 
     def close(self) -> None:
         """Free what is held; called once, also after an error."""

@@ -59,7 +59,6 @@ class FileOptions(SourceOptions):
         "batch_size": "it is not needed here, DuckDB streams files in batches of its own",
         "rate_limit": "it is not needed here, files are not requested one by one",
         "timeout_seconds": "it is not needed here, reading files waits for nobody",
-        "max_retries": "it is not needed here, a failed step is tried again by `retry` of the profile",
     }
     own_cursor: ClassVar[bool] = True
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from inspect import isclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sqlflow_dagster.connectors import parameters as read
 from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.resilience.policy import ResilienceOptions
 from sqlflow_dagster.sql import Condition
 
 SyncMode = Literal["full_refresh", "incremental", "cdc"]
@@ -83,6 +85,10 @@ class SourceOptions(Options):
     max_retries: int | None = Field(None, ge=0, le=100, description="Tries after the first one.")
     rate_limit: Annotated[float | None, BeforeValidator(read.rate)] = Field(
         None, gt=0, description="Requests a minute; also `10/second`, `600/minute`, `36000/hour`."
+    )
+    resilience: ResilienceOptions = Field(
+        ResilienceOptions(),
+        description="How it is tried again, and how often it is asked; see below.",
     )
     schema_policy: Annotated[SchemaPolicy | None, BeforeValidator(read.lower)] = Field(
         None, description="What a changed schema does: `strict`, `guided` or `permissive`; the profile's."
@@ -212,6 +218,16 @@ def _refused(options_type: type[BaseModel], given: Mapping[str, Any]) -> list[st
     return [f"{name}: {refused[name]}" for name in given if name in refused]
 
 
+def _nearest(place: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """What a misspelt key of an object inside the parameters may have meant."""
+    for name in place[:-1]:
+        found = model.model_fields.get(str(name))
+        if found and isclass(found.annotation) and issubclass(found.annotation, BaseModel):
+            model = found.annotation
+    near = difflib.get_close_matches(str(place[-1]).casefold(), model.model_fields, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(model.model_fields))}"
+
+
 def _explained(error: ValidationError, options_type: type[BaseModel]) -> list[str]:
     problems = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
@@ -219,6 +235,8 @@ def _explained(error: ValidationError, options_type: type[BaseModel]) -> list[st
         place = ".".join(str(part) for part in item["loc"])
         if not place:
             problems += message.splitlines()
+        elif item["type"] == "extra_forbidden":
+            problems.append(f"{place}: unknown parameter; {_nearest(item['loc'], options_type)}")
         elif item["type"] == "missing":
             field = options_type.model_fields.get(place)
             about = f": {field.description}" if field and field.description else ""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Ask = Callable[[Sql], list[tuple[Any, ...]]]
+_Explain = Callable[[str], str | SQLFlowError]
 
 _ARROW = quote("_sqlflow_arrow")
 _PART = quote("temp", "_sqlflow_part")
@@ -71,11 +72,12 @@ class Intake:
         rejects: bool = False,
         provenance: bool = False,
         replaces: Sequence[str] = (),
-        explain: Callable[[str], str] | None = None,
+        explain: _Explain | None = None,
     ) -> None:
-        """Take the rows of a SELECT that DuckDB runs itself; `explain` rewrites DuckDB's message.
+        """Take the rows of a SELECT that DuckDB runs itself.
 
-        A function as `query` is given what it may ask of DuckDB, and returns the SELECT.
+        A function as `query` is given what it may ask of DuckDB, and returns the SELECT. `explain`
+        rewrites DuckDB's message, or gives the error to raise instead.
         """
         with self._taking(explain):
             rows = self._rows(native=True)
@@ -99,9 +101,9 @@ class Intake:
             try:
                 self.connection.register("_sqlflow_arrow", _watched(reader, raised))
                 self._store(rows, self.wanted.select(self.connection, _ARROW, (), untyped=untyped))
-            except duckdb.Error as error:
+            except duckdb.Error:
                 if raised:
-                    raise raised[0] from error
+                    raise raised[0] from None
                 raise
             finally:
                 self.connection.unregister("_sqlflow_arrow")
@@ -144,7 +146,7 @@ class Intake:
         self.replaces.clear()
 
     @contextmanager
-    def _taking(self, explain: Callable[[str], str] | None = None) -> Iterator[None]:
+    def _taking(self, explain: _Explain | None = None) -> Iterator[None]:
         """A batch that fails breaks the read for good, also where its feeder would go on."""
         self.broken = True
         try:
@@ -240,10 +242,11 @@ def _read_json(path: str, columns: Mapping[str, str], longest: int) -> Sql:
     )
 
 
-def _explained(label: str, error: duckdb.Error, explain: Callable[[str], str] | None) -> SQLFlowError:
+def _explained(label: str, error: duckdb.Error, explain: _Explain | None) -> SQLFlowError:
     text = str(error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return WarehouseError(f"{label}: {text}; raise engines.duckdb.memory_limit")
     if "No space left" in text or "File too large" in text:
         return WarehouseError(f"{label}: the disk is full ({text}); nothing was stored")
-    return SourceFailed(f"{label}: {explain(text) if explain else text}")
+    told = explain(text) if explain else text
+    return told if isinstance(told, SQLFlowError) else SourceFailed(f"{label}: {told}")

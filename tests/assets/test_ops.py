@@ -55,7 +55,8 @@ def test_only_what_waiting_mends_is_tried_again(deployment, answer, tries):
 
 
 def test_without_a_retry_policy_a_step_is_tried_once(deployment):
-    deployment.pipeline(deployment.far({"a": [["RetryLater", "busy", 0.01], ROWS]}) + "LOAD a FROM far.a;")
+    answers = [["RetryLater", "busy", 0.01], ROWS]
+    deployment.pipeline(deployment.far({"a": answers}, ', "max_retries": 0') + "LOAD a FROM far.a;")
     run = deployment.run()
     assert not run.success
     assert run.retries == 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.resilience.account import Account
 from sqlflow_dagster.resilience.clock import waits_off
 from sqlflow_dagster.resilience.guard import Guard
@@ -47,3 +51,23 @@ def guard(tmp_path, off):
 @pytest.fixture
 def script():
     return Script
+
+
+@pytest.fixture(scope="session")
+def flaky(tmp_path_factory):
+    """Install the connectors of flaky.py as others' are: by entry points."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "flaky.py").write_bytes(Path(__file__).with_name("flaky.py").read_bytes())
+    metadata = site / "flaky-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: flaky\nVersion: 1\n")
+    names = "".join(f"{name.upper()} = flaky:{name}\n" for name in ("Flaky", "Inside", "Explaining"))
+    (metadata / "entry_points.txt").write_text(f"[sqlflow_dagster.connectors]\n{names}")
+    caches = (registry.types, registry.find, registry._others)
+    sys.path.insert(0, str(site))
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    sys.path.remove(str(site))
+    for cache in caches:
+        cache.cache_clear()
