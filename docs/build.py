@@ -80,7 +80,11 @@ def _usual() -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for family, rules in DEFAULTS.items():
-        circuit = (f"{rules.breaker_failures} failures", f"{rules.breaker_recovery:g}") if rules.breaker_failures else ("never", "")
+        circuit = (
+            (f"{rules.breaker_failures} failures", f"{rules.breaker_recovery:g}")
+            if rules.breaker_failures
+            else ("never", "")
+        )
         limit = f"{rules.rate:g}, {rules.burst}" if rules.rate else ""
         lines.append(
             f"| {family.replace('_', ' ')} | {rules.attempts} | {rules.first_wait:g} to {rules.longest_wait:g} | "

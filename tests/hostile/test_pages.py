@@ -59,7 +59,7 @@ def test_a_read_that_dies_keeps_table_and_cursor_and_the_class_of_its_error(host
         with pytest.raises(OSError, match="reset"):
             hostile.load(page((2, 2, 2)), batch, **KEYED)
     else:
-        raised = hostile.load(page((2, 2, 2)), batch, **KEYED).error
+        raised = hostile.load(page((2, 2, 2)), batch, **KEYED, max_retries=0).error
         assert type(raised) is (SourceFailed if isinstance(error, OSError) else type(error))
         assert str(error) in str(raised)
         assert getattr(raised, "after", None) == getattr(error, "after", None)

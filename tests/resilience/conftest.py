@@ -53,7 +53,7 @@ def script():
     return Script
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def flaky(tmp_path_factory):
     """Install the connectors of flaky.py as others' are: by entry points."""
     site = tmp_path_factory.mktemp("site")
@@ -68,6 +68,7 @@ def flaky(tmp_path_factory):
     for cache in caches:
         cache.cache_clear()
     yield
+    sys.modules.pop("flaky", None)
     sys.path.remove(str(site))
     for cache in caches:
         cache.cache_clear()

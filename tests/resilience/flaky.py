@@ -58,6 +58,7 @@ class Flaky(Connector[FlakyOptions]):
         return [Stream(name, own_cursor=ordered, ordered=ordered) for name in ("a", "b")]
 
     def read(self, stream, since):
+        del stream
         base = int(since.value) if since and self.options.ordered else 0
         for step in _next(self.place.root / self.options.script):
             if isinstance(step, list):
@@ -99,6 +100,7 @@ class Inside(Flaky):
     options_type: ClassVar = FlakyOptions
 
     def read(self, stream, since):
+        del stream, since
         steps = _next(self.place.root / self.options.script)
         if self.options.kind == "arrow":
             schema = pa.schema([("id", pa.int64())])
@@ -133,6 +135,7 @@ class Explaining(Flaky):
     options_type: ClassVar = FlakyOptions
 
     def read(self, stream, since):
+        del stream, since
         if _next(self.place.root / self.options.script) == ["broken"]:
             text = "SELECT error('connection reset by peer') AS id FROM range(1)"
             yield Scan(Sql(text), explain=lambda message: errors.RetryLater(f"explained: {message[-10:]}"))

@@ -15,10 +15,10 @@ KINDS = ["scan", "arrow", "json"]
 def far(bench, flaky):
     """Write the script of the reads and a pipeline that loads stream `a`."""
 
-    def write(*reads, type="FLAKY", load="LOAD t FROM s.a;", **params):
+    def write(*reads, kind_of="FLAKY", load="LOAD t FROM s.a;", **params):
         bench.write("far.json", json.dumps(reads))
         params = {"script": "far.json", **params}
-        bench.pipeline(f"SOURCE s TYPE {type} PARAMS {json.dumps(params)};\n{load}")
+        bench.pipeline(f"SOURCE s TYPE {kind_of} PARAMS {json.dumps(params)};\n{load}")
         return bench
 
     return write
@@ -43,7 +43,7 @@ def test_a_read_that_breaks_is_done_again_without_doubled_rows(far, kind, mode, 
 
 @pytest.mark.parametrize("kind", ["arrow", "json"])
 def test_a_batch_that_breaks_inside_is_read_again(far, kind):
-    bench = far([2, BUSY], [2, 4], type="INSIDE", kind=kind)
+    bench = far([2, BUSY], [2, 4], kind_of="INSIDE", kind=kind)
     assert bench.ok()["t"].calls.retries == 1
     assert ids(bench) == [1, 2, 3, 4]
 
@@ -56,10 +56,10 @@ def test_a_batch_that_breaks_inside_is_read_again(far, kind):
     ],
     ids=["no access", "broken"],
 )
-@pytest.mark.parametrize("type", ["FLAKY", "INSIDE"])
+@pytest.mark.parametrize("kind_of", ["FLAKY", "INSIDE"])
 @pytest.mark.parametrize("kind", ["arrow", "json"])
-def test_what_a_batch_raises_is_raised_as_it_was(far, type, kind, answer, error):
-    bench = far([2, answer], type=type, kind=kind)
+def test_what_a_batch_raises_is_raised_as_it_was(far, kind_of, kind, answer, error):
+    bench = far([2, answer], kind_of=kind_of, kind=kind)
     raised = bench.run()["t"].error
     assert type_and_text(raised) == (error, answer[1])
 
@@ -69,7 +69,7 @@ def type_and_text(error):
 
 
 def test_duckdb_s_failure_can_be_one_that_waiting_mends(far):
-    bench = far(["broken"], ["fine"], type="EXPLAINING")
+    bench = far(["broken"], ["fine"], kind_of="EXPLAINING")
     assert bench.ok()["t"].calls.retries == 1
     assert ids(bench) == [1, 2, 3]
 
