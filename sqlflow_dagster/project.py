@@ -7,7 +7,7 @@ a step gets its variables, its connector and its warehouse here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Project:
-    """A planned project. `variables` are those of the command line or of Dagster's run config."""
+    """A planned project. `variables` are those of the command line or of Dagster's run config.
+
+    `only` names the pipelines it was planned for, none where all of them were.
+    """
 
     settings: Settings
     plan: Plan
     variables: Mapping[str, Scalar] = field(default_factory=dict)
+    only: Collection[str] = ()
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -91,6 +95,7 @@ class Project:
             self.settings.environment,
             {**self.variables, **run},
             undiscovered=bool(self.plan.undiscovered),
+            only=self.only,
         )
         if _shape(again.plan.pipeline(pipeline.name)) != _shape(pipeline):
             raise ProjectError(
@@ -177,17 +182,21 @@ def load_project(
     variables: Mapping[str, Scalar] | None = None,
     *,
     undiscovered: bool = False,
+    only: Collection[str] = (),
 ) -> Project:
     """Return the planned project at `root`; `variables` win over all others.
 
     `undiscovered` leaves out the loads of sources whose streams have not been looked up yet, which
-    are in `plan.undiscovered` then; without it they are problems.
+    are in `plan.undiscovered` then; without it they are problems. `only` names the pipelines that
+    are needed: others with problems are left out, and a notice says so.
 
-    Raises SettingsError, or PipelineError with every problem of every `.sf` file.
+    Raises SettingsError, or PipelineError with every problem of every `.sf` file that is needed.
     """
     settings = load_settings(root, profile)
-    plan = build(settings, ConnectorCatalog(_place(settings)), variables or {}, undiscovered=undiscovered)
-    return Project(settings, plan, variables or {})
+    plan = build(
+        settings, ConnectorCatalog(_place(settings)), variables or {}, undiscovered=undiscovered, only=only
+    )
+    return Project(settings, plan, variables or {}, only)
 
 
 @dataclass(frozen=True, slots=True)

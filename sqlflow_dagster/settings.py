@@ -7,8 +7,9 @@ A project is a folder with `pipelines/*.sf` and, each optional, `profiles/<name>
 from __future__ import annotations
 
 import difflib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,6 +19,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from sqlflow_dagster.errors import SettingsError
 
+log = logging.getLogger(__name__)
+
+# Parts of a profile that the first SQLFlow's projects have and it never read.
+_FIRST_SQLFLOW = ("sources", "destinations", "performance", "logging", "testing")
 DEFAULT_PROFILE = "dev"
 PROJECT_FILE = "sqlflow.yml"
 _M = TypeVar("_M", bound="_Model")
@@ -246,7 +251,7 @@ def _read_profile(root: Path, name: str) -> Profile:
     for suffix in (".yml", ".yaml"):
         path = folder / f"{name}{suffix}"
         if path.is_file():
-            return _read(path, Profile)
+            return _read(path, Profile, _FIRST_SQLFLOW)
     known = sorted(path.stem for path in folder.glob("*.y*ml")) if folder.is_dir() else []
     if not known and name == DEFAULT_PROFILE:
         return Profile()
@@ -286,7 +291,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _read(path: Path, model: type[_M]) -> _M:
+def _read(path: Path, model: type[_M], unused: Collection[str] = ()) -> _M:
     if not path.is_file():
         return model()
     try:
@@ -298,6 +303,9 @@ def _read(path: Path, model: type[_M]) -> _M:
         document = {}
     if not isinstance(document, Mapping):
         raise SettingsError(f"{path}: the file must be a mapping of keys, not {type(document).__name__}")
+    for key in document.keys() & set(unused):
+        log.info("%s: %s: the first SQLFlow took this key and did nothing with it, and so do we", path, key)
+    document = {key: value for key, value in document.items() if key not in unused}
     try:
         return model.model_validate(document)
     except ValidationError as error:

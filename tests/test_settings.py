@@ -47,6 +47,15 @@ def test_the_engine_says_where_the_database_is(project, engine, expected):
     assert load_settings(root).database == (root / expected if expected else None)
 
 
+def test_keys_that_the_first_sqlflow_never_read_are_let_be(project, caplog):
+    caplog.set_level("INFO")
+    profile = load_settings(
+        project("variables: {a: 1}\nlogging: {level: info}\nsources: {s: {type: x}}\n")
+    ).profile
+    assert profile.variables == {"a": 1}
+    assert "dev.yml: logging: the first SQLFlow took this key" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("profile", "message"),
     [

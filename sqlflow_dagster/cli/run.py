@@ -63,9 +63,9 @@ def run(
 
     try:
         root = project_folder(project)
-        planned = load_project(root, profile, variables(vars), undiscovered=True)
+        planned = load_project(root, profile, variables(vars), undiscovered=True, only=[pipeline])
         if _discovered(planned, pipeline, anew=discover):
-            planned = load_project(root, profile, variables(vars), undiscovered=True)
+            planned = load_project(root, profile, variables(vars), undiscovered=True, only=[pipeline])
         use_logging(planned.settings)
         use_instance(root)
         from sqlflow_dagster.assets.execute import run_pipeline  # noqa: PLC0415 - reads DAGSTER_HOME, and slow

@@ -9,7 +9,8 @@ Columns are matched by name over all files; columns and row groups that are not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -34,6 +35,11 @@ from sqlflow_dagster.sql import Sql, join, literal, sql
 class ParquetOptions(FileOptions):
     """Parquet's parameters."""
 
+    idle: ClassVar[Mapping[str, str]] = {
+        "combine_files": "it is not needed here, the files of a source are one table"
+    }
+
+    combine_files: bool = Field(True, description="A name of the first SQLFlow; all files are one table.")
     binary_as_string: bool = Field(False, description="Whether old writers' untyped binary columns are text.")
 
 

@@ -7,7 +7,7 @@ call of the parser, then steps, checks and groups. Nothing here contacts a sourc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlflow_dagster.language import tree
@@ -43,12 +43,14 @@ def build(
     run_variables: Mapping[str, Scalar] | None = None,
     *,
     undiscovered: bool = False,
+    only: Collection[str] = (),
 ) -> Plan:
     """Return the plan of a project; `run_variables` win over all others.
 
-    `undiscovered` leaves out loads of sources whose streams are not known yet.
+    `undiscovered` leaves out loads of sources whose streams are not known yet. `only` names the
+    pipelines that are needed: others with problems are left out, with a notice.
 
-    Raises PipelineError with every problem of every file.
+    Raises PipelineError with every problem of every file, or of those that are needed.
     """
     report = Report(undiscovered_is_fine=undiscovered)
     variables = Variables(
@@ -70,8 +72,20 @@ def build(
     pipelines = [_pipeline(draft, tables, parsed, settings, catalog, report) for draft in drafts]
     shown = {file.name: file.path.relative_to(settings.root).as_posix() for file in files}
     check_circles(pipelines, shown, report)
-    report.raise_if_any()
+    report.raise_if_any(
+        {path for file in files if file.name in only for path in file.paths} if only else None
+    )
+    pipelines = _without_problems(pipelines, files, report)
     return Plan(tuple(pipelines), tuple(dict.fromkeys(report.notices)), tuple(report.undiscovered))
+
+
+def _without_problems(pipelines: Sequence[Pipeline], files: Sequence[File], report: Report) -> list[Pipeline]:
+    wrong = report.wrong_paths()
+    broken = {file.name for file in files if wrong & file.paths}
+    report.notices += [
+        f"{name} is left out, something in it is wrong: sqlflow validate {name}" for name in sorted(broken)
+    ]
+    return [pipeline for pipeline in pipelines if pipeline.name not in broken]
 
 
 @dataclass(frozen=True, slots=True)

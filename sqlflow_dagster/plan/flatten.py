@@ -27,6 +27,7 @@ def flatten(path: Path, root: Path, schema: str, variables: Variables, report: R
         placed=tuple(flattener.placed),
         description=_description(text),
         unread=flattener.unread,
+        paths=frozenset(flattener.paths),
     )
 
 
@@ -38,10 +39,12 @@ class _Flattener:
     placed: list[Placed] = field(default_factory=list)
     unread: Unread = field(default_factory=Unread)
     open: list[Path] = field(default_factory=list)
+    paths: set[str] = field(default_factory=set)
 
     def file(self, path: Path, prefix: str, included_at: tuple[Script, Span] | None) -> str:
         """Take a file's statements in and return its text."""
         shown = _shown(path, self.root)
+        self.paths.add(shown)
         text = self.text(path, shown, included_at)
         if text is None:
             self.unread.anything = self.unread.any_table = True

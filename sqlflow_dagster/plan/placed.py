@@ -184,6 +184,7 @@ class File:
     """One pipeline's file, its statements in effect.
 
     `unread` is what could not be taken in, so that what it may have made is not called unknown.
+    `paths` are its own and those of the files it includes, as messages have them.
     """
 
     name: str
@@ -192,6 +193,7 @@ class File:
     placed: tuple[Placed, ...]
     description: str
     unread: Unread
+    paths: frozenset[str]
 
 
 def _uses(text: str, name: str) -> bool:

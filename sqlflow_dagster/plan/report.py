@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -57,17 +57,32 @@ class Report:
             noted = self._caused if caused else self._undefined
             noted.setdefault(name, {}).update(dict.fromkeys(_places_of(name, script, span)))
 
-    def raise_if_any(self) -> None:
-        """Raise PipelineError with everything found, in the order of files and lines."""
-        found = [*self.problems, *self._missing(self._undefined)]
+    def raise_if_any(self, paths: Collection[str] | None = None) -> None:
+        """Raise PipelineError with everything found, in the order of files and lines.
+
+        With `paths` what was found in other files is let be.
+        """
+        found = [*self.problems, *self._missing(self._undefined, paths)]
+        found = [problem for problem in found if paths is None or str(problem.path) in paths]
         if not found:
-            found = self._missing(self._caused)
+            found = self._missing(self._caused, paths)
         if found:
             unique = dict.fromkeys(found)
             raise PipelineError(sorted(unique, key=lambda p: (str(p.path), p.line, p.column)))
 
-    def _missing(self, undefined: Mapping[str, Mapping[_Use, None]]) -> list[Problem]:
+    def wrong_paths(self) -> set[str]:
+        """Return the paths of the files in which something is wrong."""
+        undefined = (*self._undefined.values(), *self._caused.values())
+        return {str(problem.path) for problem in self.problems} | {u.path for uses in undefined for u in uses}
+
+    def _missing(
+        self, noted: Mapping[str, Mapping[_Use, None]], paths: Collection[str] | None
+    ) -> list[Problem]:
         """One problem for all variables without a value: they are mended in one place."""
+        there = {
+            name: [use for use in uses if paths is None or use.path in paths] for name, uses in noted.items()
+        }
+        undefined = {name: uses for name, uses in there.items() if uses}
         if not undefined:
             return []
         listed = "; ".join(

@@ -46,6 +46,25 @@ def test_a_run_that_did_everything_ends_with_0_and_shows_each_asset(sqlflow, sho
     assert shop.query("FROM shop.b") == [(1,)]
 
 
+def test_a_pipeline_runs_although_another_is_wrong(sqlflow, shop):
+    shop.pipeline("CREATE TABLE c AS FROM nowhere;\nEXPORT c TO '${out}/c.csv';", "other")
+    result = sqlflow("run", "shop", "--project", shop.root)
+    assert result.status == 0, result.err
+    assert "notice: other is left out, something in it is wrong: sqlflow validate other" in result.err
+    wrong = sqlflow("run", "other", "--project", shop.root)
+    assert wrong.status == 1
+    assert "unknown table 'nowhere'" in wrong.err
+    assert "no value for ${out}" in wrong.err
+
+
+def test_a_pipeline_does_not_run_where_a_file_that_it_includes_is_wrong(sqlflow, shop):
+    shop.write("lib/part.sf", "CREATE TABL c AS SELECT 1 AS x;")
+    shop.pipeline("INCLUDE 'lib/part.sf';", "other")
+    result = sqlflow("run", "other", "--project", shop.root)
+    assert result.status == 1
+    assert "lib/part.sf:1:8: expected TABLE or VIEW" in result.err
+
+
 def test_a_failed_step_ends_with_1_names_the_reason_and_what_was_not_stored(sqlflow, bench):
     bench.pipeline(
         "CREATE TABLE a AS SELECT 1 AS x;\nCREATE TABLE b AS SELECT error('no such luck') AS y FROM a;\n"
