@@ -141,11 +141,10 @@ def _pipeline(
     planned: list[Planned] = []
     for order, placed in enumerate(draft.file.placed):
         planned += _planned(draft, maker, order, placed, parsed.get(id(placed)), exports)
-    planned = _settled(planned)
+    planned = _settled(check_columns(draft.file.schema, planned, report))
     check_creates(draft.file, tables, report)
     check_order(draft.file, planned, tables, report)
     check_loads(planned, report)
-    check_columns(draft.file.schema, planned, report)
     declared = [found for found in draft.sources.declared.values() if found]
     isolated = {d.source.name.casefold() for d in declared if d.facts and d.facts.isolate}
     return Pipeline(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlflow_dagster.errors import Problem
 from sqlflow_dagster.language import tree
+from sqlflow_dagster.language.tokens import scan
 from sqlflow_dagster.plan.bodies import Body
 from sqlflow_dagster.plan.lineage import output_columns
 from sqlflow_dagster.plan.loads import Wanted
@@ -16,7 +18,10 @@ from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import Tables
 from sqlflow_dagster.plan.transforms import Read
-from sqlflow_dagster.sql import TableName
+from sqlflow_dagster.sql import TableName, fold
+
+# What names the window of a run in a query.
+_WINDOW = re.compile(r"@(?:start|end)_(?:date|dt)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +128,16 @@ def check_loads(planned: Sequence[Planned], report: Report) -> None:
             item.placed.problem(report, message, hint)
 
 
-def check_columns(schema: str, planned: Sequence[Planned], report: Report) -> None:
-    """Check KEY and INCREMENTAL BY columns against the query's result, where that is known."""
+def check_columns(schema: str, planned: Sequence[Planned], report: Report) -> list[Planned]:
+    """Check KEY and INCREMENTAL BY columns against the query's result, where that is known.
+
+    A table INCREMENTAL BY a column that its query reads but does not give is returned as one that
+    is built anew: no window of it could be told.
+    """
     if not any(isinstance(p.step, Transform) and (p.step.keys or p.step.by) for p in planned):
-        return
+        return list(planned)
     known: dict[TableName, Sequence[str] | None] = {}
+    settled: list[Planned] = []
     for item in planned:
         step = item.step
         if isinstance(step, Load):
@@ -137,8 +147,29 @@ def check_columns(schema: str, planned: Sequence[Planned], report: Report) -> No
                 known.setdefault(table, None)
             path = list(dict.fromkeys((schema, *(table.schema for table in step.reads))))
             columns = output_columns(item.body.node, known, path)
-            _check_step(report, item, columns)
+            if columns is not None and _is_without_window(item.body, step, columns):
+                item = replace(item, step=replace(step, mode="replace", by=None, lookback=None))  # noqa: PLW2901
+                report.notices.append(
+                    f"{item.placed.script.path}:{step.location.line}: the result of {step.table.name} does not "
+                    f"have {step.by}, so the table is built anew in each run"
+                )
+            else:
+                _check_step(report, item, columns)
             known[step.table] = columns if step.mode == "replace" else None
+        settled.append(item)
+    return settled
+
+
+def _is_without_window(body: Body, step: Transform, columns: Sequence[str]) -> bool:
+    """Whether a query reads the column that is to tell the time, but does not give it."""
+    if step.by is None or _has(columns, step.by) or _WINDOW.search(body.text):
+        return False
+    words = (token.text.strip('"') for token in scan(body.text) if token.kind in ("word", "quoted"))
+    return _has(words, step.by)
+
+
+def _has(names: Iterable[str], wanted: str) -> bool:
+    return any(fold(name) == fold(wanted) for name in names)
 
 
 def _check_step(report: Report, item: Planned, columns: Sequence[str] | None) -> None:
