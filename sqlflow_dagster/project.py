@@ -245,7 +245,10 @@ def _streams(connector: Connector[Any]) -> tuple[StreamFacts, ...] | None:
         StreamFacts(
             name=stream.name,
             primary_key=options.primary_key or stream.primary_key,
-            cursor_field=options.cursor_field or stream.cursor_field,
+            # A cursor that the connector makes is no column, whatever `cursor_field` calls it.
+            cursor_field=stream.cursor_field
+            if stream.own_cursor
+            else options.cursor_field or stream.cursor_field,
             own_cursor=stream.own_cursor,
         )
         for stream in streams

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
@@ -194,12 +194,18 @@ def _stream(step: Load, connector: Connector[Any]) -> Stream:
 
 
 def _feed(intake: Intake, connector: Connector[Any], stream: Stream, since: Cursor | None) -> None:
-    for batch in connector.read(stream, since):
-        _take(intake, batch)
-        if batch.position:
-            intake.position(batch.position)
-            if stream.ordered:
-                intake.checkpoint(batch.position)
+    batches = connector.read(stream, since)
+    try:
+        for batch in batches:
+            _take(intake, batch)
+            if batch.position:
+                intake.position(batch.position)
+                if stream.ordered:
+                    intake.checkpoint(batch.position)
+    finally:
+        # A read that broke frees its connection now, not when its error is forgotten.
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 def _take(intake: Intake, batch: Batch) -> None:
@@ -213,6 +219,7 @@ def _take(intake: Intake, batch: Batch) -> None:
                 rejects=batch.rejects,
                 provenance=batch.provenance,
                 replaces=batch.replaces,
+                horizon=batch.horizon,
                 explain=batch.explain,
             )
         case Arrow():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlflow_dagster.connectors.options import SourceOptions
     from sqlflow_dagster.cursor import Cursor
+    from sqlflow_dagster.errors import SQLFlowError
     from sqlflow_dagster.sql import Sql, Value
 
 # Runs a query of ours where the rows will be stored, and returns what it gives.
@@ -67,11 +68,16 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """A database that the warehouse attaches, read-only, while a Scan runs."""
+    """A database that the warehouse attaches, read-only, while a Scan runs.
+
+    `secret` are the parameters of a connection (`HOST`, `PASSWORD` …) as DuckDB's secrets of this
+    type take them: they are in no statement that is shown, and not in the attached database's path.
+    """
 
     url: str
     name: str
     type: str
+    secret: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +89,10 @@ class Scan:
     `provenance` says that the SELECT ends with the column `_sqlflow_file`, which the warehouse
     drops unless the LOAD keeps provenance; `replaces` are values of it whose stored rows this
     batch takes the place of. `position` is where the source stands after this batch, for
-    streams that make their own cursor. `explain` turns DuckDB's message about a failed read into
-    one that names the file, the line and the parameter to mend, or into the error to raise instead
-    (RetryLater where waiting mends it).
+    streams that make their own cursor. `horizon` is where a cursor column's cursor stops, though
+    later rows are stored too: a row up to it may not be visible yet. `explain` turns DuckDB's
+    message about a failed read into one that names the file, the line and the parameter to mend, or
+    into the error to raise instead (RetryLater where waiting mends it).
     """
 
     query: Sql | Callable[[Ask], Sql]
@@ -96,6 +103,7 @@ class Scan:
     provenance: bool = False
     replaces: tuple[str, ...] = ()
     position: Cursor | None = None
+    horizon: Cursor | None = None
     explain: Callable[[str], str | SQLFlowError] | None = None
 
 

@@ -74,6 +74,11 @@ def is_scalar(kind: str) -> bool:
     return is_text(kind) or _is_number(kind) or kind in _TIMES
 
 
+def is_exact_number(kind: str) -> bool:
+    """Whether the type is of whole or decimal numbers, without rounding."""
+    return kind in _INTEGERS or kind.startswith("DECIMAL")
+
+
 def converted(
     column: str,
     kind: str,

@@ -26,6 +26,8 @@ _SHARED = {
     "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
     "attached", "tables", "discovered", "http", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
+    "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
+    "postgres_sink", "postgres_types",
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -48,6 +48,10 @@ class Attached(Protocol):
     @property
     def type(self) -> str:
         """`duckdb`, `sqlite`, `postgres` …."""
+
+    @property
+    def secret(self) -> Mapping[str, str] | None:
+        """Parameters of the connection that no statement may show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +240,36 @@ def closing(connection: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
 def attach_all(connection: DuckDBPyConnection, databases: Iterable[Attached]) -> None:
     """Attach each database read-only, once."""
     for database in databases:
-        template = (
-            "ATTACH {url} AS {name} (READ_ONLY)"
-            if database.type.casefold() == "duckdb"
-            else "ATTACH {url} AS {name} (TYPE {type}, READ_ONLY)"
-        )
-        connection.execute(
-            sql(template, url=literal(database.url), name=quote(database.name), type=quote(database.type))
-        )
+        parts = {"url": literal(database.url), "name": quote(database.name), "type": quote(database.type)}
+        template = "ATTACH {url} AS {name} (TYPE {type}, READ_ONLY)"
+        if database.type.casefold() == "duckdb":
+            template = "ATTACH {url} AS {name} (READ_ONLY)"
+        if database.secret is not None:
+            _create_secret(connection, database.name, database.type, database.secret)
+            template = "ATTACH {url} AS {name} (TYPE {type}, SECRET {name}, READ_ONLY)"
+        connection.execute(sql(template, **parts))
+
+
+def _create_secret(
+    connection: DuckDBPyConnection,
+    name: str,
+    kind: str,
+    values: Mapping[str, str],
+) -> None:
+    """Keep a connection's parameters in memory; DuckDB's own message would show the statement."""
+    given = join(", ", (sql("{n} {v}", n=quote(n), v=literal(v)) for n, v in values.items()))
+    statement = sql(
+        "CREATE OR REPLACE TEMPORARY SECRET {name} (TYPE {type}, {given})",
+        name=quote(name),
+        type=quote(kind),
+        given=given,
+    )
+    try:
+        connection.execute(statement)
+    except duckdb.Error:
+        raise WarehouseError(
+            f"DuckDB does not take the parameters {', '.join(values)} for a secret of type {kind}"
+        ) from None
 
 
 def _detach(connection: DuckDBPyConnection, name: str) -> None:

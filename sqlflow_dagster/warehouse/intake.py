@@ -53,6 +53,7 @@ class Intake:
     columns: dict[str, str] = field(default_factory=dict)
     replaces: set[str] = field(default_factory=set)
     reached: Cursor | None = None
+    horizon: Cursor | None = None
     broken: bool = False
     _made: bool = False
     _attached: dict[str, Attached] = field(default_factory=dict)
@@ -72,12 +73,14 @@ class Intake:
         rejects: bool = False,
         provenance: bool = False,
         replaces: Sequence[str] = (),
+        horizon: Cursor | None = None,
         explain: _Explain | None = None,
     ) -> None:
         """Take the rows of a SELECT that DuckDB runs itself.
 
         A function as `query` is given what it may ask of DuckDB, and returns the SELECT. `explain`
-        rewrites DuckDB's message, or gives the error to raise instead.
+        rewrites DuckDB's message, or gives the error to raise instead. The cursor is not to pass the
+        `horizon` of the first batch that has one.
         """
         with self._taking(explain):
             rows = self._rows(native=True)
@@ -90,6 +93,7 @@ class Intake:
             if rejects:
                 quarantine.take_rejects(self.connection)
             self.replaces.update(replaces)
+            self.horizon = self.horizon or horizon
 
     def arrow(self, reader: pa.RecordBatchReader) -> None:
         """Take Arrow record batches, and close their reader."""

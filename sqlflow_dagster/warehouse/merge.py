@@ -70,7 +70,7 @@ def prepare(connection: DuckDBPyConnection, intake: Intake, spec: LoadSpec) -> P
             f"{newest.future} rows lie more than a day in the future, or are no number; they were loaded, "
             "and did not move the cursor"
         )
-    return Prepared(newest.cursor, newest.future, tuple(notices))
+    return Prepared(earlier(connection, newest.cursor, intake.horizon), newest.future, tuple(notices))
 
 
 def _dedupe(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> int:
@@ -170,6 +170,13 @@ def later(connection: DuckDBPyConnection, one: Cursor | None, other: Cursor | No
         )
     ).fetchone()
     return one if row and row[0] else other
+
+
+def earlier(connection: DuckDBPyConnection, cursor: Cursor | None, horizon: Cursor | None) -> Cursor | None:
+    """Return the cursor, or the horizon where that comes before it."""
+    if cursor is None or horizon is None:
+        return cursor
+    return cursor if later(connection, cursor, horizon) is horizon else Cursor(horizon.value, cursor.type)
 
 
 def plan(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, fresh: bool) -> tuple[Change, ...]:

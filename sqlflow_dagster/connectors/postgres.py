@@ -1,0 +1,238 @@
+"""Postgres: tables, views and queries, read in one snapshot with every value exact; tables written whole.
+
+::
+
+    SOURCE shop TYPE POSTGRES PARAMS {
+      "connection": "${DATABASE_URL}", "table": "orders",
+      "sync_mode": "incremental", "cursor_field": "updated_at", "primary_key": "id"
+    };
+
+`tables` and `schemas` take patterns, and then each table is a stream: `LOAD * FROM shop;`. A stream is
+called like its table, with `schema__` before it outside the default schema. `"cursor_field": "xmin"` reads
+what was written since the last time, whatever the columns; it needs a key, and does not see deletions.
+
+An EXPORT writes to `postgresql://host/database#schema.table`, or to a connector of the profile, by `mode`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import ClassVar, cast
+
+from sqlflow_dagster.connectors import postgres_catalog as catalog
+from sqlflow_dagster.connectors import postgres_health
+from sqlflow_dagster.connectors.base import Attach, Family, Health, Scan, Stream
+from sqlflow_dagster.connectors.discovered import Table
+from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, startup, where
+from sqlflow_dagster.connectors.postgres_options import PostgresOptions, server
+from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
+from sqlflow_dagster.connectors.postgres_types import Column
+from sqlflow_dagster.connectors.tables import Name, Tables
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import SourceFailed, SQLFlowError
+from sqlflow_dagster.sql import Sql, literal, quote, sql
+
+log = logging.getLogger(__name__)
+
+_ATTACHED = "_sqlflow_postgres"
+# What goes into a secret of DuckDB, and not into the text of a statement.
+_SECRET = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
+_TIMES = {"DATE": "date", "TIMESTAMP": "timestamp", "TIMESTAMP WITH TIME ZONE": "timestamptz"}
+
+
+class Postgres(Tables[PostgresOptions]):
+    """A Postgres database."""
+
+    options_type = PostgresOptions
+    family: ClassVar[Family] = "database"
+    default_schema = "public"
+
+    @cached_property
+    def _told(self) -> dict[str, str]:
+        options = self.options
+        told = {**server(options, self.place), "application_name": catalog.READER}
+        return startup(told, options.timeout_seconds, session_settings=options.session_settings)
+
+    @cached_property
+    def _connections(self) -> Connections:
+        return Connections(self._told, self.options.min_connections, self.options.max_connections)
+
+    def place_of_data(self) -> Mapping[str, str]:
+        parts = self.options.parts()
+        return {name: parts[name] for name in ("host", "port", "database", "username") if name in parts}
+
+    def list_tables(self) -> list[Table]:
+        with self._connections.slot() as slot, slot.transaction() as connection:
+            return catalog.list_tables(connection, self.options.numeric_type)
+
+    def streams(self) -> Sequence[Stream]:
+        if not self.options.by_xmin:
+            return super().streams()
+        return tuple(
+            Stream(
+                stream.name,
+                primary_key=stream.primary_key,
+                columns=stream.columns,
+                own_cursor=True,
+                description=stream.description,
+            )
+            for stream in super().streams()
+        )
+
+    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        table = self.table_of(stream)
+        label = f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
+        with self._connections.slot() as slot:
+            with slot.transaction() as connection:
+                selected, position, horizon = self._prepared(connection, table, since, label)
+            yield Scan(
+                selected.local(_ATTACHED),
+                extensions=("postgres_scanner",),
+                attach=(self._attach,),
+                position=position,
+                horizon=horizon,
+                explain=Explain(self._told, label),
+            )
+
+    def check(self) -> Health:
+        begin = time.perf_counter()
+        try:
+            with self._connections.slot() as slot, slot.transaction() as connection:
+                latency = time.perf_counter() - begin
+                return postgres_health.health(connection, where(self._told), latency)
+        except SQLFlowError as error:
+            return Health(ok=False, message=str(error))
+
+    def close(self) -> None:
+        # Nothing is made only to be closed: definitions open connectors that never connect.
+        if "_connections" in self.__dict__:
+            self._connections.close()
+
+    def _prepared(
+        self, connection: Connection, table: Name | None, since: Cursor | None, label: str
+    ) -> tuple[Selected, Cursor | None, Cursor | None]:
+        """The SELECT, and where the stream stands after it: asked before its snapshot is taken."""
+        options = self.options
+        relation, columns, keys = self._relation(connection, table, label)
+        by_xmin, position = None, None
+        if options.by_xmin:
+            by_xmin, position = self._by_xmin(connection, since)
+        cursor = None if options.by_xmin else options.cursor_field
+        money = any(column.type.name == "money" for column in columns)
+        selected = select(
+            relation,
+            columns,
+            Wanted(
+                columns=options.columns,
+                needed=self._needed(keys),
+                excluded=options.exclude_columns,
+                types=options.types,
+                conditions=options.filters,
+                cursor_field=cursor,
+                since=since if options.sync_mode == "incremental" else None,
+                numeric_type=options.numeric_type,
+                money_digits=catalog.money_digits(connection) if money else 2,
+                utf8=catalog.encoding(connection) == "UTF8",
+                where=by_xmin,
+            ),
+            label,
+        )
+        horizon = self._horizon(connection, selected, cursor, label) if cursor else None
+        self._warn_of_key(keys, label)
+        return selected, position, horizon
+
+    def _relation(
+        self, connection: Connection, table: Name | None, label: str
+    ) -> tuple[Sql, list[Column], tuple[str, ...]]:
+        if table is not None:
+            columns, keys = catalog.table_columns(connection, table, label)
+            return quote(table.schema, table.name), columns, keys
+        text = (self.options.query or "").strip().rstrip(";").rstrip()
+        relation = sql("({query}\n) AS query", query=Sql(text))
+        return relation, catalog.query_columns(connection, relation), ()
+
+    def _needed(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Columns that the warehouse looks at beside those that are stored."""
+        options = self.options
+        cursor = [options.cursor_field] if options.cursor_field and not options.by_xmin else []
+        named = [*options.primary_key, *cursor, *options.mask, *(item.column for item in options.filters)]
+        return tuple(dict.fromkeys([*named, *(() if options.primary_key else keys)]))
+
+    def _by_xmin(self, connection: Connection, since: Cursor | None) -> tuple[Sql, Cursor]:
+        """Rows written by transactions that were not certainly over at the last read.
+
+        `xmin` has 32 bits and goes round; the distance to the newest transaction tells it apart.
+        """
+        now = catalog.oldest_transaction(connection)
+        position = Cursor(json.dumps({"xmin": now}), "JSON")
+        if since is None:
+            return Sql("TRUE"), position
+        before = json.loads(since.value).get("xmin")
+        if not isinstance(before, int) or before > now:
+            raise SourceFailed(
+                f"{where(self._told)}: its transactions count {now} now, and {before} at the last read: it is another "
+                "server, or was restored; read everything anew with --full-refresh"
+            )
+        if now - before >= 2**31:
+            return Sql("TRUE"), position
+        written = sql(
+            "((txid_snapshot_xmax(txid_current_snapshot()) - xmin::text::bigint) & 4294967295)"
+            " <= txid_snapshot_xmax(txid_current_snapshot()) - {before}",
+            before=literal(before),
+        )
+        return written, position
+
+    def _horizon(self, connection: Connection, selected: Selected, cursor: str, label: str) -> Cursor | None:
+        """Where a cursor that is a time has to stop: a transaction still open may bring older ones."""
+        if self.options.sync_mode != "incremental":
+            return None
+        kind = next(k for name, k in selected.columns.items() if name.casefold() == cursor.casefold())
+        if kind not in _TIMES:
+            if not self.options.lookback_window:
+                log.warning(
+                    "%s: a row whose %s is lower may be committed later than one whose is higher, and would be "
+                    "missed; set lookback_window, or read by xmin",
+                    label,
+                    cursor,
+                )
+            return None
+        found = catalog.horizon(connection)
+        if not self.options.lookback_window:
+            for doubt in found.doubts:
+                log.warning("%s: %s", label, doubt)
+        column = cast("catalog.Times", _TIMES[kind])
+        return Cursor(catalog.as_column(connection, found.utc, column), kind)
+
+    def _warn_of_key(self, keys: Sequence[str], label: str) -> None:
+        options = self.options
+        if (
+            options.sync_mode == "incremental"
+            and keys
+            and not options.primary_key
+            and self._named is not None
+        ):
+            log.warning(
+                "%s has the primary key %s: without `primary_key`, or UPSERT KEY in the LOAD, a changed row is added "
+                "again beside the old one",
+                label,
+                ", ".join(keys),
+            )
+
+    @cached_property
+    def _attach(self) -> Attach:
+        told = {name: value for name, value in self._told.items() if name not in _SECRET}
+        return Attach(
+            url=" ".join(f"{name}={_word(value)}" for name, value in told.items()),
+            name=_ATTACHED,
+            type="postgres",
+            secret={_SECRET[name]: value for name, value in self._told.items() if name in _SECRET},
+        )
+
+
+def _word(value: str) -> str:
+    """A value as libpq reads it in a connection string."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,259 @@
+"""Connections to Postgres of our own (for its catalogue, and for writing), and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlflow_dagster.errors import (
+    BadOption,
+    NotAllowed,
+    ProjectError,
+    RetryLater,
+    SchemaChanged,
+    SourceError,
+    SourceFailed,
+    SQLFlowError,
+)
+
+# The driver comes without types.
+Connection = Any
+
+# What texts and times depend on, so that values read the same whatever the server's defaults are.
+_SESSION = (
+    "DateStyle=ISO", "IntervalStyle=postgres", "TimeZone=UTC", "extra_float_digits=3", "bytea_output=hex",
+    "standard_conforming_strings=on", "idle_in_transaction_session_timeout=0",
+)  # fmt: skip
+
+# libpq's and the server's words, in the order to look for them; what each means, and what to do.
+_MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind, advice)
+    for pattern, kind, advice in (
+        (
+            "unsupported startup parameter",
+            BadOption,
+            "this is a pooler: set `session_settings` to false",
+        ),
+        ('database ".*?" does not exist', BadOption, "mend `database`, or create it"),
+        (
+            (
+                r"password authentication failed|no password supplied|pg_hba\.conf|authentication failed"
+                r'|role ".*" does not exist|is not permitted to log in|permission denied for database'
+            ),
+            NotAllowed,
+            "look at `username` and `password`, and at pg_hba.conf of the server",
+        ),
+        (
+            (
+                "SSL connection has been closed|SSL SYSCALL|Temporary failure in name resolution|connection refused"
+                "|timeout expired|timed out|server closed the connection|terminating connection|starting up"
+                "|shutting down|recovery mode|too many (clients|connections)|remaining connection slots"
+                "|connection reset|(already|was) closed|could not (receive|send) data|unreachable|no route to host"
+                "|broken pipe|no connection to the server|lost synchronization|conflict with recovery"
+                "|deadlock detected|out of shared memory|unexpectedly"
+            ),
+            RetryLater,
+            "is the server there, and does it take connections at this `host` and `port`?",
+        ),
+        (
+            "certificate|does not support SSL|SSL error|sslmode|private key|sslrootcert",
+            SourceFailed,
+            "look at `sslmode`, `sslrootcert`, `sslcert` and `sslkey`, and at the dates of the certificates",
+        ),
+        (
+            "could not translate host name|name or service not known|nodename nor servname|no such file",
+            SourceFailed,
+            "mend `host`",
+        ),
+    )
+)
+_LATER_CLASSES = ("08", "53", "57P", "40", "55P03", "58")
+
+
+def startup(
+    server: Mapping[str, str], statement_seconds: float | None, *, session_settings: bool
+) -> dict[str, str]:
+    """Return what libpq is told, with the settings of a session that reads."""
+    told = {**server, "client_encoding": "UTF8"}
+    if session_settings:
+        timeout = f"statement_timeout={int((statement_seconds or 0) * 1000)}"
+        own = " ".join(f"-c {setting}" for setting in (*_SESSION, timeout))
+        told["options"] = f"{server['options']} {own}" if server.get("options") else own
+    return told
+
+
+@dataclass
+class Connections:
+    """At most `most` connections to one server at a time, DuckDB's among them; `least` are kept open."""
+
+    told: Mapping[str, str]
+    least: int
+    most: int
+    _idle: list[Connection] = field(default_factory=list)
+    _busy: int = 0
+    _free: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """Wait until one more connection is allowed; it is taken until the block ends."""
+        with self._free:
+            self._free.wait_for(lambda: self._busy < self.most)
+            self._busy += 1
+            surplus = [self._idle.pop() for _ in range(max(0, self._busy + len(self._idle) - self.most))]
+        try:
+            # One that stands idle serves this slot; only those beyond are closed.
+            yield Slot(self, surplus)
+        finally:
+            _close(surplus)
+            with self._free:
+                self._busy -= 1
+                self._free.notify()
+
+    def take(self) -> Connection | None:
+        """Return an idle connection, None where there is none."""
+        with self._free:
+            return self._idle.pop() if self._idle else None
+
+    def give_back(self, connection: Connection) -> bool:
+        """Keep a connection for the next slot; whether it is kept."""
+        with self._free:
+            kept = len(self._idle) < self.least and self._busy + len(self._idle) < self.most
+            if kept:
+                self._idle.append(connection)
+        return kept
+
+    def close(self) -> None:
+        """Close what stands idle."""
+        with self._free:
+            idle, self._idle = self._idle, []
+        _close(idle)
+
+
+@dataclass
+class Slot:
+    """Leave for one connection."""
+
+    pool: Connections
+    _own: list[Connection]
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open one read-only transaction of a single snapshot; errors of the server become ours."""
+        connection = (self._own.pop() if self._own else self.pool.take()) or connect(self.pool.told)
+        fine = False
+        try:
+            with translated(self.pool.told):
+                connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+                yield connection
+                connection.rollback()
+            fine = True
+        finally:
+            if not fine or not self.pool.give_back(connection):
+                _close([connection])
+
+
+def connect(told: Mapping[str, str]) -> Connection:
+    """Return a new connection. Raises an error of ours that says what to mend."""
+    with translated(told):
+        opened: Connection = _driver().connect(**told)
+        return opened
+
+
+@contextmanager
+def translated(told: Mapping[str, str], table: str | None = None) -> Iterator[None]:
+    """Turn the driver's errors inside the block into ours; `table` is the one at work."""
+    psycopg2 = _driver()
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise meaning(_message(error), told, code=error.pgcode, table=table) from None
+    except UnicodeDecodeError as error:
+        raise SourceFailed(
+            f"{where(told)}: the server sent text that is no UTF-8 ({error}); its encoding is wrong for its data"
+        ) from None
+
+
+def meaning(
+    message: str, told: Mapping[str, str], *, code: str | None = None, table: str | None = None
+) -> SQLFlowError:
+    """Return the error of ours that a message of the server or of libpq stands for."""
+    place = f"{where(told)}{f', {table}' if table else ''}: {message}"
+    if code and not code.startswith("00"):
+        return _by_code(code, place, told, table)
+    for pattern, kind, advice in _MEANINGS:
+        if pattern.search(message):
+            return kind(f"{place}; {advice}")
+    return SourceFailed(place)
+
+
+def _by_code(code: str, place: str, told: Mapping[str, str], table: str | None) -> SQLFlowError:
+    found: SourceError | ProjectError
+    if code.startswith(_LATER_CLASSES):
+        found = RetryLater(f"{place}; it is tried again")
+    elif code == "42501":
+        user = told.get("user", "the user")
+        found = NotAllowed(
+            f'{place}; GRANT SELECT ON {table or "the table"} TO "{user}", and USAGE on its schema'
+        )
+    elif code == "57014":
+        found = SourceFailed(f"{place}; raise `timeout_seconds`, or read less by `filters` or an index")
+    elif code in ("42P01", "3F000"):
+        found = SchemaChanged(f"{place}; it was there before: mend the SOURCE, or run `sqlflow discover`")
+    elif code == "42703":
+        found = SchemaChanged(f"{place}; the table was altered meanwhile: run again")
+    else:
+        found = SourceFailed(place)
+    return found
+
+
+def where(told: Mapping[str, str]) -> str:
+    """Return the server and database, for messages."""
+    return f"postgres {told.get('host', '')}:{told.get('port', '')}/{told.get('dbname', '')}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """DuckDB's words about a failed scan → an error of ours, without the query."""
+
+    told: Mapping[str, str] = field(repr=False)
+    label: str
+
+    def __call__(self, message: str) -> SQLFlowError:
+        """Return the error that the message stands for."""
+        server = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*?)\s*(?:\n|$)", message)
+        text = server[1] if server else message.partition("\n")[0].removeprefix("Invalid Input Error: ")
+        if "permission denied" in text:
+            return _by_code("42501", f"{where(self.told)}, {self.label}: {text}", self.told, self.label)
+        if "statement timeout" in text:
+            return _by_code("57014", f"{where(self.told)}, {self.label}: {text}", self.told, self.label)
+        if "does not exist" in text:
+            return _by_code("42703", f"{where(self.told)}, {self.label}: {text}", self.told, self.label)
+        return meaning(text, self.told, table=self.label)
+
+
+def _message(error: Any) -> str:
+    """The server's words in one line: what, and its detail and hint."""
+    diag = error.diag
+    said = [part for part in (diag.message_primary, diag.message_detail, diag.message_hint) if part]
+    text = ". ".join(said) if said else str(error)
+    return " ".join(text.split())
+
+
+def _driver() -> Any:
+    """The driver's module."""
+    try:
+        import psycopg2  # noqa: PLC0415 - a driver is imported where it connects
+    except ImportError as error:
+        raise ProjectError("Postgres needs its driver: pip install 'sqlflow-dagster[postgres]'") from error
+    return psycopg2
+
+
+def _close(connections: list[Connection]) -> None:
+    for connection in connections:
+        # It may be broken already; there is nothing to lose in it.
+        with suppress(_driver().Error):
+            connection.close()

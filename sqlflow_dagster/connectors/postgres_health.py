@@ -1,0 +1,83 @@
+"""A connection → how the server is: version, sizes, replication, and what the user may not read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlflow_dagster.connectors.base import Health
+from sqlflow_dagster.connectors.postgres_client import Connection
+
+_SERVER = """
+SELECT current_setting('server_version'), current_database(), current_user,
+  CASE WHEN has_database_privilege(current_database(), 'CONNECT') THEN pg_database_size(current_database()) END,
+  pg_is_in_recovery(),
+  CASE WHEN pg_is_in_recovery() THEN extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END,
+  (SELECT max(extract(epoch FROM replay_lag)) FROM pg_catalog.pg_stat_replication),
+  (SELECT count(*) FROM pg_catalog.pg_stat_replication),
+  pg_has_role('pg_read_all_stats', 'USAGE'),
+  (SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()),
+  current_setting('max_connections')::int, (SELECT count(*) FROM pg_catalog.pg_stat_activity)
+"""
+_RELATIONS = """
+SELECT c.relname, n.nspname, c.relkind IN ('r', 'p', 'm'),
+  CASE WHEN c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END,
+  has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND n.nspname !~ '^pg_(toast|temp)'
+ORDER BY 4 DESC, 2, 1
+"""
+_LATE_SECONDS = 300
+
+
+def health(connection: Connection, place: str, latency: float) -> Health:
+    """Return what the server says of itself; `latency` is the seconds that connecting took."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SERVER)
+        server: tuple[Any, ...] = cursor.fetchone()
+        cursor.execute(_RELATIONS)
+        relations = cursor.fetchall()
+    (version, database, user, size, standby, behind, lag, replicas, may_see, tls, most, open_now) = server
+    forbidden = [f"{row[1]}.{row[0]}" for row in relations if not row[4]]
+    largest = relations[0] if relations and relations[0][3] else None
+    facts: dict[str, Any] = {
+        "latency": round(latency, 6),
+        "version": version,
+        "database": database,
+        "user": user,
+        "tables": sum(1 for row in relations if row[2]),
+        "views": sum(1 for row in relations if not row[2]),
+        "standby": standby,
+        "replicas": replicas,
+        "tls": bool(tls),
+        "connections": open_now,
+        "max_connections": most,
+        "may_see_all_sessions": may_see,
+    }
+    if size is not None:
+        facts["bytes"] = size
+    if largest:
+        facts |= {"largest_table": f"{largest[1]}.{largest[0]}", "largest_table_bytes": largest[3]}
+    late = behind if standby else lag
+    if late is not None:
+        facts["replication_lag_seconds"] = round(float(late), 3)
+    if forbidden:
+        facts["tables_not_readable"] = len(forbidden)
+    return Health(ok=True, message=_message(place, facts, forbidden), facts=facts)
+
+
+def _message(place: str, facts: dict[str, Any], forbidden: list[str]) -> str:
+    said = [
+        f"{place}: Postgres {facts['version']}, {facts['tables']} tables, {facts.get('bytes', 0):,} bytes"
+    ]
+    if facts.get("replication_lag_seconds", 0) > _LATE_SECONDS:
+        said.append(f"replication is {facts['replication_lag_seconds']:,.0f} s behind")
+    if forbidden:
+        listed = ", ".join(forbidden[:5]) + (" …" if len(forbidden) > 5 else "")
+        said.append(f"the user may not read {listed}: GRANT SELECT ON it, and USAGE on its schema")
+    if not facts["may_see_all_sessions"]:
+        said.append(
+            "the user may not see others' sessions, so that late commits cannot be known: GRANT pg_read_all_stats to it"
+        )
+    return "; ".join(said)
