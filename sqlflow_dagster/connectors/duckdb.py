@@ -40,12 +40,13 @@ from sqlflow_dagster.connectors.local_database import (
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceError, SourceFailed
-from sqlflow_dagster.sql import Sql, bound, literal, quote, sql
+from sqlflow_dagster.sql import Sql, bound, fold, literal, quote, sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _KEPT = "_sqlflow_kept"
+_QUERY = "_sqlflow_query"
 _MAGIC = b"DUCK"
 _OWN = "_sqlflow"
 
@@ -84,7 +85,8 @@ class DuckDB(Tables[DuckDBOptions]):
                 if name is not None and _kind(connection, path, name) == "table":
                     kept, query = path, sql("FROM {table}", table=quote(SOURCE, *name))
                 else:
-                    _keep(connection, path, self._select(name), since, self.options.cursor_field)
+                    relation = self._relation(connection, path, name)
+                    _keep(connection, relation, since, self.options.cursor_field)
                     query = sql("FROM {table}", table=quote(SOURCE, "main", "rows"))
             yield Scan(query, attach=(Attach(str(kept), SOURCE, "duckdb"),), explain=_explainer(path))
             before.unchanged()
@@ -116,11 +118,22 @@ class DuckDB(Tables[DuckDBOptions]):
             raise SourceFailed(f"{self.options.path}: it is no DuckDB file but {other}")
         return path
 
-    def _select(self, name: Name | None) -> Sql:
+    def _relation(self, connection: DuckDBPyConnection, path: Path, name: Name | None) -> Sql:
+        """The view, or the user's query as one: it runs where it can reach nothing but the file."""
         if name is not None:
-            return sql("FROM {table}", table=quote(SOURCE, *name))
-        # A query of the user's: it runs where it can reach nothing but the file.
-        return Sql((self.options.query or "").strip().rstrip(";"))
+            return quote(SOURCE, *name)
+        text = self.options.query or ""
+        kinds = [statement.type.name for statement in connection.extract_statements(text)]
+        if kinds != ["SELECT"]:
+            raise SourceFailed(f"{path}: `query` holds {', '.join(kinds) or 'nothing'}; write one SELECT")
+        names = [row[0] for row in connection.execute(sql("DESCRIBE {query}", query=Sql(text))).fetchall()]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SourceFailed(
+                f"{path}: the query gives {', '.join(twice)} more than once; give each a name by AS"
+            )
+        connection.execute(sql("CREATE TEMP VIEW {view} AS {query}", view=quote(_QUERY), query=Sql(text)))
+        return quote("temp", "main", _QUERY)
 
 
 @contextmanager
@@ -217,36 +230,30 @@ def _kind(connection: DuckDBPyConnection, path: Path, name: Name) -> str:
     """Whether it is a table or a view. Raises SourceFailed where it is neither."""
     tables = _tables(connection)
     for table in tables:
-        if (table.schema.casefold(), table.name.casefold()) == (name.schema.casefold(), name.name.casefold()):
+        if (fold(table.schema), fold(table.name)) == (fold(name.schema), fold(name.name)):
             return table.kind
     there = ", ".join(f"{table.schema}.{table.name}" for table in tables[:10]) or "none"
     raise SourceFailed(f"{path}: there is no table {name.schema}.{name.name}; it has {there}")
 
 
 def _keep(
-    connection: DuckDBPyConnection, path: Path, select: Sql, since: Cursor | None, cursor_field: str | None
+    connection: DuckDBPyConnection, relation: Sql, since: Cursor | None, cursor_field: str | None
 ) -> None:
     """Store the rows of a view or query in the kept file, those before the cursor left out."""
-    described = connection.execute(sql("DESCRIBE {select}", select=select)).fetchall()
-    names = [row[0] for row in described]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SourceFailed(
-            f"{path}: the query gives {', '.join(twice)} more than once; give each a name by AS"
-        )
+    described = connection.execute(sql("DESCRIBE {relation}", relation=relation)).fetchall()
     connection.execute(
         sql(
-            "CREATE TABLE {kept} AS SELECT * FROM (\n{select}\n) WHERE {where}",
+            "CREATE TABLE {kept} AS SELECT * FROM {relation} WHERE {where}",
             kept=quote(_KEPT, "main", "rows"),
-            select=select,
-            where=_from(since, {row[0].casefold(): row for row in described}, cursor_field),
+            relation=relation,
+            where=_from(since, {fold(row[0]): row for row in described}, cursor_field),
         )
     )
 
 
 def _from(since: Cursor | None, columns: Mapping[str, tuple[str, ...]], cursor_field: str | None) -> Sql:
     """What is true from the cursor on; the warehouse compares again, so that this may be too much."""
-    column = columns.get(cursor_field.casefold()) if cursor_field else None
+    column = columns.get(fold(cursor_field)) if cursor_field else None
     if since is None or column is None or column[1] != since.type:
         return Sql("TRUE")
     return sql(

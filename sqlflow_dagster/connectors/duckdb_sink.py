@@ -14,7 +14,7 @@ from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.duckdb import is_locked
 from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, located
 from sqlflow_dagster.errors import ExportFailed, RetryLater
-from sqlflow_dagster.sql import Sql, bound, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, bound, fold, join, literal, quote, sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -152,8 +152,8 @@ class _Writer:
         keys: Sequence[str] = self._options.primary_key
         if not keys:
             return
-        known = {name.casefold() for name in self._columns}
-        missing = [key for key in keys if key.casefold() not in known]
+        known = {fold(name) for name in self._columns}
+        missing = [key for key in keys if fold(key) not in known]
         if missing:
             raise ExportFailed(
                 f"{self._where}: the query gives no column {', '.join(missing)}, which is the primary_key"
@@ -175,8 +175,8 @@ class _Writer:
     def _check_fits(self) -> None:
         """Refuse columns that the table lacks, and values that its types would change."""
         described = self._connection.execute(sql("DESCRIBE {table}", table=self._table)).fetchall()
-        there = {row[0].casefold(): row[1] for row in described}
-        lacking = [name for name in self._columns if name.casefold() not in there]
+        there = {fold(row[0]): row[1] for row in described}
+        lacking = [name for name in self._columns if fold(name) not in there]
         if lacking:
             raise ExportFailed(
                 f"{self._where}: the table has no column {', '.join(lacking)}; add it there, or leave it out of "
@@ -184,7 +184,7 @@ class _Writer:
             )
         own = self._connection.execute(sql("DESCRIBE {rows}", rows=_ROWS)).fetchall()
         for name, kind, *_rest in own:
-            target = there[name.casefold()]
+            target = there[fold(name)]
             if kind != target:
                 self._check_values(name, kind, target)
 

@@ -39,7 +39,7 @@ from sqlflow_dagster.connectors.files import (
 from sqlflow_dagster.connectors.sheet_table import Reading, Table, Values
 from sqlflow_dagster.connectors.spool import Caps
 from sqlflow_dagster.errors import SourceFailed
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 
 def _range(value: Any) -> Any:
@@ -118,33 +118,31 @@ class Excel(Files[ExcelOptions]):
         seen: dict[str, Values] = {}
         for table in tables:
             for name, place in table.columns.items():
-                seen.setdefault(name.casefold(), Values()).join(table.values[place])
+                seen.setdefault(fold(name), Values()).join(table.values[place])
         types = {name: values.type for name, values in seen.items()}
-        types |= {name.casefold(): kind for name, kind in folders.items()}
+        types |= {fold(name): kind for name, kind in folders.items()}
         for name, kind in self.options.types.items():
-            if name.casefold() not in types:
+            if fold(name) not in types:
                 raise SourceFailed(
                     f"`types` has the column {name!r}, and the sheet has {', '.join(tables[0].columns)}"
                 )
-            types[name.casefold()] = kind
+            types[fold(name)] = kind
         return types
 
     def _select(
         self, item: Readable, table: Table, types: Mapping[str, str], folders: Mapping[str, str]
     ) -> Sql:
-        declared = {name.casefold() for name in self.options.types}
+        declared = {fold(name) for name in self.options.types}
         row = text_rows.where_sql(item.file.name)
-        above = {name.casefold() for name in folders}
+        above = {fold(name) for name in folders}
         values = [
             sql(
                 "{value} AS {name}",
-                value=casts.converted(
-                    name, types[name.casefold()], guessed=name.casefold() not in declared, where=row
-                ),
+                value=casts.converted(name, types[fold(name)], guessed=fold(name) not in declared, where=row),
                 name=quote(name),
             )
             for name in table.columns
-            if name.casefold() not in above
+            if fold(name) not in above
         ]
         values += [
             sql(

@@ -31,7 +31,7 @@ from sqlflow_dagster.connectors.memory_tables import add_in_memory, in_memory_ro
 from sqlflow_dagster.connectors.options import Options, SourceOptions
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import ExportFailed, SourceFailed
-from sqlflow_dagster.sql import Sql, join, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, quote, sql
 
 _BATCH = 10_000
 _SCHEME = "memory://"
@@ -90,12 +90,10 @@ class InMemoryOptions(SourceOptions):
         every = self.tables or {self.stream: self.rows or ()}
         for stream, rows in every.items():
             problems += [f"{given[0]}: {problem}" for problem in _twice(stream, rows)]
-        known = {name.casefold() for rows in self.tables.values() for row in rows for name in row}
+        known = {fold(name) for rows in self.tables.values() for row in rows for name in row}
         if self.tables:
             problems += [
-                f"types: no row has the column {name!r}"
-                for name in self.types
-                if name.casefold() not in known
+                f"types: no row has the column {name!r}" for name in self.types if fold(name) not in known
             ]
         return problems
 
@@ -161,13 +159,13 @@ class InMemory(Connector[InMemoryOptions]):
 
     def _types(self, rows: Sequence[Record], columns: Mapping[str, str]) -> dict[str, str]:
         """The type of each column, in order; what is declared is there also where no row has it."""
-        declared = {name.casefold(): (name, kind) for name, kind in self.options.types.items()}
+        declared = {fold(name): (name, kind) for name, kind in self.options.types.items()}
         found: dict[str, str] = {}
         for folded, name in columns.items():
             if folded in declared:
                 found[name] = declared.pop(folded)[1]
             else:
-                values = [value for row in rows for key, value in row.items() if key.casefold() == folded]
+                values = [value for row in rows for key, value in row.items() if fold(key) == folded]
                 found[name] = json_types.type_of(values)
         if not self.options.tables:
             found |= dict(declared.values())
@@ -190,7 +188,7 @@ class InMemory(Connector[InMemoryOptions]):
 def _twice(stream: str, rows: Sequence[Record]) -> list[str]:
     """What is wrong with the names of columns."""
     for number, row in enumerate(rows, 1):
-        if len({name.casefold() for name in row}) < len(row):
+        if len({fold(name) for name in row}) < len(row):
             return [f"row {number} of {stream!r} has two columns whose names differ only in case"]
     return []
 
@@ -200,7 +198,7 @@ def _columns(rows: Sequence[Record]) -> dict[str, str]:
     columns: dict[str, str] = {}
     for row in rows:
         for name in row:
-            columns.setdefault(name.casefold(), name)
+            columns.setdefault(fold(name), name)
     return columns
 
 
@@ -213,7 +211,7 @@ def _select(
     path: Path,
 ) -> Sql:
     longest = 0
-    folded = [{name.casefold(): value for name, value in row.items()} for row in rows]
+    folded = [{fold(name): value for name, value in row.items()} for row in rows]
     texts = (
         json_types.texts_of([row.get(key) for row in folded], types[name]) for key, name in columns.items()
     )
@@ -222,12 +220,12 @@ def _select(
             line = text_rows.line(number, values)
             longest = max(longest, len(line))
             target.write(line)
-    own = {name.casefold() for name in declared}
+    own = {fold(name) for name in declared}
     selected = (
         sql(
             "{value} AS {name}",
-            value=_value(stream, name, kind, guessed=name.casefold() not in own)
-            if name.casefold() in columns
+            value=_value(stream, name, kind, guessed=fold(name) not in own)
+            if fold(name) in columns
             else sql("CAST(NULL AS {kind})", kind=Sql(kind)),
             name=quote(name),
         )

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from sqlflow_dagster.connectors import guess
-from sqlflow_dagster.sql import quote
+from sqlflow_dagster.sql import fold, quote
 
 _EXACT = 2**53
 _KINDS: tuple[tuple[Any, str], ...] = (
@@ -106,7 +106,7 @@ def _struct(known: Sequence[Mapping[str, Any]]) -> str:
 
 def _is_struct(fields: Mapping[str, Any]) -> bool:
     """Whether DuckDB can have these names in a struct: none empty, none different only in case."""
-    distinct = len({key.casefold() for key in fields}) == len(fields)
+    distinct = len({fold(key) for key in fields}) == len(fields)
     return bool(fields) and distinct and all(map(_is_name, fields))
 
 

@@ -24,6 +24,7 @@ _SHARED = {
     "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
     "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
+    "sqlite_types", "sqlite_sink",
     "attached", "tables", "discovered", "http", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",

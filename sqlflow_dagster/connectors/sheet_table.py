@@ -25,6 +25,7 @@ from sqlflow_dagster.connectors.worksheet import (
     column_number,
 )
 from sqlflow_dagster.errors import SourceFailed
+from sqlflow_dagster.sql import fold
 
 _RANGE = re.compile(r"\$?([A-Z]{1,3})?\$?([0-9]{1,7})?:\$?([A-Z]{1,3})?\$?([0-9]{1,7})?")
 _EXACT = 2**53
@@ -206,7 +207,7 @@ def _name(label: str, table: Table, header: Sequence[str], reading: Reading, num
         table.values += [Values() for _ in range(len(reading.names) - table.width)]
         table.columns = {name: place for place, name in enumerate(unique(reading.names))}
         return
-    plain = [name.strip().casefold() for name in header]
+    plain = [fold(name.strip()) for name in header]
     twice = sorted({name for name in plain if name and plain.count(name) > 1})
     if twice and reading.strict:
         raise SourceFailed(
