@@ -1,18 +1,20 @@
 """A `.sf` file → the same file laid out: keywords in capitals, blanks and indents even, all comments kept.
 
-SQL bodies are kept byte for byte. A statement with a comment between its own words is kept as it is
-written, for there is no place where such a comment surely belongs.
+SQL bodies are kept byte for byte, and so are the comments between a body and what follows it. Comments in
+PARAMS and OPTIONS stay with their members. A comment among a statement's own words moves above the statement,
+one before its `;` behind it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+from sqlflow_dagster.language.comments import among_words, behind, comments, stream_tokens, trivia
 from sqlflow_dagster.language.object_layout import laid_out
 from sqlflow_dagster.language.parser import parse
 from sqlflow_dagster.language.strings import quoted
-from sqlflow_dagster.language.tokens import CLAUSE, JSON, Token, block_end, next_token
+from sqlflow_dagster.language.tokens import Token, next_token
 from sqlflow_dagster.language.tree import (
     Create,
     Export,
@@ -33,8 +35,6 @@ from sqlflow_dagster.language.tree import (
 )
 
 _INDENT = "    "
-_TRIVIA = re.compile(r"\s++|(?P<comment>--[^\n\r]*+)|(?P<block>/\*)")
-_MAY_COMMENT = re.compile(r"--|/\*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _INTERVAL = re.compile(r"\d+ [A-Z]+")
 
@@ -84,15 +84,14 @@ class _Layout:
             if isinstance(statement, If):
                 self.conditional(statement, indent)
             else:
-                self.lines.append(indent + self.statement(statement, indent))
-                self.attach = True
+                self.simple(statement, indent)
             start = statement.span.end
         self.gap(start, end, indent)
 
     def gap(self, start: int, end: int, indent: str) -> bool:
         """Lay out the comments between two statements; return whether a blank line ends the gap."""
         breaks = 0
-        for kind, text in _trivia(self.source, start, end):
+        for kind, text in trivia(self.source, start, end):
             if kind == "space":
                 breaks += len(_LINE_END.findall(text))
                 continue
@@ -137,7 +136,7 @@ class _Layout:
 
     def comments(self, start: int, end: int, indent: str) -> None:
         """Put the comments among the words of `source[start:end]` on lines of their own."""
-        for text in _comments(self.source, start, end, CLAUSE):
+        for text in comments(self.source, start, end):
             self.lines.append(indent + text.rstrip())
             self.attach = False
 
@@ -146,16 +145,26 @@ class _Layout:
 
     # --- statements
 
+    def simple(self, statement: Statement, indent: str) -> None:
+        """Lay out a statement that holds no others, with the comments among its words."""
+        above, last = among_words(self.source, statement)
+        self.lines += [indent + text for text in above]
+        text = indent + self.statement(statement, indent)
+        self.lines.append(f"{text} {last[0]}" if last else text)
+        self.lines += [indent + text for text in last[1:]]
+        self.attach = not last
+
+    def value(self, statement: Set) -> Token:
+        return self.token(self.token(statement.name.span.end).end)
+
     def statement(self, statement: Statement, indent: str) -> str:
-        if any(self.among_words(statement)):
-            return self.source[statement.span.start : statement.span.end]
         match statement:
             case Source():
                 text = self.declared(statement, indent)
             case Load():
                 text = self.load(statement)
             case Create():
-                text = self.create(statement)
+                text = self.create(statement, indent)
             case Export():
                 text = self.export(statement, indent)
             case Set():
@@ -180,22 +189,29 @@ class _Layout:
         return f"LOAD {target} FROM {place}{mode_text(load.mode, self.raw)}"
 
     def set(self, statement: Set) -> str:
-        value = self.token(self.token(statement.name.span.end).end)
-        end = self.source.rindex(";", value.start, statement.span.end)
-        return f"SET {self.raw(statement.name)} = {self.source[value.start : end].rstrip()}"
+        return f"SET {self.raw(statement.name)} = {self.value(statement).text}"
 
-    def create(self, create: Create) -> str:
+    def create(self, create: Create, indent: str) -> str:
         kind = ("OR REPLACE " if create.or_replace else "") + ("VIEW" if create.view else "TABLE")
         head = f"CREATE {kind} {self.table(create.table)}{mode_text(create.mode, self.raw)} AS"
-        return f"{head}{self.before(create.query.span)}{create.query.sql}"
+        return f"{head}{self.before(create.query.span)}{self.body(create.query, indent)}"
+
+    def body(self, query: Query, indent: str) -> str:
+        """A body with the comments that follow it, and a line's end where another word would join one."""
+        end = behind(self.source, query.span.end)
+        last = [*comments(self.source, query.span.end, end)][-1:]
+        text = query.sql + self.source[query.span.end : end].rstrip()
+        return f"{text}\n{indent}" if last and last[0].startswith("--") else text
 
     def export(self, export: Export, indent: str) -> str:
         text = "EXPORT"
         if isinstance(export.what, Query):
-            text += self.before(export.what.span) + export.what.sql
+            text += self.before(export.what.span) + self.body(export.what, indent)
         else:
             text += f" {self.table(export.what)}"
-        text += self.separator(export.what.span.end, indent) + f"TO {self.raw(export.target)}"
+        if not text.endswith(f"\n{indent}"):
+            text += self.separator(export.what.span.end, indent)
+        text += f"TO {self.raw(export.target)}"
         end = export.target.span.end
         if export.type:
             text += self.separator(end, indent) + f"TYPE {self.raw(export.type)}"
@@ -213,13 +229,7 @@ class _Layout:
 
     def dotted(self, span: Span) -> str:
         """A stream's name, without the blanks that may stand around its dots."""
-        parts: list[str] = []
-        position = span.start
-        while position < span.end:
-            token = self.token(position)
-            parts.append(token.text)
-            position = token.end
-        return "".join(parts)
+        return "".join(text for kind, text in stream_tokens(self.source, span) if kind == "name")
 
     def before(self, body: Span) -> str:
         """What stands between a word and the body after it: a line's end and its indent, or a blank."""
@@ -231,53 +241,8 @@ class _Layout:
         gap = self.source[position : self.token(position).start]
         return f"\n{indent}" if _LINE_END.search(gap) else " "
 
-    def among_words(self, statement: Statement) -> Iterator[str]:
-        """The comments of a statement that stand in no SQL body."""
-        start, end = statement.span.start, statement.span.end
-        if "\\" in self.source[start:end] and _MAY_COMMENT.search(self.source, start, end):
-            # A backslash ends a quoted name and escapes in a string: what is a comment is not sure.
-            yield ""
-        for span, rules in _inner(statement):
-            yield from _comments(self.source, start, span.start, CLAUSE)
-            if rules:
-                yield from _comments(self.source, span.start, span.end, rules)
-            start = span.end
-        yield from _comments(self.source, start, end, CLAUSE)
-
     def with_object(self, head: str, params: Object | None, indent: str) -> str:
         if params is None:
             return head
         column = len(indent) + len(head.rpartition("\n")[2]) + 1
         return f"{head} {laid_out(self.source, params.span, indent, column)}"
-
-
-def _inner(statement: Statement) -> Iterator[tuple[Span, re.Pattern[str] | None]]:
-    """The parts of a statement that are not words of ours, in order: bodies (None) and objects."""
-    match statement:
-        case Source(params=Object(span=span)) | Export(what=Table(), options=Object(span=span)):
-            yield span, JSON
-        case Create(query=Query(span=span)):
-            yield span, None
-        case Export(what=Query(span=span), options=options):
-            yield span, None
-            if options:
-                yield options.span, JSON
-
-
-def _comments(source: str, start: int, end: int, rules: re.Pattern[str]) -> Iterator[str]:
-    """The comments in `source[start:end]`, which is text of ours."""
-    if not _MAY_COMMENT.search(source, start, end):
-        return
-    while start < end and (match := rules.match(source, start)):
-        stop = block_end(source, start) if match.lastgroup == "block" else match.end()
-        if match.lastgroup in ("block", "comment"):
-            yield source[start:stop]
-        start = stop
-
-
-def _trivia(source: str, start: int, end: int) -> Iterator[tuple[str, str]]:
-    """The blanks and comments that `source[start:end]` consists of."""
-    while start < end and (match := _TRIVIA.match(source, start, end)):
-        stop = block_end(source, start) if match["block"] else match.end()
-        yield ("space" if match.lastgroup is None else "comment"), source[start:stop]
-        start = stop
