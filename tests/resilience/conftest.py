@@ -61,7 +61,7 @@ def flaky(tmp_path_factory):
     metadata = site / "flaky-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: flaky\nVersion: 1\n")
-    names = "".join(f"{name.upper()} = flaky:{name}\n" for name in ("Flaky", "Inside", "Explaining"))
+    names = "".join(f"{name.upper()} = flaky:{name}\n" for name in ("Flaky", "Inside", "Explaining", "Pages"))
     (metadata / "entry_points.txt").write_text(f"[sqlflow_dagster.connectors]\n{names}")
     caches = (registry.types, registry.find, registry._others)
     sys.path.insert(0, str(site))

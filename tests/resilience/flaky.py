@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import SecretStr
 
 from sqlflow_dagster import errors
 from sqlflow_dagster.connectors.base import Arrow, Connector, Health, JsonLines, Scan, Stream, Written
+from sqlflow_dagster.connectors.http import Client, HttpOptions
 from sqlflow_dagster.connectors.options import Options, SourceOptions
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.sql import Sql
@@ -141,3 +144,46 @@ class Explaining(Flaky):
             yield Scan(Sql(text), explain=lambda message: errors.RetryLater(f"explained: {message[-10:]}"))
         else:
             yield Scan(Sql("SELECT range AS id FROM range(1, 4)"))
+
+
+class PagesOptions(HttpOptions):
+    url: str
+    token: SecretStr = SecretStr("")
+
+
+class Pages(Connector[PagesOptions]):
+    """An API whose answers are `{"rows": […], "next": link}`."""
+
+    options_type: ClassVar = PagesOptions
+    family: ClassVar = "api"
+    by_request: ClassVar = True
+
+    def streams(self):
+        return [Stream("items")]
+
+    def _client(self):
+        token = self.options.token
+        return Client(
+            self.options.url,
+            self.guard,
+            self.options,
+            credentials=lambda: {"Authorization": f"Bearer {token.get_secret_value()}"},
+        )
+
+    def read(self, stream, since):
+        del stream, since
+        with closing(self._client()) as client:
+            link, seen = "items?page=1", set()
+            while link:
+                if link in seen:
+                    raise errors.SourceFailed(f"the page {link} came twice")
+                seen.add(link)
+                page = client.get(link).json()
+                yield JsonLines([b"".join(json.dumps(row).encode() + b"\n" for row in page["rows"])], COLUMNS)
+                link = page.get("next")
+
+    def check(self):
+        with closing(self._client()) as client:
+            return Health(
+                ok=True, message="there", facts={"version": client.get("version").json()["version"]}
+            )
