@@ -118,6 +118,8 @@ C = TypeVar("C", bound=CsvOptions)
 class ReadsCsv(Files[C]):
     """Files of delimited text."""
 
+    reads_once = True
+
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options
         sniffed = sniff(
@@ -264,7 +266,7 @@ class ReadsCsv(Files[C]):
             "nullstr": sql("[{nulls}]", nulls=nulls),
             "allow_quoted_nulls": literal(quoted_nulls),
             "null_padding": literal(True) if options.null_padding else None,
-            "compression": literal(item.compression if item.compression == "none" else "auto"),
+            "compression": literal("none"),
             "filename": literal(PATH),
             "hive_partitioning": literal(bool(folders)),
             "hive_types": struct_sql(folders) if folders else None,

@@ -66,11 +66,6 @@ class Explainer:
 
 def _line_of(item: Readable, value: str) -> int | None:
     """The first line that holds the value as one of its fields, as text between two delimiters."""
-    from sqlflow_dagster.connectors.spool import opened  # noqa: PLC0415 - only when something is wrong
-
     field_ = re.compile(rb'(?:^|[,;\t|"])' + re.escape(value.encode()) + rb'(?:$|[,;\t|"\r\n])', re.MULTILINE)
-    if item.compression == "none":
-        with item.path.open("rb") as stream:
-            return next((number for number, line in enumerate(stream, 1) if field_.search(line)), None)
-    with opened(item.file, item.compression) as stream:
+    with item.path.open("rb") as stream:
         return next((number for number, line in enumerate(stream, 1) if field_.search(line)), None)

@@ -84,7 +84,7 @@ class Excel(Files[ExcelOptions]):
     sink_options_type = ExcelSinkOptions
     suffixes = (".xlsx", ".xlsm")
     # Each file is copied to the spool, where its rows are then written beside it.
-    native = ()
+    copies = True
 
     def select(self, files: Sequence[Readable]) -> Selected | None:
         tables = [(item, self._table(item)) for item in files]

@@ -12,23 +12,26 @@ import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, manifest, parameters, paths, spool
+from sqlflow_dagster.connectors import casts, manifest, parameters, paths, spool, streamed
 from sqlflow_dagster.connectors.base import Ask, Connector, Family, Health, Scan, Stream
 from sqlflow_dagster.connectors.options import SourceOptions
 from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.streamed import Pipe
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 log = logging.getLogger(__name__)
 
+# Smaller ones are unpacked into the spool sooner than a pipe is made.
+_LEAST_PIPED = 4 * 2**20
 # The column that carries the path while DuckDB reads.
 PATH = "_sqlflow_path"
 PROVENANCE = "_sqlflow_file"
@@ -105,9 +108,9 @@ class Readable:
 
     file: File
     path: Path
-    compression: str
     base: int
     lead: str
+    pipe: Pipe | None = None
 
     @property
     def pattern(self) -> Sql:
@@ -116,9 +119,9 @@ class Readable:
         return literal(text)
 
     @property
-    def place(self) -> tuple[int, str, bool]:
+    def place(self) -> tuple[int, str]:
         """What files must share to be read by one call."""
-        return self.base, self.lead, self.compression == "none"
+        return self.base, self.lead
 
     @property
     def name_sql(self) -> Sql:
@@ -142,8 +145,10 @@ class Files(Connector[O]):
 
     family: ClassVar[Family] = "file"
     suffixes: ClassVar[tuple[str, ...]]
-    # Encodings and compressions that DuckDB reads without us.
-    native: ClassVar[tuple[str, ...]] = spool.NATIVE
+    # Whether the text may come through a pipe: DuckDB reads it once, from its beginning to its end.
+    reads_once: ClassVar[bool] = False
+    # Whether every file is copied into the spool, where more may be written beside it.
+    copies: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, files: Sequence[Readable]) -> Selected | None:
@@ -246,8 +251,11 @@ class Files(Connector[O]):
                 provenance=self.options.row_provenance,
                 replaces=replaces,
                 position=position,
-                explain=selected.explain,
+                explain=_first_of(readable, selected.explain),
             )
+            for item in readable:
+                if item.pipe and item.pipe.error:
+                    raise item.pipe.error
             for file in files:
                 if file.changed():
                     raise RetryLater(
@@ -281,20 +289,38 @@ class Files(Connector[O]):
     @contextmanager
     def _unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
         self.place.spool.mkdir(parents=True, exist_ok=True)
-        caps = spool.Caps(self.options.max_uncompressed_bytes, self.options.max_compression_ratio)
-        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder:
-            yield [self._readable(file, Path(folder).resolve(), caps) for file in files]
+        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder, ExitStack() as open_:
+            yield [self._readable(file, Path(folder).resolve(), open_) for file in files]
 
-    def _readable(self, file: File, folder: Path, caps: spool.Caps) -> Readable:
-        kind = spool.compression(file, self.options.compression)
-        encoding = getattr(self.options, "encoding", "utf-8")
-        if kind in self.native and encoding == "utf-8":
-            spool.guard(file, kind, caps)
-            outside = file.name.startswith("/")
-            base = 0 if outside else len(str(file.path)) - len(file.name)
-            return Readable(file, file.path, kind, base, "")
-        path = spool.spooled(file, folder, kind, encoding, caps)
-        return Readable(file, path, "none", len(str(folder)) + 1, "/" if file.name.startswith("/") else "")
+    def _readable(self, file: File, folder: Path, open_: ExitStack) -> Readable:
+        options = self.options
+        kind = spool.compression(file, options.compression)
+        encoding = getattr(options, "encoding", "utf-8")
+        outside = file.name.startswith("/")
+        if kind == "none" and encoding == "utf-8" and not self.copies:
+            return Readable(file, file.path, 0 if outside else len(str(file.path)) - len(file.name), "")
+        caps = spool.Caps(options.max_uncompressed_bytes, options.max_compression_ratio)
+        base, lead = len(str(folder)) + 1, "/" if outside else ""
+        if self.reads_once and file.size > _LEAST_PIPED and streamed.AVAILABLE:
+            path = folder / file.name.lstrip("/")
+            pipe = Pipe(path, lambda: spool.recoded(file, spool.pieces(file, kind, caps), encoding))
+            open_.callback(pipe.close)
+            return Readable(file, path, base, lead, pipe)
+        return Readable(file, spool.spooled(file, folder, kind, encoding, caps), base, lead)
+
+
+def _first_of(
+    files: Sequence[Readable], explain: Callable[[str], str] | None
+) -> Callable[[str], str] | None:
+    """Explain a failure by what broke a file's pipe, where that came before what DuckDB makes of it."""
+
+    def explained(message: str) -> str:
+        broken = next((item.pipe.error for item in files if item.pipe and item.pipe.error), None)
+        if broken:
+            return str(broken)
+        return explain(message) if explain else message
+
+    return explained if any(item.pipe for item in files) else explain
 
 
 def partition_types(
@@ -397,7 +423,7 @@ def typed_sql(query: Sql, types: Mapping[str, str]) -> Sql:
 
 def by_place(files: Sequence[Readable]) -> list[list[Readable]]:
     """Return the files in groups that one call can read."""
-    groups: dict[tuple[int, str, bool], list[Readable]] = {}
+    groups: dict[tuple[int, str], list[Readable]] = {}
     for item in files:
         groups.setdefault(item.place, []).append(item)
     return list(groups.values())

@@ -56,8 +56,6 @@ class ReadsJson(Files[L]):
 
     # What the format says; else each file shows it.
     layout: ClassVar[str | None] = None
-    # The text is read several times: for the fields, for long numbers, for the rows.
-    native = ("none",)
 
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options

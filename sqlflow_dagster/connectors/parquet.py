@@ -49,7 +49,6 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
     sink_options_type = ParquetSinkOptions
     options_type = ParquetOptions
     suffixes = (".parquet", ".pq")
-    native = ("none",)
 
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options

@@ -1,7 +1,4 @@
-"""A compressed or differently encoded file → UTF-8 bytes that DuckDB reads, with caps against bombs.
-
-gzip and zstd are read by DuckDB itself; the rest is decompressed, piece by piece, into a spool.
-"""
+"""A compressed or differently encoded file → its UTF-8 bytes piece by piece, with caps against bombs."""
 
 from __future__ import annotations
 
@@ -23,7 +20,6 @@ SUFFIXES = {
     ".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz", ".lzma": "xz",
     ".lz4": "lz4", ".br": "brotli", ".snappy": "snappy", ".sz": "snappy",
 }  # fmt: skip
-NATIVE = ("none", "gzip", "zstd")
 _CHUNK = 2**20
 # A text that shrinks more than this is no data; a table of zeros shrinks 200 times.
 _SMALL = 64 * 2**20
@@ -85,17 +81,6 @@ def pieces(file: File, kind: str, caps: Caps) -> Iterator[bytes]:
         raise SourceFailed(
             f"{file.name}: it is no whole {kind} file ({error}); have it sent again, or mend `compression`"
         ) from error
-
-
-def guard(file: File, kind: str, caps: Caps) -> None:
-    """Raise SourceFailed where a file that DuckDB is to decompress begins like a bomb or is cut off."""
-    if kind == "none" or file.size == 0:
-        return
-    made = 0
-    for piece in pieces(file, kind, caps):
-        made += len(piece)
-        if made > 2 * _SMALL:
-            return
 
 
 def spooled(file: File, folder: Path, kind: str, encoding: str, caps: Caps) -> Path:

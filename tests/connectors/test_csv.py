@@ -315,11 +315,17 @@ def test_a_compressed_file_that_was_cut_off_is_an_error(folder, suffix, pack):
         folder.read("CSV", path=f"a.csv{suffix}")
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
 def test_a_bomb_is_refused(folder, suffix, pack):
-    folder.write(f"a.csv{suffix}", pack(b"id\n" + b"0\n" * 40_000_000))
+    folder.write(f"a.csv{suffix}", pack(b"id\n" + b"0\n" * 1_000_000))
+    with pytest.raises(SourceFailed, match="max_uncompressed_bytes"):
+        folder.read("CSV", path=f"a.csv{suffix}", max_uncompressed_bytes=1_000_000)
+
+
+def test_a_file_that_grows_beyond_all_measure_is_refused(folder):
+    folder.write("a.csv.gz", gzip.compress(b"id\n" + b"0\n" * 40_000_000, 1))
     with pytest.raises(SourceFailed, match="max_compression_ratio"):
-        folder.read("CSV", path=f"a.csv{suffix}", max_compression_ratio=100)
+        folder.read("CSV", path="a.csv.gz", max_compression_ratio=100)
 
 
 def test_a_path_with_odd_characters_is_read(folder):
