@@ -41,6 +41,7 @@ from sqlflow_dagster.connectors.sniff import Form, Sample, Sniffed, sniff
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
+_WIDE = 200
 _BAD_ROWS = {
     "fail": "error", "raise": "error", "strict": "error", "skip": "quarantine", "ignore": "quarantine",
     "permissive": "quarantine", "warn": "quarantine",
@@ -200,6 +201,7 @@ class ReadsCsv(Files[C]):
                     column.casefold() in declared,
                     name,
                     tried[column][0] if column in tried else None,
+                    wide=len(sample.names) > _WIDE,
                 ),
                 name=quote(column),
             )
@@ -224,7 +226,7 @@ class ReadsCsv(Files[C]):
             return None
         return casts.attempt(column, kind, decimal_comma=self.options.decimal_separator == ",")
 
-    def _value(self, column: str, kind: str, declared: bool, where: Sql, tried: Sql | None) -> Sql:
+    def _value(self, column: str, kind: str, declared: bool, where: Sql, tried: Sql | None, *, wide: bool) -> Sql:
         if self.options.quarantines:
             return quote(column)
         formats = {"DATE": self.options.date_format, "TIMESTAMP": self.options.timestamp_format}
@@ -236,6 +238,7 @@ class ReadsCsv(Files[C]):
             formats=formats.get(kind, ()),
             decimal_comma=self.options.decimal_separator == ",",
             tried=tried,
+            wide=wide,
         )
 
     def _options(
