@@ -218,7 +218,7 @@ class ReadsCsv(Files[C]):
             columns=join(", ", columns),
             all=join(", ", [Sql("*"), *attempts]),
             files=join(", ", (item.pattern for item in files)),
-            options=self._options(files[0], sample, sniffed, types, folders),
+            options=self._options(sample, sniffed, types, folders),
         )
 
     def _attempt(self, column: str, kind: str) -> Sql | None:
@@ -226,7 +226,9 @@ class ReadsCsv(Files[C]):
             return None
         return casts.attempt(column, kind, decimal_comma=self.options.decimal_separator == ",")
 
-    def _value(self, column: str, kind: str, declared: bool, where: Sql, tried: Sql | None, *, wide: bool) -> Sql:
+    def _value(
+        self, column: str, kind: str, declared: bool, where: Sql, tried: Sql | None, *, wide: bool
+    ) -> Sql:
         if self.options.quarantines:
             return quote(column)
         formats = {"DATE": self.options.date_format, "TIMESTAMP": self.options.timestamp_format}
@@ -243,7 +245,6 @@ class ReadsCsv(Files[C]):
 
     def _options(
         self,
-        item: Readable,
         sample: Sample,
         sniffed: Sniffed,
         types: Mapping[str, str],

@@ -289,7 +289,10 @@ class Files(Connector[O]):
     @contextmanager
     def _unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
         self.place.spool.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder, ExitStack() as open_:
+        with (
+            tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder,
+            ExitStack() as open_,
+        ):
             yield [self._readable(file, Path(folder).resolve(), open_) for file in files]
 
     def _readable(self, file: File, folder: Path, open_: ExitStack) -> Readable:
@@ -309,9 +312,7 @@ class Files(Connector[O]):
         return Readable(file, spool.spooled(file, folder, kind, encoding, caps), base, lead)
 
 
-def _first_of(
-    files: Sequence[Readable], explain: Callable[[str], str] | None
-) -> Callable[[str], str] | None:
+def _first_of(files: Sequence[Readable], explain: Callable[[str], str] | None) -> Callable[[str], str] | None:
     """Explain a failure by what broke a file's pipe, where that came before what DuckDB makes of it."""
 
     def explained(message: str) -> str:

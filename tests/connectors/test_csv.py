@@ -315,7 +315,9 @@ def test_a_compressed_file_that_was_cut_off_is_an_error(folder, suffix, pack):
         folder.read("CSV", path=f"a.csv{suffix}")
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+)
 def test_a_bomb_is_refused(folder, suffix, pack):
     folder.write(f"a.csv{suffix}", pack(b"id\n" + b"0\n" * 1_000_000))
     with pytest.raises(SourceFailed, match="max_uncompressed_bytes"):
@@ -340,10 +342,10 @@ def test_names_from_a_hostile_header_are_quoted(folder):
     assert list(result.columns) == ["id", 'v";DROP TABLE t;--', "select", "new line", "ключ"]
 
 
-def test_a_thousand_columns_are_read(folder):
-    names = [f"c{index}" for index in range(1_000)]
-    folder.write("a.csv", ",".join(names) + "\n" + ",".join(["1"] * 1_000) + "\n")
-    assert len(folder.read("CSV", path="a.csv").columns) == 1_000
+def test_ten_thousand_columns_are_read(folder):
+    names = [f"c{index}" for index in range(10_000)]
+    folder.write("a.csv", ",".join(names) + "\n" + ",".join(["1"] * 10_000) + "\n")
+    assert len(folder.read("CSV", path="a.csv").columns) == 10_000
 
 
 def test_a_huge_cell_is_read_when_its_line_may_be_that_long(folder):

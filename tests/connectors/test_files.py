@@ -228,7 +228,7 @@ def test_a_source_says_how_it_is(inbox):
         assert not source.check().ok
 
 
-@pytest.mark.parametrize("option", ["batch_size", "rate_limit", "timeout_seconds", "max_retries"])
+@pytest.mark.parametrize("option", ["batch_size", "rate_limit", "timeout_seconds"])
 def test_what_reading_files_does_not_need_is_said(option):
     _options, notices = parse(find("CSV").options_type, {"path": "a.csv", option: 5})
     assert notices[0].startswith(f"{option}: it is not needed here")
