@@ -14,6 +14,7 @@ from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.duckdb import is_locked
 from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, located
 from sqlflow_dagster.errors import ExportFailed, RetryLater
+from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, bound, fold, join, literal, quote, sql
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def _writing(where: Target, made: Path) -> Iterator[DuckDBPyConnection]:
             connection.execute(sql(attach, path=literal(str(made)), name=quote("_sqlflow_rows")))
             connection.execute("BEGIN")
             yield connection
+            failpoint("before_export_commit")
             connection.execute("COMMIT")
+            failpoint("after_export_commit")
             committed = True
     except duckdb.Error as error:
         if is_locked(str(error)):

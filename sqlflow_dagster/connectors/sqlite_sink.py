@@ -33,6 +33,7 @@ from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, 
 from sqlflow_dagster.connectors.sink import copy_options
 from sqlflow_dagster.connectors.sqlite_types import Column
 from sqlflow_dagster.errors import BadOption, ExportFailed, RetryLater
+from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 _DIGITS = 15
@@ -91,7 +92,9 @@ def _writing(where: Target) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA legacy_alter_table = ON")
             connection.execute("BEGIN IMMEDIATE")
             yield connection
+            failpoint("before_export_commit")
             connection.execute("COMMIT")
+            failpoint("after_export_commit")
             committed = True
     except sqlite3.Error as error:
         if "locked" in str(error):
