@@ -46,6 +46,11 @@ class StateKey:
     table: str
     partition: str | None = None
 
+    @property
+    def load(self) -> str:
+        """The LOAD among all that write its table, e.g. `sales/pg.orders`: what its rows are marked with."""
+        return f"{_escape(self.pipeline)}/{_escape(self.source)}.{_escape(self.stream)}"
+
     def __str__(self) -> str:
         """Return the key in run storage, e.g. `sqlflow/v1/shop/dev/sales/pg.orders>orders`."""
         parts = (self.project, self.environment, self.pipeline)

@@ -61,7 +61,6 @@ class InMemoryOptions(SourceOptions):
         ("batch_size", "rate_limit", "timeout_seconds", "max_retries"),
         "it is not needed here, the rows are in memory",
     )
-    refused: ClassVar[Mapping[str, str]] = {"row_provenance": "the rows come from no file"}
 
     rows: tuple[Record, ...] | None = Field(None, description="The rows: objects of names and values.")
     tables: Mapping[str, tuple[Record, ...]] = Field(

@@ -32,7 +32,6 @@ class LocalOptions(TableOptions):
         "batch_size": "it is not needed here, DuckDB streams the rows in batches of its own",
         "rate_limit": "it is not needed here, a local file takes no requests",
     }
-    refused: ClassVar[Mapping[str, str]] = {"row_provenance": "the rows come from tables, not from files"}
 
     path: str = Field(min_length=1, description="The database's file; relative to the project.")
 

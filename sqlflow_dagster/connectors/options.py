@@ -109,7 +109,9 @@ class SourceOptions(Options):
         '`{"col": [1, 2]}`, `{"col": "x"}`.',
     )
     row_provenance: bool = Field(
-        False, description="Keep in `_sqlflow_file` which file each row came from, to replace changed files."
+        False,
+        description="Keep in `_sqlflow_load` which LOAD, and in `_sqlflow_file` which file, each row came "
+        "from: changed files replace their rows, and several LOADs without a key may share a table.",
     )
     isolate: bool = Field(False, description="One asset for each stream instead of one group.")
 

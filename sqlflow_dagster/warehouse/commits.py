@@ -7,6 +7,7 @@ loads of different tables conflict.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from duckdb import DuckDBPyConnection
 
@@ -62,6 +63,20 @@ def rows(connection: DuckDBPyConnection, key: StateKey) -> int:
         )
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def has_rows(connection: DuckDBPyConnection, key: StateKey) -> bool:
+    """Whether a LOAD has stored rows, in any partition, since its table was built anew."""
+    if not _exists(connection):
+        return False
+    found = connection.execute(
+        sql(
+            "SELECT DISTINCT partition FROM {commits} WHERE rows > 0 AND {load}",
+            commits=_COMMITS,
+            load=_of_load(key),
+        )
+    ).fetchall()
+    return any(rows(connection, replace(key, partition=partition)) for (partition,) in found)
 
 
 def empty(connection: DuckDBPyConnection, keys: Iterable[StateKey], at: str) -> dict[StateKey, Marker]:
@@ -161,6 +176,13 @@ def _of(key: StateKey) -> Sql:
     return bound(
         "project = $1 AND environment = $2 AND pipeline = $3 AND source = $4 AND stream = $5"
         " AND table_name = $6 AND partition IS NOT DISTINCT FROM $7",
+        _parts(key),
+    )
+
+
+def _of_load(key: StateKey) -> Sql:
+    return bound(
+        "project = $1 AND environment = $2 AND pipeline = $3 AND source = $4 AND stream = $5 AND table_name = $6",
         _parts(key),
     )
 

@@ -20,7 +20,7 @@ from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
 from sqlflow_dagster.errors import CursorConflict, LoadRefused, SourceFailed, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, quote, sql
-from sqlflow_dagster.warehouse import commits, merge, quarantine, room, schema, tables
+from sqlflow_dagster.warehouse import commits, marks, merge, quarantine, room, schema, tables
 from sqlflow_dagster.warehouse.duckdb import STAGE, Warehouse
 from sqlflow_dagster.warehouse.intake import Intake
 from sqlflow_dagster.warehouse.lookback import behind
@@ -194,6 +194,7 @@ class _Load:
         if rows is None:
             counts = self._nothing_came()
         elif self.fresh:
+            marks.note(connection, spec, anew=True)
             counts = merge.swap(connection, rows, changes, spec, direct=self.direct)
         else:
             self._refuse_twice(old)
@@ -207,10 +208,8 @@ class _Load:
         spec, connection = self.spec, self.connection
         if tables.kind(connection, spec.table) != "TABLE":
             return merge.Counts()
-        if spec.window:
-            return merge.Counts(deleted=room.empty(connection, spec))
         if not self.fresh:
-            return merge.Counts()
+            return merge.Counts(deleted=room.empty(connection, spec) if spec.window or spec.whole else 0)
         statement = sql("DELETE FROM {table}", table=quote(*spec.table))
         return merge.Counts(deleted=tables.deleted(connection, statement))
 
@@ -218,6 +217,8 @@ class _Load:
         """A whole read cannot be added to a table that has its rows from before, and others'."""
         spec = self.spec
         if not (spec.incremental and spec.whole and spec.mode == "append") or old is None or self.marker:
+            return
+        if spec.row_provenance:
             return
         if commits.rows(self.connection, spec.key):
             raise LoadRefused(

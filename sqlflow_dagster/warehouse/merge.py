@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
-from sqlflow_dagster.warehouse import room, schema, tables, types
+from sqlflow_dagster.warehouse import marks, room, schema, tables, types
 
 if TYPE_CHECKING:
     from sqlflow_dagster.warehouse.intake import Intake
@@ -253,7 +253,8 @@ def into(
     # An index is read from the file when it is first needed; a DELETE … USING does not wake it, and the
     # INSERT after it then finds the deleted keys still there.
     connection.execute(sql("INSERT INTO {table} FROM {table} LIMIT 0", table=table))
-    deleted = room.make(connection, rows, replaces, spec, later_part=later_part)
+    marks.note(connection, spec, anew=False)
+    deleted = room.make(connection, replaces, spec, later_part=later_part)
     if spec.mode != "upsert":
         counts = Counts(inserted=tables.insert(connection, spec.table, rows, Sql("TRUE")), deleted=deleted)
     else:

@@ -9,16 +9,14 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
-from sqlflow_dagster.warehouse import tables
+from sqlflow_dagster.warehouse import marks, tables
 from sqlflow_dagster.warehouse.selection import PROVENANCE
 
 if TYPE_CHECKING:
     from sqlflow_dagster.warehouse.spec import LoadSpec
 
 
-def make(
-    connection: DuckDBPyConnection, rows: Sql, replaces: Iterable[str], spec: LoadSpec, *, later_part: bool
-) -> int:
+def make(connection: DuckDBPyConnection, replaces: Iterable[str], spec: LoadSpec, *, later_part: bool) -> int:
     """Delete the rows of files that are read anew, of the partition, or from the boundary on.
 
     A `later_part` of a read leaves the range alone: the rows of the earlier parts are in it.
@@ -28,13 +26,15 @@ def make(
     of_files = _of_files(connection, sorted(replaces), spec)
     of_range = None if later_part else _of_range(connection, spec)
     if of_range and not spec.sole_writer:
-        of_range = _own(connection, rows, of_range, spec)
+        of_range = _own(connection, of_range, spec)
     return sum(_delete(connection, where, spec) for where in (of_files, of_range) if where)
 
 
 def empty(connection: DuckDBPyConnection, spec: LoadSpec) -> int:
-    """Delete the rows of the partition, of which the source has none and gave no batch."""
-    of_range = _of_range(connection, spec) if spec.sole_writer else None
+    """Delete the rows of what was read, of which the source has none and gave no batch."""
+    of_range = _of_range(connection, spec)
+    if of_range and not spec.sole_writer:
+        of_range = _own(connection, of_range, spec) if marks.are_all(connection, spec) else None
     return _delete(connection, of_range, spec) if of_range else 0
 
 
@@ -45,7 +45,8 @@ def _delete(connection: DuckDBPyConnection, where: Sql, spec: LoadSpec) -> int:
 
 def _of_files(connection: DuckDBPyConnection, files: list[str], spec: LoadSpec) -> Sql | None:
     if files and spec.row_provenance:
-        return sql("{column} IN ({files})", column=quote(PROVENANCE), files=join(", ", map(literal, files)))
+        where = sql("{column} IN ({files})", column=quote(PROVENANCE), files=join(", ", map(literal, files)))
+        return where if spec.sole_writer else _own(connection, where, spec)
     # With a key the rows are merged; without either, a file read anew is a file read twice.
     if files and spec.mode != "upsert" and tables.count(connection, spec.table):
         raise LoadRefused(
@@ -57,6 +58,9 @@ def _of_files(connection: DuckDBPyConnection, files: list[str], spec: LoadSpec) 
 
 def _of_range(connection: DuckDBPyConnection, spec: LoadSpec) -> Sql | None:
     """The rows of the partition, or those from where an incremental read without a key began."""
+    if spec.whole and spec.incremental and spec.row_provenance and not spec.sole_writer:
+        # What a swap is to a table of one writer.
+        return Sql("TRUE")
     if not spec.window and not (spec.since and (spec.boundary or spec.rewound)):
         return None
     if spec.cursor_field is None:
@@ -84,10 +88,15 @@ def _bound(column: str, kind: str, operator: str, value: str) -> Sql:
     )
 
 
-def _own(connection: DuckDBPyConnection, rows: Sql, where: Sql, spec: LoadSpec) -> Sql | None:
+def _own(connection: DuckDBPyConnection, where: Sql, spec: LoadSpec) -> Sql | None:
     """Narrow a range to this LOAD's rows, where the table has other writers too."""
-    if PROVENANCE in tables.columns(connection, rows):
-        return sql("{where} AND {c} IN (SELECT {c} FROM {rows})", where=where, c=quote(PROVENANCE), rows=rows)
+    if spec.row_provenance and (marks.are_all(connection, spec) or spec.mode == "upsert"):
+        return sql("{where} AND {own}", where=where, own=marks.own(spec))
+    if spec.row_provenance:
+        raise LoadRefused(
+            f"{spec.table}: rows that this LOAD stored before it had row_provenance cannot be told from those of "
+            "other statements; delete them, or drop the table, then reset the cursor"
+        )
     if spec.mode == "upsert":
         return None
     raise LoadRefused(

@@ -172,7 +172,7 @@ def _new(have: Mapping[str, tuple[str, str]], wanted: Mapping[str, tuple[str, st
 
 def _gone(have: Mapping[str, tuple[str, str]], wanted: Mapping[str, tuple[str, str]]) -> Iterator[Change]:
     for folded, (name, _kind) in have.items():
-        if folded not in wanted and folded != "_sqlflow_file":
+        if folded not in wanted and folded not in ("_sqlflow_file", "_sqlflow_load"):
             yield Change(f"column {name} is gone")
 
 

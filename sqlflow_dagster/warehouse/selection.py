@@ -21,6 +21,7 @@ from sqlflow_dagster.warehouse import types
 from sqlflow_dagster.warehouse.shape import Shape
 
 PROVENANCE = "_sqlflow_file"
+OWNER = "_sqlflow_load"
 _BATCH = "batch"
 
 
@@ -33,14 +34,18 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of each batch is stored, and what it must have; `label` names the stream in messages."""
+    """What of each batch is stored, and what it must have; `label` names the stream in messages.
+
+    `owner` is what rows are marked with where they have to be told from those of other LOADs; then
+    the file that each came from is kept too.
+    """
 
     label: str
     shape: Shape
     since: Cursor | None
     cursor_field: str | None
     keys: tuple[str, ...]
-    row_provenance: bool
+    owner: str | None
 
     def select(
         self,
@@ -112,13 +117,17 @@ class Wanted:
         chosen = {fold(name) for name in self.shape.columns} or {fold(name) for name in columns}
         chosen -= {fold(name) for name in self.shape.exclude}
         if provenance:
-            chosen = chosen | {PROVENANCE} if self.row_provenance else chosen - {PROVENANCE}
+            chosen = chosen | {PROVENANCE} if self.owner else chosen - {PROVENANCE}
         mask = {fold(name): how for name, how in self.shape.mask.items()}
-        return {
+        kept = {
             name: _value(name, kind, mask.get(fold(name)), untyped=name in untyped)
             for name, kind in columns.items()
             if fold(name) in chosen
         }
+        if self.owner:
+            kept = {name: value for name, value in kept.items() if fold(name) != OWNER}
+            kept[OWNER] = sql("{owner} AS {name}", owner=literal(self.owner), name=quote(OWNER))
+        return kept
 
     def _check_kept(self, kept: Mapping[str, Sql]) -> None:
         folded = {fold(name) for name in kept}

@@ -95,7 +95,7 @@ class LoadSpec:
             since=None if self.window else self.since,
             cursor_field=self.cursor_field,
             keys=self.keys if self.mode == "upsert" else (),
-            row_provenance=self.row_provenance,
+            owner=self.key.load if self.row_provenance else None,
         )
 
 

@@ -99,7 +99,6 @@ def test_no_rows_are_the_declared_columns(folder):
         ),
         ({"tables": {"t": [{"a": 1}]}, "types": {"b": "DATE"}}, "types: no row has the column 'b'"),
         ({"rows": [], "types": {"a": "NO TYPE);"}}, "types: "),
-        ({"rows": [], "row_provenance": True}, "row_provenance: the rows come from no file"),
         ({"row": []}, "did you mean 'rows'"),
     ],
 )
