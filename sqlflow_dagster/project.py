@@ -22,7 +22,7 @@ from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError
 from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
 from sqlflow_dagster.plan.build import build
 from sqlflow_dagster.plan.catalog import SourceFacts, StreamFacts
-from sqlflow_dagster.plan.nodes import Export, Load, Pipeline, Plan, Source, Template, Transform
+from sqlflow_dagster.plan.nodes import Export, Load, Location, Pipeline, Plan, Source, Template, Transform
 from sqlflow_dagster.resilience.account import Account
 from sqlflow_dagster.resilience.guard import Guard
 from sqlflow_dagster.resilience.policy import DEFAULTS, policy
@@ -123,6 +123,22 @@ class Project:
         connector = kind(options, _place(self.settings))
         connector.guard = self._guard(source.name, kind, options, connector.account())
         return connector
+
+    def sources(self) -> tuple[Source, ...]:
+        """Return the SOURCEs of all pipelines, and the profile's `connectors` that can be read from.
+
+        Those of the profile have the pipeline "". One that only an EXPORT can use is left out.
+        """
+        own = [source for pipeline in self.plan.pipelines for source in pipeline.sources]
+        place = Location(self.settings.root / "profiles" / f"{self.settings.environment}.yml", 1, 1)
+        profile = self.settings.profile.connectors
+        named = [Source("", name, entry.type, entry.params, place) for name, entry in profile.items()]
+        return (*own, *(source for source in named if self._readable(source)))
+
+    def _readable(self, source: Source) -> bool:
+        fields = registry.find(source.type).options_type.model_fields.items()
+        given = set(source.params)
+        return all(name in given or not field.is_required() for name, field in fields)
 
     def discover(self, source: Source) -> tuple[Stream, ...]:
         """Look up a source's streams, remember them for the next plan, and return them.

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext  # Dagster reads the annotation, and knows it by this name
 
-from sqlflow_dagster.assets import checks
+from sqlflow_dagster.assets import checks, reachable
 from sqlflow_dagster.assets.dead_runs import PIPELINE_TAG
 from sqlflow_dagster.assets.freshness import retry_policy
 from sqlflow_dagster.assets.metadata import metadata_of
@@ -65,6 +65,7 @@ def group_asset(op: GroupOp, name: str) -> dg.AssetsDefinition:
     names = Names()
     outputs = {names.take("__".join(spec.key.path)): spec for spec in op.specs}
     declared = [check for key, step in op.last_steps.items() for check in checks.declared(step, key)]
+    declared += reachable.declared(op.group, op.keys)
     check_outputs = {names.take("__".join((*check.asset_key.path, check.name))): check for check in declared}
     inputs = _inputs(op.specs)
     optional = op.group.can_subset
@@ -140,7 +141,9 @@ def _results(context: AssetExecutionContext, op: GroupOp, session: Session) -> I
     steps = [step for step in op.group.steps if op.keys.of(step) in selected]
     waiting = [op.keys.of(step) for step in steps]
     failed: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for outcome in run_steps(session, steps):
+        outcomes.append(outcome)
         key = op.keys.of(outcome.step)
         waiting.remove(key)
         if outcome.error:
@@ -155,8 +158,12 @@ def _results(context: AssetExecutionContext, op: GroupOp, session: Session) -> I
     for key, step in op.last_steps.items():
         if key not in selected:
             yield from checks.asked(session, step, key, context.selected_asset_check_keys)
+    clean = redactor(session, op.pipeline)
+    yield from reachable.answered(
+        session, op.group, op.keys, outcomes, context.selected_asset_check_keys, clean
+    )
     if failed:
-        _fail(op, failed, redactor(session, op.pipeline))
+        _fail(op, failed, clean)
 
 
 def _described(op: GroupOp, outcome: Outcome, clean: Redactor) -> str:

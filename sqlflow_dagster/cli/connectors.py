@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sqlflow_dagster.cli.options import OutputFormat
-from sqlflow_dagster.cli.output import give, give_json, give_table
+from sqlflow_dagster.cli.options import (
+    OutputFormat,
+    ProfileName,
+    ProjectDir,
+    Vars,
+    project_folder,
+    variables,
+)
+from sqlflow_dagster.cli.output import FAILED, give, give_json, give_table, say
+from sqlflow_dagster.errors import SettingsError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
+
+    from sqlflow_dagster.plan.nodes import Source
 
 app = typer.Typer(
     help="The connectors: the TYPEs of SOURCE and EXPORT.", no_args_is_help=True, rich_markup_mode=None
@@ -60,6 +72,78 @@ def show(
     _give_parameters("PARAMS of SOURCE", kind.options_type)
     if kind.sink_options_type:
         _give_parameters("OPTIONS of EXPORT", kind.sink_options_type)
+
+
+@app.command("test")
+def contact(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A SOURCE, `pipeline.source`, or an entry of the profile's `connectors`; all without."
+        ),
+    ] = None,
+    project: ProjectDir = None,
+    profile: ProfileName = None,
+    vars: Vars = None,  # noqa: A002 - the option's name
+    format: OutputFormat = "text",  # noqa: A002 - the option's name
+) -> None:
+    """Contact sources and say how they are; exit 1 if one cannot be read.
+
+    Example: sqlflow connectors test warehouse --format json
+    """
+    from sqlflow_dagster.health import reachability  # noqa: PLC0415 - slow, and --help needs none
+    from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
+
+    planned = load_project(project_folder(project), profile, variables(vars), undiscovered=True)
+    rows = []
+    for item in _chosen(planned.sources(), name):
+        found = reachability(partial(planned.connector, item, planned.scope(item.scope, builtin=_NOW)))
+        where = f"{item.pipeline}.{item.name}" if item.pipeline else item.name
+        rows.append(
+            {
+                "name": where,
+                "type": item.type,
+                "level": found.level,
+                "reachable": found.ok,
+                "message": found.message,
+                "facts": dict(found.facts),
+            }
+        )
+    if format == "json":
+        give_json(rows)
+    else:
+        _give_health(rows)
+    if not all(row["reachable"] for row in rows):
+        raise typer.Exit(FAILED)
+
+
+# What a run would fill in; parameters that name it are tested as of today.
+_NOW = {"run_id": "test", "run_date": datetime.now(UTC).date().isoformat()}
+
+
+def _chosen(sources: Sequence[Source], name: str | None) -> Sequence[Source]:
+    if name is None:
+        return sources
+    wanted = name.casefold()
+    chosen = [s for s in sources if wanted in (s.name.casefold(), f"{s.pipeline}.{s.name}".casefold())]
+    if not chosen:
+        known = ", ".join(f"{s.pipeline}.{s.name}" if s.pipeline else s.name for s in sources) or "none"
+        raise SettingsError(f"there is no source or connector {name!r}; the project has {known}")
+    return chosen
+
+
+def _give_health(rows: Sequence[Mapping[str, Any]]) -> None:
+    give_table(
+        ["name", "type", "", "seconds", "how it is"],
+        [
+            [row["name"], row["type"], row["level"], row["facts"].get("seconds"), row["message"]]
+            for row in rows
+        ],
+    )
+    for row in rows:
+        told = {key: value for key, value in row["facts"].items() if key not in ("seconds", "latency")}
+        if told:
+            say(f"{row['name']}: {', '.join(f'{key} {value}' for key, value in told.items())}")
 
 
 def _about(name: str, elsewhere: str | None) -> str:

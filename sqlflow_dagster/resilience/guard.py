@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, NoReturn, TypeVar
 
 from sqlflow_dagster.errors import RetryLater, SourceError
@@ -80,6 +81,10 @@ class Guard:
             if error.tries:
                 raise
             return _Tries(self, work, again, error).result()
+
+    def once_only(self) -> Guard:
+        """Return a guard that tries once, and asks nobody's leave: for a person who wants to know now."""
+        return Guard(self.name, replace(self.policy, attempts=1))
 
     def stop(self) -> None:
         """Cut short what is waited for: those who wait raise what they waited because of."""

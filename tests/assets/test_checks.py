@@ -13,7 +13,11 @@ def test_a_table_with_a_key_answers_for_it_in_each_run(deployment):
     deployment.pipeline(deployment.far({"a": [[ROW]]}, MORE) + "LOAD a FROM far.a;")
     for _ in range(2):
         checks = deployment.run().checks
-        assert {name: check.passed for name, check in checks.items()} == {KEY: True, QUARANTINE: True}
+        assert {name: check.passed for name, check in checks.items()} == {
+            KEY: True,
+            QUARANTINE: True,
+            "p/a:reachable": True,
+        }
         assert checks[KEY].metadata["rows_checked"].value == 1
 
 
@@ -49,6 +53,7 @@ def test_checks_can_be_run_without_a_load(deployment):
     assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()} == {
         "key_unique_and_not_null": True,
         "no_rows_quarantined": True,
+        "reachable": True,
     }
 
 

@@ -1,0 +1,57 @@
+"""`sqlflow connectors test`: what can be read, how it is, and an exit status for scripts."""
+
+import pytest
+
+
+@pytest.fixture
+def sources(bench):
+    bench.write("data/a.csv", "id\n1\n")
+    bench.pipeline(
+        'SOURCE good TYPE CSV PARAMS {"path": "data/a.csv"};\n'
+        'SOURCE gone TYPE CSV PARAMS {"path": "data/${which|gone}.csv"};\n'
+        "LOAD a FROM good;\nLOAD b FROM gone;",
+        "shop",
+    )
+    bench.write(
+        "profiles/dev.yml",
+        "connectors:\n  named: {type: CSV, params: {path: data/a.csv}}\n  sink: {type: CSV, params: {header: false}}\n",
+    )
+    return bench
+
+
+def test_each_source_is_tested_and_one_that_is_not_there_is_an_exit_status(sqlflow, sources):
+    result = sqlflow("connectors", "test", "--project", sources.root)
+    assert result.status == 1
+    assert "shop.good" in result.out
+    assert "data/gone.csv" in result.out
+    document = sqlflow("connectors", "test", "--project", sources.root, "--format", "json").json
+    assert {row["name"]: row["reachable"] for row in document} == {
+        "shop.good": True,
+        "shop.gone": False,
+        "named": True,
+    }
+    (good,) = [row for row in document if row["name"] == "shop.good"]
+    assert (good["type"], good["level"], good["facts"]["files"]) == ("CSV", "fine", 1)
+    assert good["facts"]["seconds"] >= 0
+
+
+@pytest.mark.parametrize("name", ["good", "shop.good", "SHOP.GOOD", "named"])
+def test_one_can_be_named(sqlflow, sources, name):
+    result = sqlflow("connectors", "test", name, "--project", sources.root, "--format", "json")
+    assert result.status == 0
+    assert len(result.json) == 1
+
+
+def test_a_variable_makes_it_another_file(sqlflow, sources):
+    result = sqlflow("connectors", "test", "gone", "--project", sources.root, "--vars", "which=a")
+    assert result.status == 0, result.err
+
+
+def test_an_unknown_name_lists_those_there_are(sqlflow, sources):
+    result = sqlflow("connectors", "test", "god", "--project", sources.root)
+    assert result.status == 1
+    assert "shop.good, shop.gone, named" in result.err
+
+
+def test_a_project_without_sources_has_none_to_fail(sqlflow, shop):
+    assert sqlflow("connectors", "test", "--project", shop.root).status == 0
