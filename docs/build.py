@@ -56,6 +56,8 @@ def connectors() -> str:
     common = set(SourceOptions.model_fields)
     for name in registry.types():
         kind = registry.find(name)
+        if not kind.__module__.startswith("sqlflow_dagster."):
+            continue
         lines += [
             "",
             f"## {name}",

@@ -33,7 +33,7 @@ from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
 from sqlflow_dagster.connectors.postgres_types import Column
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.errors import SourceFailed, SQLFlowError
+from sqlflow_dagster.errors import RetryLater, SourceFailed, SQLFlowError
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,10 @@ class Postgres(Tables[PostgresOptions]):
                 return postgres_health.health(connection, where(self._told), latency)
         except SQLFlowError as error:
             return Health(ok=False, message=str(error))
+
+    def recover(self, error: RetryLater) -> None:
+        del error
+        self.close()
 
     def close(self) -> None:
         # Nothing is made only to be closed: definitions open connectors that never connect.

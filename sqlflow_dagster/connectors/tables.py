@@ -7,6 +7,7 @@ the project's state folder, so that definitions load without contact.
 
 from __future__ import annotations
 
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,6 +102,9 @@ class Tables(Connector[O]):
     def place_of_data(self) -> Mapping[str, str]:
         """Return what tells this database from others (host, database …); never a secret."""
         return {}
+
+    def account(self) -> str:
+        return json.dumps(dict(self.place_of_data()), sort_keys=True)
 
     def streams(self) -> Sequence[Stream]:
         return self._streams
