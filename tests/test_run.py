@@ -267,3 +267,39 @@ def test_bad_input_is_a_clear_error_and_the_old_table_stays(bench, content, para
     assert isinstance(error, SQLFlowError)
     assert not isinstance(error, BadOption)
     assert bench.query("SELECT count(*) FROM p.t") == [(1,)]
+
+
+QUARANTINE = """
+SOURCE orders TYPE CSV PARAMS {{
+  "path": "data/orders*.csv", "types": {{"id": "INTEGER", "changed": "TIMESTAMP", "amount": "DECIMAL(10,2)"}},
+  "bad_rows": "quarantine", {} }};
+LOAD orders FROM orders;
+"""
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        '"sync_mode": "full_refresh"',
+        '"sync_mode": "incremental"',
+        '"sync_mode": "incremental", "cursor_field": "changed", "primary_key": "id"',
+        '"sync_mode": "incremental", "cursor_field": "changed"',
+        '"filters": {"amount": "> 0"}',
+    ],
+    ids=["full", "files", "merge", "cursor", "filter"],
+)
+def test_a_bad_row_of_a_file_is_set_aside_once_and_the_others_are_stored(bench, parameters):
+    bench.pipeline(QUARANTINE.format(parameters))
+    bench.write("data/orders1.csv", csv("1,2026-01-01,1.10", "2,2026-01-01,4.155", "3,2026-01-02,x"))
+    first = bench.ok()["orders"]
+    assert (first.rows, first.total_rows, first.quarantined) == (1, 1, 2)
+    bench.ok()
+    bench.write("data/orders2.csv", csv("4,2026-01-03,4.40", "5,soon,1", "6,2026-01-03"))
+    bench.ok()
+    assert bench.query("SELECT id, amount::VARCHAR FROM p.orders ORDER BY 1") == [(1, "1.10"), (4, "4.40")]
+    assert bench.query("SELECT place, raw FROM _sqlflow.quarantine ORDER BY ALL") == [
+        ("data/orders1.csv:3", "2,2026-01-01,4.155"),
+        ("data/orders1.csv:4", "3,2026-01-02,x"),
+        ("data/orders2.csv:3", "5,soon,1"),
+        ("data/orders2.csv:4", "6,2026-01-03"),
+    ]

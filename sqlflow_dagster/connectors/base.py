@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -80,12 +80,38 @@ class Attach:
     secret: Mapping[str, str] | None = field(default=None, repr=False)
 
 
+# A row whose values do not fit: why, in which file, and its texts.
+BadRow = tuple[str, str, Sequence[str | None]]
+
+
+class Aside(NamedTuple):
+    """A row as it is set aside: why, where it stood (`file:line`), and its text."""
+
+    reason: str
+    place: str
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejects:
+    """Bad rows of a Scan, which the warehouse sets aside instead of storing them.
+
+    `column` ends the SELECT: it is NULL in good rows, and in bad ones a struct of the reason, the
+    file and the row's texts. `found` looks such rows up in their files, in the order of the reading.
+    `unread` does so for lines that are no rows: (reason, path, line, text) of DuckDB's reject tables.
+    """
+
+    column: str
+    found: Callable[[Iterable[BadRow]], Iterator[Aside]]
+    unread: Callable[[Iterable[tuple[str, str, int, str]]], Iterator[Aside]]
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Rows that the warehouse reads natively: a SELECT with its values bound as `$1`, `$2` ….
 
     A source whose types only its data tells gives a function instead, which asks for them.
-    `rejects` says that the scan stores bad rows in DuckDB's reject tables (`store_rejects`).
+    `rejects` says what becomes of bad rows; lines that are no rows are in DuckDB's reject tables.
     `provenance` says that the SELECT ends with the column `_sqlflow_file`, which the warehouse
     drops unless the LOAD keeps provenance; `replaces` are values of it whose stored rows this
     batch takes the place of. `position` is where the source stands after this batch, for
@@ -99,7 +125,7 @@ class Scan:
     parameters: tuple[Value, ...] = ()
     extensions: tuple[str, ...] = ()
     attach: tuple[Attach, ...] = ()
-    rejects: bool = False
+    rejects: Rejects | None = None
     provenance: bool = False
     replaces: tuple[str, ...] = ()
     position: Cursor | None = None

@@ -90,6 +90,7 @@ def converted(
     text: Sql | None = None,
     tried: Sql | None = None,
     wide: bool = False,
+    raising: bool = True,
 ) -> Sql:
     """Return the expression that turns the text column `column`, or the text `text`, into `kind`.
 
@@ -97,6 +98,7 @@ def converted(
     (`007`, `+49`) are errors too. `where` names the place in the message. `formats` are strptime
     patterns of dates and times. Blank text is NULL. `tried` is a column that holds what `attempt`
     says, so that a number is read once only. `wide` says that there are very many columns.
+    Without `raising` a value that does not fit is NULL.
     """
     text = text or quote(column)
     if is_text(kind):
@@ -110,9 +112,12 @@ def converted(
     problem = sql(
         "error(concat({where}, ': the value ''', {text}, '''', {hint}))", where=where, text=text, hint=hint
     )
+    if not raising:
+        problem = Sql("NULL")
     if formats and kind in ("DATE", "TIMESTAMP", "TIMESTAMPTZ"):
         return _parsed(text, kind, formats, problem)
-    cast = sql("CAST({text} AS {kind})", text=text, kind=Sql(kind))
+    template = "CAST({text} AS {kind})" if raising else "TRY_CAST({text} AS {kind})"
+    cast = sql(template, text=text, kind=Sql(kind))
     tests = _tests(kind, guessed=guessed)
     if wide:
         # DuckDB's optimizer takes the square of the number of conjunctions; the tests without any are whole.

@@ -11,19 +11,23 @@ r"""CSV files: one, a glob, a directory, hive partitions, compressed or not.
 
 Delimiter and types are found out once over all files; numbers with leading zeros stay text and
 amounts are DECIMAL (guess.py has the rule). Nothing between two delimiters is NULL, `""` is an
-empty text. A value that its column's type cannot hold exactly is an error that names the file, or
-with `bad_rows: quarantine` (the default under `schema_policy: permissive`) a row set aside.
+empty text. A value that its column's type cannot hold exactly is an error that names the file and
+the line, or with `bad_rows: quarantine` (the default under `schema_policy: permissive`) its row is
+set aside in `_sqlflow.quarantine` with the reason, the file, the line and its text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, parameters
+from sqlflow_dagster.connectors import casts, csv_bad_rows, parameters
+from sqlflow_dagster.connectors.base import Rejects
 from sqlflow_dagster.connectors.csv_errors import Explainer
 from sqlflow_dagster.connectors.files import (
     PATH,
@@ -80,9 +84,7 @@ class CsvOptions(FileOptions):
     null_values: Annotated[tuple[str, ...], BeforeValidator(parameters.texts)] = Field(
         (), description="Texts that mean NULL, beside nothing at all."
     )
-    allow_quoted_nulls: bool | None = Field(
-        None, description='Whether `""` is NULL instead of an empty text; false, but true with quarantine.'
-    )
+    allow_quoted_nulls: bool = Field(False, description='Whether `""` is NULL instead of an empty text.')
     date_format: Annotated[tuple[str, ...], BeforeValidator(parameters.texts)] = Field(
         (), description="strptime patterns of the columns that `types` says are DATE, e.g. `%d.%m.%Y`."
     )
@@ -146,8 +148,14 @@ class ReadsCsv(Files[C]):
         return Selected(
             join(" UNION ALL BY NAME ", selects),
             explain=explain.explain,
-            rejects=options.quarantines,
+            rejects=self._rejects(files, sniffed) if options.quarantines else None,
         )
+
+    def _rejects(self, files: Sequence[Readable], sniffed: Sniffed) -> Rejects:
+        form = replace(self._form(), delimiter=sniffed.delimiter, header=sniffed.header)
+        names = {sample.file.name: sample.names for sample in sniffed.samples}
+        finder = csv_bad_rows.Finder(files, form, names, self._hidden)
+        return Rejects(csv_bad_rows.COLUMN, finder.found, finder.unread)
 
     def _form(self) -> Form:
         options = self.options
@@ -185,78 +193,74 @@ class ReadsCsv(Files[C]):
         folders: Mapping[str, str],
     ) -> Sql:
         name = files[0].name_sql
-        declared = {column.casefold() for column in self.options.types}
-        own = {column.casefold(): kind for column, kind in types.items()}
-        tried = {
-            column: (quote(f"_sqlflow_tried_{number}"), attempt)
-            for number, column in enumerate(sample.names)
-            if (attempt := self._attempt(column, own[column.casefold()]))
-        }
-        columns = [
-            sql(
-                "{value} AS {name}",
-                value=self._value(
-                    column,
-                    own[column.casefold()],
-                    column.casefold() in declared,
-                    name,
-                    tried[column][0] if column in tried else None,
-                    wide=len(sample.names) > _WIDE,
-                ),
-                name=quote(column),
-            )
-            for column in sample.names
-            if column != PROVENANCE
-        ]
+        columns = self._columns(sample.names, types, name)
+        selected = [sql("{value} AS {name}", value=item.value, name=quote(item.name)) for item in columns]
         taken = {column.casefold() for column in sample.names}
-        columns += [quote(key) for key in folders if key.casefold() not in taken]
+        selected += [quote(key) for key in folders if key.casefold() not in taken]
         if self.options.row_provenance:
-            columns.append(sql("{name} AS {provenance}", name=name, provenance=quote(PROVENANCE)))
-        attempts = [sql("{a} AS {name}", a=attempt, name=alias) for alias, attempt in tried.values()]
+            selected.append(sql("{name} AS {provenance}", name=name, provenance=quote(PROVENANCE)))
+        if self.options.quarantines:
+            bad = csv_bad_rows.bad_sql(columns, sample.names, name, self._hidden)
+            selected.append(sql("{bad} AS {column}", bad=bad, column=quote(csv_bad_rows.COLUMN)))
+        helpers = [item.helper for item in columns if item.helper]
         return sql(
             "SELECT {columns} FROM (SELECT {all} FROM read_csv([{files}], {options}))",
-            columns=join(", ", columns),
-            all=join(", ", [Sql("*"), *attempts]),
+            columns=join(", ", selected),
+            all=join(", ", [Sql("*"), *helpers]),
             files=join(", ", (item.pattern for item in files)),
-            options=self._options(sample, sniffed, types, folders),
+            options=self._options(sample, sniffed, folders),
         )
 
-    def _attempt(self, column: str, kind: str) -> Sql | None:
-        if self.options.quarantines:
-            return None
-        return casts.attempt(column, kind, decimal_comma=self.options.decimal_separator == ",")
+    def _columns(
+        self, names: Sequence[str], types: Mapping[str, str], where: Sql
+    ) -> list[csv_bad_rows.Column]:
+        """Each column's value, and what is computed once for it, below the SELECT."""
+        options = self.options
+        declared = {column.casefold() for column in options.types}
+        own = {column.casefold(): kind for column, kind in types.items()}
+        comma = options.decimal_separator == ","
+        found = []
+        for number, column in enumerate(names):
+            if column == PROVENANCE:
+                continue
+            kind = own[column.casefold()]
+            formats = {"DATE": options.date_format, "TIMESTAMP": options.timestamp_format}.get(kind, ())
+            convert = partial(
+                casts.converted,
+                column,
+                kind,
+                guessed=column.casefold() not in declared,
+                where=where,
+                formats=formats,
+                decimal_comma=comma,
+                wide=len(names) > _WIDE,
+                raising=not options.quarantines,
+            )
+            alias = quote(f"_sqlflow_tried_{number}")
+            if options.quarantines:
+                once = None if casts.is_text(kind) else convert()
+                value = alias if once else quote(column)
+            else:
+                once = casts.attempt(column, kind, decimal_comma=comma)
+                value = convert(tried=alias if once else None)
+            helper = sql("{once} AS {alias}", once=once, alias=alias) if once else None
+            found.append(csv_bad_rows.Column(column, kind, value, helper))
+        return found
 
-    def _value(
-        self, column: str, kind: str, declared: bool, where: Sql, tried: Sql | None, *, wide: bool
-    ) -> Sql:
-        if self.options.quarantines:
-            return quote(column)
-        formats = {"DATE": self.options.date_format, "TIMESTAMP": self.options.timestamp_format}
-        return casts.converted(
-            column,
-            kind,
-            guessed=not declared,
-            where=where,
-            formats=formats.get(kind, ()),
-            decimal_comma=self.options.decimal_separator == ",",
-            tried=tried,
-            wide=wide,
-        )
+    @property
+    def _hidden(self) -> frozenset[str]:
+        """The columns whose values are stored nowhere."""
+        return frozenset(name.casefold() for name in (*self.options.mask, *self.options.exclude_columns))
 
     def _options(
         self,
         sample: Sample,
         sniffed: Sniffed,
-        types: Mapping[str, str],
         folders: Mapping[str, str],
     ) -> Sql:
         options = self.options
-        own = {name.casefold(): kind for name, kind in types.items()}
-        columns = {name: own[name.casefold()] if options.quarantines else "VARCHAR" for name in sample.names}
+        columns = dict.fromkeys(sample.names, "VARCHAR")
         nulls = join(", ", map(literal, dict.fromkeys(["", *options.null_values])))
-        quoted_nulls = (
-            options.quarantines if options.allow_quoted_nulls is None else options.allow_quoted_nulls
-        )
         given: dict[str, Sql | None] = {
             "auto_detect": literal(False),
             "header": literal(sniffed.header),
@@ -268,7 +272,7 @@ class ReadsCsv(Files[C]):
             "new_line": literal("\\r") if sample.carriage_returns else None,
             "columns": struct_sql(columns),
             "nullstr": sql("[{nulls}]", nulls=nulls),
-            "allow_quoted_nulls": literal(quoted_nulls),
+            "allow_quoted_nulls": literal(options.allow_quoted_nulls),
             "null_padding": literal(True) if options.null_padding else None,
             "compression": literal("none"),
             "filename": literal(PATH),
@@ -277,20 +281,13 @@ class ReadsCsv(Files[C]):
             "max_line_size": literal(options.max_line_bytes) if options.max_line_bytes != 2_000_000 else None,
         }
         if options.quarantines:
-            given |= self._quarantine(types)
+            # Lines that are no rows, e.g. of too many values.
+            given |= {
+                "store_rejects": literal(True),
+                "rejects_table": literal("_sqlflow_rejects"),
+                "rejects_scan": literal("_sqlflow_reject_scans"),
+            }
         return options_sql(given)
-
-    def _quarantine(self, types: Mapping[str, str]) -> dict[str, Sql | None]:
-        options = self.options
-        kinds = set(types.values())
-        return {
-            "store_rejects": literal(True),
-            "rejects_table": literal("_sqlflow_rejects"),
-            "rejects_scan": literal("_sqlflow_reject_scans"),
-            "dateformat": literal(options.date_format[0]) if options.date_format else None,
-            "timestampformat": literal(options.timestamp_format[0]) if options.timestamp_format else None,
-            "decimal_separator": literal(",") if options.decimal_separator == "," and kinds else None,
-        }
 
 
 class Csv(WritesFiles, ReadsCsv[CsvOptions]):

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BeforeValidator, Field
 
 from sqlflow_dagster.connectors import casts, manifest, parameters, paths, spool, streamed
-from sqlflow_dagster.connectors.base import Ask, Connector, Family, Health, Scan, Stream
+from sqlflow_dagster.connectors.base import Ask, Connector, Family, Health, Rejects, Scan, Stream
 from sqlflow_dagster.connectors.options import SourceOptions
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.streamed import Pipe
@@ -137,7 +137,7 @@ class Selected:
     query: Sql | Callable[[Ask], Sql]
     extensions: tuple[str, ...] = ()
     explain: Callable[[str], str] | None = None
-    rejects: bool = False
+    rejects: Rejects | None = None
 
 
 class Files(Connector[O]):

@@ -70,7 +70,7 @@ class Intake:
         *,
         extensions: Sequence[str] = (),
         attach: Sequence[Attached] = (),
-        rejects: bool = False,
+        rejects: quarantine.Rejects | None = None,
         provenance: bool = False,
         replaces: Sequence[str] = (),
         horizon: Cursor | None = None,
@@ -88,10 +88,11 @@ class Intake:
             self._attach(attach)
             text = query(self._ask) if callable(query) else query
             relation = sql("({query}\n)", query=text)
-            selected = self.wanted.select(self.connection, relation, parameters, provenance=provenance)
-            self._store(rows, selected)
-            if rejects:
-                quarantine.take_rejects(self.connection)
+            bad = rejects.column if rejects else None
+            selected = self.wanted.select(
+                self.connection, relation, parameters, provenance=provenance, bad=bad
+            )
+            self._store(rows, selected, rejects)
             self.replaces.update(replaces)
             self.horizon = self.horizon or horizon
 
@@ -180,14 +181,16 @@ class Intake:
                     f"{self.wanted.label}: two databases are to be attached under the name {database.name}"
                 )
 
-    def _store(self, rows: Sql, query: Query) -> None:
+    def _store(self, rows: Sql, query: Query, rejects: quarantine.Rejects | None = None) -> None:
         if not self._made:
             statement = sql("CREATE OR REPLACE TABLE {rows} AS {query}", rows=rows, query=query.text)
             self._count(self.connection.execute(statement, query.values))
-        elif self._alike(query):
+            if rejects:
+                self.read -= quarantine.take(self.connection, rows, rejects)
+        elif rejects is None and self._alike(query):
             self._insert(rows, query)
         else:
-            self._fit(rows, query)
+            self._fit(rows, query, rejects)
         self._made = True
         self.columns = tables.columns(self.connection, rows)
 
@@ -205,10 +208,12 @@ class Intake:
         statement = sql("INSERT INTO {rows} BY NAME {query}", rows=rows, query=query.text)
         self._count(self.connection.execute(statement, query.values))
 
-    def _fit(self, rows: Sql, query: Query) -> None:
+    def _fit(self, rows: Sql, query: Query, rejects: quarantine.Rejects | None) -> None:
         """Bring together what one read gives in several shapes: within it, columns come and go."""
         statement = sql("CREATE OR REPLACE TEMP TABLE {part} AS {query}", part=_PART, query=query.text)
         self._count(self.connection.execute(statement, query.values))
+        if rejects:
+            self.read -= quarantine.take(self.connection, _PART, rejects)
         policy: schema.Policy = "permissive" if self.policy == "permissive" else "guided"
         changes = schema.plan(self.connection, rows, _PART, policy, self.wanted.label)
         schema.apply(self.connection, rows, changes)

@@ -6,6 +6,10 @@ in its transaction. A row that is read again in every run is kept once.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Protocol
+
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.sql import Sql, TableName, bound, literal, quote, sql
@@ -13,8 +17,25 @@ from sqlflow_dagster.warehouse import tables, types
 
 _QUARANTINE = quote("_sqlflow", "quarantine")
 _ASIDE = quote("temp", "_sqlflow_aside")
-# The names under which a Scan may have DuckDB keep a file's bad rows.
-_REJECTS = (("_sqlflow_rejects", "_sqlflow_reject_scans"), ("reject_errors", "reject_scans"))
+# The names under which a Scan has DuckDB keep the lines that it cannot read.
+_REJECTS = ("_sqlflow_rejects", "_sqlflow_reject_scans")
+_AT_ONCE = 10_000
+
+
+class Rejects(Protocol):
+    """What a scan says of its bad rows."""
+
+    @property
+    def column(self) -> str:
+        """The column that is a struct of reason, file and fields for a bad row, else NULL."""
+
+    @property
+    def found(self) -> Callable[[Iterable[Any]], Iterator[tuple[str, str, str]]]:
+        """Turns such structs, in the order of the rows, into (reason, place, text)."""
+
+    @property
+    def unread(self) -> Callable[[Iterable[tuple[str, str, int, str]]], Iterator[tuple[str, str, str]]]:
+        """Turns (reason, path, line, text) of lines that are no rows into the same."""
 
 
 def set_aside(
@@ -44,26 +65,80 @@ def set_aside(
     return int(gone[0]) if gone else 0
 
 
-def take_rejects(connection: DuckDBPyConnection) -> None:
-    """Set aside what a scan stored in DuckDB's reject tables, and empty those."""
-    for errors, scans in _REJECTS:
-        if not _exists(connection, errors):
-            continue
-        _make_aside(connection)
-        # A line with several errors is one row of the source.
-        connection.execute(
+def take(connection: DuckDBPyConnection, rows: Sql, rejects: Rejects) -> int:
+    """Take the bad rows of a scan out of `rows`, with the column that tells them; return how many.
+
+    Lines that DuckDB could not read are set aside too; they are not among `rows`.
+    """
+    column = quote(rejects.column)
+    gone = _set_aside(connection, rejects.found(_bad(connection, rows, column)))
+    if gone:
+        connection.execute(sql("DELETE FROM {rows} WHERE {c} IS NOT NULL", rows=rows, c=column))
+    connection.execute(sql("ALTER TABLE {rows} DROP COLUMN {c}", rows=rows, c=column))
+    _set_aside(connection, rejects.unread(_unread(connection)))
+    return gone
+
+
+def _bad(connection: DuckDBPyConnection, rows: Sql, column: Sql) -> Iterator[tuple[Any, ...]]:
+    """Yield the bad rows in order, some at a time: all of a source may be bad."""
+    last = -1
+    while True:
+        found = connection.execute(
             sql(
-                "INSERT INTO {aside} SELECT string_agg(DISTINCT error_message, '; ' ORDER BY error_message),"
-                " any_value(s.file_path) || ':' || e.line, coalesce(any_value(e.csv_line), '')"
-                " FROM {errors} AS e LEFT JOIN {scans} AS s USING (scan_id, file_id)"
-                " GROUP BY scan_id, file_id, e.line",
-                aside=_ASIDE,
-                errors=quote(errors),
-                scans=quote(scans),
+                "SELECT rowid, {c}.reason, {c}.file, {c}.fields FROM {rows}"
+                " WHERE {c} IS NOT NULL AND rowid > {last} ORDER BY rowid LIMIT {many}",
+                c=column,
+                rows=rows,
+                last=literal(last),
+                many=literal(_AT_ONCE),
             )
+        ).fetchall()
+        yield from (tuple(row[1:]) for row in found)
+        if len(found) < _AT_ONCE:
+            return
+        last = found[-1][0]
+
+
+def _unread(connection: DuckDBPyConnection) -> list[tuple[str, str, int, str]]:
+    """What DuckDB noted of lines that it could not read: (reason, path, line, text); then it is forgotten."""
+    errors, scans = map(quote, _REJECTS)
+    if not _exists(connection, _REJECTS[0]):
+        return []
+    # A line with several errors is one row of the source.
+    found = connection.execute(
+        sql(
+            "SELECT string_agg(DISTINCT error_message, '; ' ORDER BY error_message), any_value(s.file_path),"
+            " e.line, coalesce(any_value(e.csv_line), '')"
+            " FROM {errors} AS e LEFT JOIN {scans} AS s USING (scan_id, file_id) GROUP BY scan_id, file_id, e.line"
+            " ORDER BY scan_id, file_id, e.line",
+            errors=errors,
+            scans=scans,
         )
-        for name in (errors, scans):
-            connection.execute(sql("DELETE FROM {name}", name=quote(name)))
+    ).fetchall()
+    for name in (errors, scans):
+        connection.execute(sql("DELETE FROM {name}", name=name))
+    return [(str(reason), str(path), int(line), str(text)) for reason, path, line, text in found]
+
+
+def _set_aside(connection: DuckDBPyConnection, rows: Iterable[tuple[str, str, str]]) -> int:
+    """Keep (reason, place, text) of rows aside, and return how many they are."""
+    count = 0
+    rows = iter(rows)
+    while batch := list(islice(rows, _AT_ONCE)):
+        import pyarrow as pa  # noqa: PLC0415 - slow to import, and bad rows are rare
+
+        names = ["reason", "place", "raw"]
+        table = pa.table([pa.array(texts, pa.string()) for texts in zip(*batch, strict=True)], names=names)
+        _make_aside(connection)
+        connection.register("_sqlflow_bad_rows", table)
+        try:
+            connection.execute(
+                sql("INSERT INTO {aside} FROM {bad}", aside=_ASIDE, bad=quote("_sqlflow_bad_rows"))
+            )
+        finally:
+            connection.unregister("_sqlflow_bad_rows")
+        count += len(batch)
+    return count
 
 
 def store(connection: DuckDBPyConnection, table: TableName, run_id: str, committed_at: str) -> int:

@@ -55,8 +55,11 @@ class Wanted:
         *,
         provenance: bool = False,
         untyped: Sequence[str] = (),
+        bad: str | None = None,
     ) -> Query:
         """Return the SELECT that shapes a relation. `untyped` columns hold nothing but NULL.
+
+        Rows in which the column `bad` is not NULL are kept, whatever else is wanted, and so is that column.
 
         Raises LoadRefused where the relation lacks a column that is asked for.
         """
@@ -70,6 +73,12 @@ class Wanted:
         self._check_kept(kept)
         values = list(parameters)
         conditions = [*self._conditions(values), *self._bounds(connection, columns)]
+        if bad:
+            kept[bad] = quote(_BATCH, bad)
+        if bad and conditions:
+            # The value that a filter asks for may be the one that is bad.
+            all_ = sql("({all} OR {bad} IS NOT NULL)", all=join(" AND ", conditions), bad=quote(_BATCH, bad))
+            conditions = [all_]
         return Query(
             sql(
                 "SELECT {columns} FROM {relation} AS {batch} WHERE {where}",

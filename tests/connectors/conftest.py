@@ -45,6 +45,7 @@ class Table:
         self.made = False
         self.position = None
         self.replaces = ()
+        self.rejects = []
 
     def take(self, batch):
         if isinstance(batch, Scan):
@@ -61,6 +62,8 @@ class Table:
             except duckdb.Error as error:
                 text = str(error)
                 raise SourceFailed(batch.explain(text) if batch.explain else text) from error
+            if batch.rejects:
+                self._take_out(batch.rejects)
             for database in batch.attach:
                 self.connection.execute(f"DETACH {database.name}")
         elif isinstance(batch, Arrow):
@@ -71,6 +74,21 @@ class Table:
             assert isinstance(batch, JsonLines)
             raise NotImplementedError
         self.position = batch.position or self.position
+
+    def _take_out(self, rejects):
+        """Set the bad rows aside as (reason, place, raw)."""
+        column = rejects.column
+        bad = self.connection.execute(
+            f"SELECT {column}.reason, {column}.file, {column}.fields FROM t WHERE {column} IS NOT NULL"
+        ).fetchall()
+        self.rejects += [tuple(aside) for aside in rejects.found(bad)]
+        self.connection.execute(f"DELETE FROM t WHERE {column} IS NOT NULL")
+        self.connection.execute(f"ALTER TABLE t DROP COLUMN {column}")
+        lines = self.connection.execute(
+            "SELECT any_value(error_message), any_value(file_path), e.line, any_value(csv_line)"
+            " FROM _sqlflow_rejects AS e JOIN _sqlflow_reject_scans USING (scan_id, file_id) GROUP BY file_id, e.line"
+        ).fetchall()
+        self.rejects += [tuple(aside) for aside in rejects.unread(lines)]
 
     def _ask(self, query):
         return self.connection.execute(query).fetchall()
@@ -88,12 +106,7 @@ class Table:
             return Result({}, [], self.position, self.replaces)
         columns = {row[0]: row[1] for row in self.connection.execute("DESCRIBE t").fetchall()}
         rows = self.connection.execute("SELECT * FROM t").fetchall()
-        rejects = None
-        if self.connection.execute(
-            "SELECT 1 FROM duckdb_tables() WHERE table_name = '_sqlflow_rejects'"
-        ).fetchone():
-            rejects = self.connection.execute("SELECT line, error_message FROM _sqlflow_rejects").fetchall()
-        return Result(columns, rows, self.position, self.replaces, rejects)
+        return Result(columns, rows, self.position, self.replaces, self.rejects)
 
 
 @dataclass

@@ -190,7 +190,74 @@ def test_bad_rows_are_set_aside_where_that_is_asked_for(folder):
     folder.write("a.csv", "id,v\n1,a\nx,b\n3,c,d\n4,e\n")
     result = folder.read("CSV", path="a.csv", types={"id": "BIGINT"}, schema_policy="permissive")
     assert result.rows == [(1, "a"), (4, "e")]
-    assert sorted(line for line, _reason in result.rejects) == [3, 4]
+    assert [(aside[1], aside[2]) for aside in result.rejects] == [("a.csv:3", "x,b"), ("a.csv:4", "3,c,d")]
+    assert result.rejects[0][0] == "the value 'x' of column \"id\" is no BIGINT"
+
+
+EXACT = [
+    ("INTEGER", "4.7"), ("INTEGER", "15E-1"), ("INTEGER", "1_5"), ("TINYINT", "300"), ("DECIMAL(12,2)", "4.155"),
+    ("DECIMAL(4,2)", "123.45"), ("TIMESTAMP", "2024-01-31T08:00:00+02:00"), ("DATE", "2024-01-31 08:00:00"),
+    ("DOUBLE", "1e400"), ("BOOLEAN", "maybe"), ("TIMESTAMP", "2024-01-31 08:00:00.1234567"), ("TIME", "25:00:00"),
+    ("UUID", "x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value"), EXACT)
+def test_a_row_is_set_aside_for_what_would_be_an_error(folder, kind, value):
+    folder.write("a.csv", f'k,v\n1,\n2,{value}\n3,""\n4,{value}\n')
+    result = folder.read("CSV", path="a.csv", types={"v": kind}, bad_rows="quarantine")
+    assert result.rows == [(1, None), (3, None)]
+    assert [aside[1:] for aside in result.rejects] == [("a.csv:3", f"2,{value}"), ("a.csv:5", f"4,{value}")]
+    assert f"'{value}' of column \"v\" is no {kind}" in result.rejects[0][0]
+
+
+def test_leading_zeros_and_quoted_blanks_are_the_same_with_and_without_quarantine(folder):
+    folder.write("a.csv", 'zip,v,t\n00123,"",2024-01-31T08:00:00+02:00\n00124,,2024-01-31T08:00:00Z\n')
+    strict = folder.read("CSV", path="a.csv")
+    lenient = folder.read("CSV", path="a.csv", bad_rows="quarantine")
+    assert (strict.columns, strict.rows) == (lenient.columns, lenient.rows)
+    assert [row[:2] for row in lenient.rows] == [("00123", ""), ("00124", None)]
+
+
+def test_every_bad_row_has_the_line_and_the_text_it_has_in_its_file(folder):
+    folder.write(
+        "in/a.csv",
+        '# made today\r\nnote;id;v\r\n"two\r\nlines";1;a\r\n# comment\r\n\r\n"x;y";bad;"""q"""\r\nz;2;b\r\nNA;bad;c\r\n',
+    )
+    folder.write(
+        "in/b.csv", "id;note;v\n" + "1;n;a\n" * 5_000 + "bad;n;a\n" + "1;n;a\n" * 5_000 + "bad;n;a\n"
+    )
+    folder.write("in/c.csv.gz", gzip.compress(b"id;note;v\n1;n;a\nbad;n\nbad;n;a\n"))
+    result = folder.read(
+        "CSV", path="in", types={"id": "BIGINT"}, bad_rows="quarantine", comment="#", null_values="NA",
+        null_padding=True,
+    )  # fmt: skip
+    assert len(result.rows) == 10_003
+    assert [aside[1:] for aside in result.rejects] == [
+        ("in/a.csv:7", '"x;y";bad;"""q"""'),
+        ("in/a.csv:9", "NA;bad;c"),
+        ("in/b.csv:5002", "bad;n;a"),
+        ("in/b.csv:10003", "bad;n;a"),
+        ("in/c.csv.gz:3", "bad;n"),
+        ("in/c.csv.gz:4", "bad;n;a"),
+    ]
+
+
+def test_what_is_masked_or_excluded_is_not_set_aside_either(folder):
+    folder.write("a.csv", "id,name,pin\nx,Ada,1234\n1,Bob,12x\n2,Cy,1,2\n")
+    result = folder.read(
+        "CSV", path="a.csv", types={"id": "BIGINT", "pin": "BIGINT"}, bad_rows="quarantine", mask=["name"],
+        exclude_columns=["pin"],
+    )  # fmt: skip
+    assert [aside[2] for aside in result.rejects] == ["x,***,***", "1,***,***", ""]
+    assert result.rejects[1][0] == 'a value of column "pin" is no BIGINT'
+
+
+def test_a_file_of_nothing_but_bad_rows_is_set_aside(folder):
+    folder.write("a.csv", "id,v\n" + "".join(f"x{i},a\n" for i in range(25_000)))
+    result = folder.read("CSV", path="a.csv", types={"id": "BIGINT"}, bad_rows="quarantine")
+    assert (result.columns, result.rows) == ({"id": "BIGINT", "v": "VARCHAR"}, [])
+    assert result.rejects[-1][1:] == ("a.csv:25001", "x24999,a")
 
 
 def test_short_lines_end_in_nulls_where_that_is_asked_for(folder):

@@ -163,18 +163,35 @@ def test_a_column_that_arrow_knows_no_type_of_takes_the_first_one_it_gets(depot)
     assert depot.query("SELECT x FROM sales.orders ORDER BY id") == [(None,), ("text",)]
 
 
-def test_rejected_lines_of_a_file_are_quarantined_with_their_line(depot, tmp_path):
-    file = tmp_path / "bad.csv"
-    file.write_text("id,v\n1,2\n2,x\n3,4,5\n6,7\n")
+class Rejects:
+    """What a connector says of a scan's bad rows: here, as they are."""
+
+    column = "bad"
+
+    def found(self, rows):
+        return iter(rows)
+
+    def unread(self, lines):
+        return ((reason, f"{path}:{line}", text) for reason, path, line, text in lines)
+
+
+def test_bad_rows_and_lines_of_a_file_are_quarantined_with_their_place(depot, tmp_path):
+    (tmp_path / "in.csv").write_text("id,v\n1,a\nx,b\n3,c,d\n4,e\n")
     query = (
-        f"SELECT * FROM read_csv('{file}', columns = {{id: 'INT', v: 'INT'}}, header = true, strict_mode = true,"
+        "SELECT TRY_CAST(id AS BIGINT) AS id, v, CASE WHEN TRY_CAST(id AS BIGINT) IS NULL THEN"
+        " {'reason': 'no id', 'file': 'in.csv', 'fields': id || ',' || v} END AS bad"
+        f" FROM read_csv('{tmp_path}/in.csv', auto_detect = false, header = true, columns = {{id: 'VARCHAR', v: 'VARCHAR'}},"
         " store_rejects = true, rejects_table = '_sqlflow_rejects', rejects_scan = '_sqlflow_reject_scans')"
     )
     for _ in range(2):
-        done = depot.load(feed=lambda intake: intake.scan(Sql(query), rejects=True), mode="replace")
-        assert (done.total_rows, done.quarantined) == (2, 2)
-    found = depot.query("SELECT place, raw FROM _sqlflow.quarantine ORDER BY place")
-    assert found == [(f"{file}:3", "2,x"), (f"{file}:4", "3,4,5")]
+        done = depot.load(feed=lambda intake: intake.scan(Sql(query), rejects=Rejects()), mode="replace")
+        assert (done.rows_read, done.total_rows, done.quarantined) == (2, 2, 2)
+    found = depot.query("SELECT reason, place, raw FROM _sqlflow.quarantine ORDER BY place")
+    assert found == [
+        ("Expected Number of Columns: 2 Found: 3", f"{tmp_path}/in.csv:4", "3,c,d"),
+        ("no id", "in.csv", "x,b"),
+    ]
+    assert depot.query("SELECT * FROM sales.orders ORDER BY 1") == [(1, "a"), (4, "e")]
 
 
 def test_a_refused_change_is_rolled_back_whole(depot):
