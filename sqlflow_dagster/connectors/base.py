@@ -202,6 +202,9 @@ class Rows(Protocol):
     def store(self, path: Path) -> int:
         """Make a DuckDB file with the rows in its table `rows`, and return how many they are."""
 
+    def encode(self, path: Path, select: Sql, options: Sql, extensions: Sequence[str]) -> int:
+        """Write `SELECT {select} FROM rows` to `path` in a format of an extension; return the rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:

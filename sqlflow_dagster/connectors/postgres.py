@@ -23,12 +23,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar, cast
 
+from pydantic import BaseModel
+
 from sqlflow_dagster.connectors import postgres_catalog as catalog
 from sqlflow_dagster.connectors import postgres_health
-from sqlflow_dagster.connectors.base import Attach, Family, Health, Scan, Stream
+from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, startup, where
-from sqlflow_dagster.connectors.postgres_options import PostgresOptions, server
+from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions, server
 from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
 from sqlflow_dagster.connectors.postgres_types import Column
 from sqlflow_dagster.connectors.tables import Name, Tables
@@ -48,6 +50,7 @@ class Postgres(Tables[PostgresOptions]):
     """A Postgres database."""
 
     options_type = PostgresOptions
+    sink_options_type = PostgresSinkOptions
     family: ClassVar[Family] = "database"
     default_schema = "public"
 
@@ -97,6 +100,12 @@ class Postgres(Tables[PostgresOptions]):
                 horizon=horizon,
                 explain=Explain(self._told, label),
             )
+
+    @classmethod
+    def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
+        from sqlflow_dagster.connectors.postgres_sink import write_table  # noqa: PLC0415 - reading needs none
+
+        return write_table(rows, target, options, place)
 
     def check(self) -> Health:
         begin = time.perf_counter()

@@ -75,13 +75,20 @@ _LATER_CLASSES = ("08", "53", "57P", "40", "55P03", "58")
 
 
 def startup(
-    server: Mapping[str, str], statement_seconds: float | None, *, session_settings: bool
+    server: Mapping[str, str],
+    statement_seconds: float | None,
+    *,
+    session_settings: bool,
+    lock_seconds: float = 0,
 ) -> dict[str, str]:
-    """Return what libpq is told, with the settings of a session that reads."""
+    """Return what libpq is told, with the settings of the session; 0 seconds are without an end."""
     told = {**server, "client_encoding": "UTF8"}
     if session_settings:
-        timeout = f"statement_timeout={int((statement_seconds or 0) * 1000)}"
-        own = " ".join(f"-c {setting}" for setting in (*_SESSION, timeout))
+        timeouts = (
+            f"statement_timeout={int((statement_seconds or 0) * 1000)}",
+            f"lock_timeout={int(lock_seconds * 1000)}",
+        )
+        own = " ".join(f"-c {setting}" for setting in (*_SESSION, *timeouts))
         told["options"] = f"{server['options']} {own}" if server.get("options") else own
     return told
 
@@ -239,6 +246,9 @@ def _message(error: Any) -> str:
     """The server's words in one line: what, and its detail and hint."""
     diag = error.diag
     said = [part for part in (diag.message_primary, diag.message_detail, diag.message_hint) if part]
+    if diag.context and diag.context.startswith("COPY "):
+        # Which row and column it was.
+        said.append(diag.context.partition(":")[0].partition("\n")[0])
     text = ". ".join(said) if said else str(error)
     return " ".join(text.split())
 

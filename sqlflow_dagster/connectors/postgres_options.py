@@ -18,6 +18,7 @@ from sqlflow_dagster.errors import BadOption
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 _URL = re.compile(r"(?:postgres|postgresql)(?:\+\w+)?://", re.IGNORECASE)
+_TYPE = re.compile(r"[A-Za-z_][\w .\"]*(\(\d+(, *-?\d+)?\))?[\w ]*(\[\])*")
 _WORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?:\s+|$)")
 # A connection string's own words, and what the parameter is called here.
 _WORDS = {
@@ -53,6 +54,14 @@ def _mode(value: Any) -> Any:
     if isinstance(value, bool):
         return "require" if value else "disable"
     return value.strip().lower().replace("_", "-") if isinstance(value, str) else value
+
+
+def _types(value: Any) -> Any:
+    """Column → Postgres type; ValueError for a text that cannot be one."""
+    for kind in value.values() if isinstance(value, Mapping) else ():
+        if not _TYPE.fullmatch(str(kind)):
+            raise ValueError(f"{kind!r} is no type; write e.g. 'json' or 'numeric(12,2)'")
+    return value
 
 
 class Connecting(BaseModel):
@@ -187,8 +196,16 @@ class PostgresSinkOptions(Connecting, Options):
         (), description="Columns that name a row, for `upsert`."
     )
     create: bool = Field(True, description="Whether a table or schema that is missing is made.")
+    types: Annotated[Mapping[str, str], BeforeValidator(_types)] = Field(
+        default_factory=dict,
+        description='Postgres types of columns of a new table, `{"doc": "json", "amount": "numeric(12,2)"}`.',
+    )
     timeout_seconds: float | None = Field(
         None, gt=0, description="Longest time of one statement, in seconds."
+    )
+    max_retries: int | None = Field(None, ge=0, le=100, description="Tries after the first one.")
+    lock_timeout_seconds: float = Field(
+        60, gt=0, description="Longest wait for others who use the table, in seconds; then it is tried again."
     )
 
 

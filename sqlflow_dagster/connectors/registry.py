@@ -28,7 +28,7 @@ _SHARED = {
     "attached", "tables", "discovered", "http", "wire", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
-    "postgres_sink", "postgres_types",
+    "postgres_sink", "postgres_types", "postgres_wire", "postgres_replace",
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",

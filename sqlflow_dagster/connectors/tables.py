@@ -261,15 +261,22 @@ class Tables(Connector[O]):
                 )
 
     def _parsed(self, text: str, schema: str | None = None) -> Name:
-        """`name` or `schema.name`, either in double quotes, as what it means; BadOption for others."""
-        found = _NAME.fullmatch(text)
-        if found is None:
-            raise BadOption(
-                f"tables: {text!r} is no table; write `name` or `schema.name`, in double quotes where it has dots",
-                option="table" if self.options.table else "tables",
-            )
         home = _ANY if self.options.schemas and self.options.schemas != (self._home,) else self._home
-        return Name(_plain(found["schema"]) if found["schema"] else (schema or home), _plain(found["name"]))
+        return table_name(text, schema or home, "table" if self.options.table else "tables")
+
+
+def table_name(text: str, schema: str, option: str = "table") -> Name:
+    """Return what `name` or `schema.name`, either in double quotes, means; `schema` is that of a bare name.
+
+    Raises BadOption for other texts.
+    """
+    found = _NAME.fullmatch(text)
+    if found is None:
+        raise BadOption(
+            f"{option}: {text!r} is no table; write `name` or `schema.name`, in double quotes where it has dots",
+            option=option,
+        )
+    return Name(_plain(found["schema"]) if found["schema"] else schema, _plain(found["name"]))
 
 
 def _matches(table: Table, wanted: Name) -> bool:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 from sqlflow_dagster.warehouse import query, tables
-from sqlflow_dagster.warehouse.duckdb import Warehouse
+from sqlflow_dagster.warehouse.duckdb import Warehouse, closing
+from sqlflow_dagster.warehouse.extensions import load_extensions
 from sqlflow_dagster.warehouse.udf import BoundQuery, Functions
 
 if TYPE_CHECKING:
@@ -86,6 +88,35 @@ class Result:
             tables.run(self._connection, sql("DETACH {name}", name=_STORE))
         shutil.move(made, path)
         return int(row[0]) if row else 0
+
+    def encode(self, path: Path, select: Sql, options: Sql, extensions: Sequence[str]) -> int:
+        """Write `SELECT {select} FROM rows` to `path` with COPY's `options` and return the rows written.
+
+        For formats of extensions, which are not let near users' SQL: the rows are stored apart first.
+        """
+        stored = path.with_name(f"{path.name}.duckdb")
+        try:
+            count = self.store(stored)
+            with closing(duckdb.connect(":memory:")) as connection:
+                for setting in ("SET TimeZone = 'UTC'", "SET memory_limit = '512MB'"):
+                    connection.execute(setting)
+                load_extensions(connection, extensions)
+                attach = "ATTACH {path} AS {name} (READ_ONLY)"
+                connection.execute(sql(attach, path=literal(str(stored)), name=_STORE))
+                connection.execute(
+                    sql(
+                        "COPY (SELECT {select} FROM {store}.main.rows) TO {path} ({options})",
+                        select=select,
+                        store=_STORE,
+                        path=literal(str(path)),
+                        options=options,
+                    )
+                )
+        except duckdb.Error as error:
+            raise ExportFailed(f"the rows cannot be written: {error}") from error
+        finally:
+            stored.unlink(missing_ok=True)
+        return count
 
     def close(self) -> None:
         """End what was not read to its end: an open reader would hang the next connection."""

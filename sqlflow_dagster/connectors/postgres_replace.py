@@ -1,0 +1,115 @@
+"""A new table in the place of an old one, in the transaction that filled it.
+
+Readers see the old rows until the commit and the new ones after it. Only a plain table is swapped: what
+hangs on others (views, foreign keys, triggers, policies, publications, sequences …) is filled in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlflow_dagster.connectors.postgres_client import Connection
+from sqlflow_dagster.connectors.tables import Name
+from sqlflow_dagster.sql import Sql, literal, quote, sql
+
+log = logging.getLogger(__name__)
+
+_NEEDED_BY = """
+SELECT 'a view' FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+  WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = %(oid)s AND r.ev_class <> %(oid)s
+UNION ALL SELECT 'a foreign key' FROM pg_constraint WHERE contype = 'f' AND %(oid)s IN (confrelid, conrelid)
+UNION ALL SELECT 'a trigger' FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
+UNION ALL SELECT 'a policy' FROM pg_policy WHERE polrelid = %(oid)s
+UNION ALL SELECT 'a publication' FROM pg_publication_rel WHERE prrelid = %(oid)s
+UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
+UNION ALL SELECT 'a sequence' FROM pg_depend AS d JOIN pg_class AS s ON s.oid = d.objid
+  WHERE d.classid = 'pg_class'::regclass AND d.refobjid = %(oid)s AND s.relkind = 'S'
+UNION ALL SELECT 'a type' FROM pg_depend AS d JOIN pg_class AS c ON c.reltype = d.refobjid
+  WHERE c.oid = %(oid)s AND d.refclassid = 'pg_type'::regclass AND d.objid <> c.oid AND d.deptype <> 'i'
+UNION ALL SELECT 'grants on columns' FROM pg_attribute WHERE attrelid = %(oid)s AND attacl IS NOT NULL
+UNION ALL SELECT 'settings of its own' FROM pg_class WHERE oid = %(oid)s
+  AND (relkind <> 'r' OR relrowsecurity OR reloptions IS NOT NULL OR relpersistence <> 'p'
+    OR reltablespace <> 0 OR relreplident <> 'd')
+"""
+_GRANTS = """
+SELECT CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END, g.privilege_type, g.is_grantable
+FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
+WHERE c.oid = %s AND g.grantee <> c.relowner
+"""
+_OWNER = """
+SELECT pg_get_userbyid(relowner), pg_get_userbyid(relowner) = current_user, obj_description(oid, 'pg_class')
+FROM pg_class WHERE oid = %s
+"""
+# Indexes that are alike but for their names stand in the order of those.
+_INDEXES = """
+SELECT c.relname, ROW(i.indkey::text, i.indisunique, i.indisprimary, i.indclass::text, i.indoption::text,
+  pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid), c.relam)::text
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE i.indrelid = %s ORDER BY 2, 1
+"""
+
+
+def needed_by(connection: Connection, oid: int) -> list[str]:
+    """Return what hangs on a table, so that it cannot be swapped without changing more than its rows."""
+    return [row[0] for row in rows_of(connection, _NEEDED_BY, {"oid": oid})]
+
+
+def new_name(name: Name) -> Name:
+    """Return a name beside the table's for the one that takes its place."""
+    return Name(name.schema, f"_sqlflow_new_{uuid.uuid4().hex[:12]}")
+
+
+def create_like(connection: Connection, old: Name, new: Name) -> None:
+    """Make an empty table with the old one's columns, defaults, checks and indexes."""
+    _run(connection, sql("CREATE TABLE {new} (LIKE {old} INCLUDING ALL)", new=quote(*new), old=quote(*old)))
+
+
+def swap(connection: Connection, oid: int, old: Name, new: Name, *, like: bool) -> None:
+    """Give the new table the old one's grants, owner, comment and name, and drop the old one."""
+    ((owner, own, comment),) = rows_of(connection, _OWNER, [oid])
+    for grantee, privilege, grantable in rows_of(connection, _GRANTS, [oid]):
+        statement = sql(
+            "GRANT {what} ON {new} TO {whom}{more}",
+            what=Sql(privilege),
+            new=quote(*new),
+            whom=quote(grantee) if grantee else Sql("PUBLIC"),
+            more=Sql(" WITH GRANT OPTION") if grantable else Sql(""),
+        )
+        _run(connection, statement)
+    if comment:
+        _run(connection, sql("COMMENT ON TABLE {new} IS {text}", new=quote(*new), text=literal(comment)))
+    if not own:
+        _run(connection, sql("ALTER TABLE {new} OWNER TO {owner}", new=quote(*new), owner=quote(owner)))
+    indexes = rows_of(connection, _INDEXES, [oid])
+    if indexes and not like:
+        names = ", ".join(row[0] for row in indexes)
+        log.warning("%s.%s: its columns changed, and its indexes went with them: %s", *old, names)
+    _run(connection, sql("DROP TABLE {old}", old=quote(*old)))
+    if like:
+        _name_indexes(connection, indexes, new)
+    _run(connection, sql("ALTER TABLE {new} RENAME TO {name}", new=quote(*new), name=quote(old.name)))
+
+
+def _name_indexes(connection: Connection, indexes: Sequence[tuple[Any, ...]], new: Name) -> None:
+    """Give the indexes of the new table the names that those of the old one had."""
+    find = "SELECT to_regclass(%s)::oid"
+    oid = rows_of(connection, find, [quote(*new)])[0][0]
+    for (wanted, _), (made, _) in zip(indexes, rows_of(connection, _INDEXES, [oid]), strict=True):
+        rename = "ALTER INDEX {made} RENAME TO {wanted}"
+        _run(connection, sql(rename, made=quote(new.schema, made), wanted=quote(wanted)))
+
+
+def rows_of(connection: Connection, query: str, values: Any = None) -> list[tuple[Any, ...]]:
+    """Return a query's rows, its values bound."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def _run(connection: Connection, statement: Sql) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)

@@ -1,0 +1,336 @@
+"""An EXPORT's rows stand in Postgres whole and exact, or not at all; what hangs on a table stays."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater
+
+ROUND = [
+    ("bool", "true"), ("int2", "'-32768'"), ("int4", "2147483647"), ("int8", "'-9223372036854775808'"),
+    ("float4", "3.4028235e38"), ("float8", "'NaN'"), ("float8", "5e-324"), ("float8", "'-0'"),
+    ("numeric(12,2)", "-1234567890.12"), ("numeric(38,0)", "99999999999999999999999999999999999999"),
+    ("numeric(3,-2)", "12345"), ("numeric(2,4)", "0.0012"), ("numeric", "1.50"), ("numeric", "1e400"),
+    ("numeric", "'NaN'"), ("numeric", "'-Infinity'"), ("money", "'-92233720368547758.08'"),
+    ("text", "E'a\\n\\t\\'\"\\\\é'"), ("text", "''"), ("varchar(3)", "'abc'"), ("char(5)", "'ab'"), ('"char"', "'x'"),
+    ("bytea", "'\\x00ff'"), ("date", "'infinity'"), ("date", "'4713-01-01 BC'"), ("date", "'5874897-12-31'"),
+    ("timestamp", "'0044-03-15 12:00 BC'"), ("timestamp", "'-infinity'"), ("timestamp", "'294246-12-31 23:59:59.999999'"),
+    ("timestamptz", "'2024-03-31 02:30:00.000001+02'"), ("timestamptz", "'infinity'"), ("time", "'24:00'"),
+    ("timetz", "'12:34:56.789-15:59:59'"), ("interval", "'-178000000 years -5 days -3:04:05.000001'"),
+    ("uuid", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'"), ("json", """'{"b":  1, "b": 2}'"""),
+    ("jsonb", """'{"n": 1e400, "d": 0.10, "u": "\\u00e9"}'"""), ("inet", "'192.168.0.1'"), ("cidr", "'::/0'"),
+    ("macaddr", "'08:00:2b:01:02:03'"), ("bit(3)", "B'101'"), ("varbit", "B''"), ("oid", "4294967295"),
+    ("pg_lsn", "'16/B374D848'"), ("tsvector", "'a b:3A'"), ("tsquery", "'a & b'"), ("point", "'(1.1,-2)'"),
+    ("line", "'{1,2,3}'"), ("box", "'(3,4),(1,2)'"), ("path", "'((1,2),(3,4))'"), ("polygon", "'((1,2),(3,4))'"),
+    ("circle", "'<(1,2),3>'"), ("int4range", "'[1,5)'"), ("numrange", "'(,1.50]'"), ("tstzrange", "'[2024-01-01 00:00+00,)'"),
+    ("int4multirange", "'{[1,5),[7,9)}'"), ("jsonpath", "'$.a[*]'"), ("int4[]", "'{1,NULL,3}'"), ("int4[]", "'{}'"),
+    ("int4[][]", "'{{1,2},{3,NULL}}'"), ("text[]", """'{a,NULL,"NULL","","x\\"\\\\y,{"}'"""), ("numeric(5,2)[]", "'{1.10,NULL}'"),
+    ("numeric[]", "'{1.10,NaN}'"), ("jsonb[]", """ARRAY['{"a": "x\\"y"}'::jsonb, NULL]"""), ("inet[]", "'{1.2.3.4}'"),
+    ("bool[]", "'{t,f,NULL}'"), ("timestamptz[]", "'{infinity,2024-01-01 00:00+00}'"), ("uuid[]", "'{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}'"),
+    ("bytea[]", "ARRAY['\\x00ff'::bytea]"), ("mood", "'so so'"), ("mood[]", "'{sad,NULL}'"), ("positive", "7"), ("cents", "1.25"),
+    ("pair", "ROW(1, 'a \"b\"')"), ("pair[]", "ARRAY[ROW(1, 'x')::pair]"), ("vector", "'[1,2.5]'"),
+]  # fmt: skip
+MADE = [
+    "CREATE EXTENSION vector",
+    "CREATE TYPE mood AS ENUM ('sad', 'so so', 'glad')",
+    "CREATE DOMAIN positive AS int4 CHECK (VALUE > 0)",
+    "CREATE DOMAIN cents AS numeric(10,2)",
+    "CREATE TYPE pair AS (a int, b text)",
+]
+
+
+class Exports:
+    """A project that exports a query to the database."""
+
+    def __init__(self, project):
+        self.project = project
+        self.bench = project.bench
+        self.run = project.database.run
+
+    def pipeline(self, query, target=None, **options):
+        target = target or self.project.database.url
+        text = f'EXPORT {query} TO "{target}" OPTIONS {json.dumps({"table": "t", **options})};'
+        self.bench.pipeline(text)
+
+    def __call__(self, query, **options):
+        self.pipeline(query, **options)
+        (outcome,) = self.bench.ok().values()
+        return outcome
+
+    def error(self, query, **options):
+        self.pipeline(query, **options)
+        (outcome,) = self.bench.run().values()
+        assert outcome.error is not None
+        return outcome.error
+
+
+@pytest.fixture
+def export(project):
+    return Exports(project)
+
+
+def test_all_types_go_to_duckdb_and_back_with_the_same_text(project):
+    columns = ", ".join(f"c{n} {kind}" for n, (kind, _) in enumerate(ROUND))
+    values = ", ".join(f"{value}::{kind}" for kind, value in ROUND)
+    project.database.run(
+        *MADE,
+        f"CREATE TABLE t (n int, {columns})",
+        f"INSERT INTO t VALUES (1, {values}), (2{', NULL' * len(ROUND)})",
+        "CREATE TABLE back (LIKE t)",
+    )
+    project.pipeline(
+        f'LOAD t FROM pg;\nEXPORT t TO "{project.database.url}#back" OPTIONS {{"mode": "append"}};', table="t"
+    )
+    project.bench.ok()
+    shown = ", ".join(f"format('%s', c{n})" for n in range(len(ROUND)))
+    there = project.database.run(f"SELECT n, {shown} FROM t ORDER BY n")
+    back = project.database.run(f"SELECT n, {shown} FROM back ORDER BY n")
+    assert len(back) == 2
+    kinds = ["n", *(kind for kind, _ in ROUND)]
+    assert [list(zip(kinds, row, strict=True)) for row in back] == [
+        list(zip(kinds, row, strict=True)) for row in there
+    ]
+    nulls = " AND ".join(f"c{n} IS NULL" for n in range(len(ROUND)))
+    assert project.database.run(f"SELECT count(*) FROM back WHERE {nulls}") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "shown"),
+    [
+        ("1::TINYINT", "smallint", "1"),
+        ("255::UTINYINT", "smallint", "255"),
+        ("65535::USMALLINT", "integer", "65535"),
+        ("4294967295::UINTEGER", "bigint", "4294967295"),
+        ("18446744073709551615::UBIGINT", "numeric(20,0)", "18446744073709551615"),
+        ("'-170141183460469231731687303715884105728'::HUGEINT", "numeric", "-170141183460469231731687303715884105728"),
+        ("'101'::BIT", "bit varying", "101"),
+        ("'x'::ENUM ('x', 'y')", "text", "x"),
+        ("TIMESTAMP_S '2024-01-01 00:00:01'", "timestamp without time zone", "2024-01-01 00:00:01"),
+        ("TIMESTAMP_NS '2024-01-01 00:00:01.000001'", "timestamp without time zone", "2024-01-01 00:00:01.000001"),
+        ("""{'a': 1, 'b': ['x"', NULL]}""", "jsonb", '{"a": 1, "b": ["x\\"", null]}'),
+        ("MAP {'k': 1.5}", "jsonb", '{"k": 1.5}'),
+        ("""'{"b": 1, "a": 2}'::JSON""", "jsonb", '{"a": 2, "b": 1}'),
+        ("[1.5::DECIMAL(5,2), NULL]", "numeric(5,2)[]", "{1.50,NULL}"),
+        ("""['a,"b\\', NULL, 'NULL', '']""", "text[]", '{"a,\\"b\\\\",NULL,"NULL",""}'),
+        ("[[1, 2], [3, 4]]", "jsonb", "[[1, 2], [3, 4]]"),
+        ("[1::HUGEINT]", "numeric[]", "{1}"),
+        ("NULL", "integer", None),
+    ],
+)  # fmt: skip
+def test_a_new_table_has_the_nearest_types(export, value, kind, shown):
+    export(f"SELECT {value} AS c")
+    types = export.run(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum = 1"
+    )
+    assert types == [(kind,)]
+    assert export.run("SELECT c::text FROM t") == [(shown,)]
+
+
+def test_types_of_a_new_table_may_be_said(export):
+    export(
+        """SELECT '{"b":  1}'::JSON AS j, 'x' AS v, 1 AS n""",
+        types={"j": "json", "v": "varchar(3)", "n": "numeric(10,2)"},
+    )
+    assert export.run("SELECT j::text, v, n FROM t") == [('{"b":  1}', "x", 1)]
+
+
+def test_replace_swaps_all_rows_and_an_empty_result_empties_the_table(export):
+    export("SELECT 1 AS a, 'x' AS b UNION ALL SELECT 2, NULL")
+    outcome = export("SELECT 3 AS a, '' AS b")
+    assert (outcome.rows, outcome.target) == (1, outcome.target)
+    assert outcome.target.endswith("#public.t")
+    assert export.run("SELECT * FROM t") == [(3, "")]
+    export("SELECT 3 AS a, '' AS b WHERE false")
+    assert export.run("SELECT count(*) FROM t") == [(0,)]
+
+
+def test_a_swapped_table_keeps_grants_indexes_defaults_and_comments(export):
+    export.run(
+        "CREATE TABLE t (a int PRIMARY KEY, b text DEFAULT 'd' CHECK (b <> 'bad'), c int)",
+        "CREATE UNIQUE INDEX b_index ON t (lower(b)) WHERE a > 0", 'CREATE INDEX "C i" ON t (c)',
+        "GRANT SELECT ON t TO reader", "GRANT INSERT ON t TO reader WITH GRANT OPTION", "GRANT SELECT ON t TO PUBLIC",
+        "COMMENT ON TABLE t IS 'it''s mine'", "INSERT INTO t VALUES (1, 'old', 1)",
+    )  # fmt: skip
+    before = described(export)
+    export("SELECT 2 AS a, 'new' AS B, 3 AS c")
+    after = described(export)
+    assert after.pop("oid") != before.pop("oid")
+    assert after == before
+    assert export.run("SELECT * FROM t") == [(2, "new", 3)]
+    assert isinstance(export.error("SELECT 2 AS a, 'bad' AS b, 3 AS c"), ExportFailed)
+    assert export.run("SELECT * FROM t") == [(2, "new", 3)]
+
+
+def described(export):
+    return {
+        "oid": export.run("SELECT 't'::regclass::oid"),
+        "indexes": export.run("SELECT indexdef FROM pg_indexes WHERE tablename = 't' ORDER BY 1"),
+        "grants": export.run("SELECT relacl::text, relowner, obj_description(oid) FROM pg_class WHERE relname = 't'"),
+        "constraints": export.run("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 't'::regclass ORDER BY 1"),
+        "defaults": export.run("SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 't'::regclass"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "hangs",
+    [
+        ["CREATE VIEW v AS SELECT a FROM t"],
+        ["CREATE TABLE child (a int REFERENCES t (a) DEFERRABLE INITIALLY DEFERRED)", "INSERT INTO child VALUES (2)"],
+        ["CREATE SEQUENCE s OWNED BY t.a", "ALTER TABLE t ALTER a SET DEFAULT nextval('s')"],
+        ["CREATE PUBLICATION pub FOR TABLE t"],
+        ["CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'", "CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()"],
+        ["ALTER TABLE t SET (fillfactor = 50)"],
+    ],
+    ids=["view", "foreign key", "sequence", "publication", "trigger", "settings"],
+)  # fmt: skip
+def test_what_hangs_on_a_table_is_as_before_it_was_replaced(export, hangs):
+    export.run(
+        "CREATE TABLE t (a int PRIMARY KEY, b text)", "INSERT INTO t VALUES (1, 'old'), (2, 'old')", *hangs
+    )
+    before = export.run("SELECT 't'::regclass::oid")
+    export("SELECT 2 AS a, 'new' AS b")
+    assert export.run("SELECT 't'::regclass::oid") == before
+    assert export.run("SELECT * FROM t") == [(2, "new")]
+
+
+def test_replace_with_other_columns_makes_the_table_anew(export, caplog):
+    export.run(
+        "CREATE TABLE t (a int PRIMARY KEY, gone text)",
+        "INSERT INTO t VALUES (1, 'x')",
+        "GRANT SELECT ON t TO reader",
+    )
+    export("SELECT 2 AS a, 'new' AS b")
+    assert export.run("SELECT * FROM t") == [(2, "new")]
+    assert "its indexes went with them: t_pkey" in caplog.text
+    assert export.run("SELECT has_table_privilege('reader', 't', 'SELECT')") == [(True,)]
+    export.run("CREATE VIEW v AS SELECT a FROM t")
+    assert "the table has no column c; add it there" in str(export.error("SELECT 2 AS a, 'new' AS b, 1 AS c"))
+
+
+def test_append_adds_the_rows_once_a_run(export):
+    export.pipeline("SELECT 1 AS a", mode="append")
+    export.bench.ok(run_id="one")
+    export.bench.ok(run_id="one")
+    assert export.run("SELECT count(*) FROM t") == [(1,)]
+    export.bench.ok(run_id="two")
+    assert export.run("SELECT count(*) FROM t") == [(2,)]
+
+
+def test_append_fills_defaults_and_refuses_what_the_table_has_not(export):
+    export.run("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, a int, at text DEFAULT 'd')")
+    export('SELECT 1 AS "A"', mode="append")
+    assert export.run("SELECT * FROM t") == [(1, 1, "d")]
+    assert "the table has no column nix" in str(export.error("SELECT 1 AS nix", mode="append"))
+    assert "Postgres makes the column id itself" in str(export.error("SELECT 1 AS id, 2 AS a", mode="append"))
+
+
+@pytest.mark.parametrize("unique", [True, False], ids=["unique index", "no index"])
+def test_upsert_merges_by_key_and_leaves_other_columns(export, unique):
+    export.run(
+        f"CREATE TABLE t (k int {'UNIQUE' if unique else ''}, v text, mine text DEFAULT 'd')",
+        "INSERT INTO t VALUES (1, 'old', 'kept'), (2, 'old', 'kept')",
+    )
+    export("SELECT 2 AS K, 'new' AS v UNION ALL SELECT 3, 'new'", mode="upsert", keys="k")
+    assert export.run("SELECT * FROM t ORDER BY k") == [
+        (1, "old", "kept"),
+        (2, "new", "kept"),
+        (3, "new", "d"),
+    ]
+
+
+def test_upsert_makes_a_table_with_its_key_and_null_keys_match(export):
+    export("SELECT 1 AS k, 'a' AS v", mode="upsert", keys=["k"])
+    assert export.run(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 't'::regclass"
+    ) == [("PRIMARY KEY (k)",)]
+    export.run("CREATE TABLE n (k int UNIQUE, v text)")
+    for v in "ab":
+        export(f"SELECT NULL::INT AS k, '{v}' AS v", table="n", mode="upsert", keys=["k"])
+    assert export.run("SELECT * FROM n") == [(None, "b")]
+    twice = export.error("SELECT 1 AS k, 'a' AS v UNION ALL SELECT 1, 'b'", mode="upsert", keys="k")
+    assert "the query gives the key 1 more than once" in str(twice)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("int", "3000000000", "its column 'c' is integer: integer out of range"),
+        ("int", "1.5::DECIMAL(3,1)", "its column 'c' is integer, which cannot hold '1.5' as it is"),
+        ("numeric(4,1)", "1.25::DECIMAL(5,2)", "which cannot hold '1.25'"),
+        ("numeric(4,1)", "'1.25'", "which cannot hold '1.25'"),
+        ("varchar(2)", "'abc'", r"value too long for type character varying\(2\).*column c"),
+        ("mood", "'angry'", "its column 'c' is mood: invalid input value for enum mood"),
+        ("date", "TIMESTAMP '2024-01-01 00:00:01'", "its column 'c' is date, which cannot hold '2024-01-01 00:00:01'"),
+        ("inet", "'x'", "invalid input syntax for type inet"),
+        ("text", "chr(0)", "NULL-byte"),
+        ("timestamp", "TIMESTAMP '4800-01-01 (BC) 00:00:00'", "before 4714 BC"),
+        ("timestamp", "TIMESTAMP_NS '2024-01-01 00:00:00.000000001'", "has nanoseconds"),
+        ("int NOT NULL", "NULL::INT", "violates not-null constraint"),
+        ("int CHECK (c > 0)", "-1", "violates check constraint"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_a_value_that_the_table_cannot_hold_is_named_and_nothing_stored(export, column, value, message, mode):
+    export.run("CREATE TYPE mood AS ENUM ('sad')", f"CREATE TABLE t (n int, c {column})")
+    export.run(
+        "INSERT INTO t (n, c) SELECT 0, NULL WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 't'::regclass AND attnotnull AND attnum > 0)"
+    )
+    before = export.run("SELECT count(*) FROM t")
+    error = export.error(f"SELECT 1 AS n, {value} AS c", mode=mode)
+    assert isinstance(error, ExportFailed)
+    assert re.search(message, str(error))
+    assert export.run("SELECT count(*) FROM t") == before
+    assert export.run("SELECT count(*) FROM pg_class WHERE relname LIKE '_sqlflow_new%'") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"table": None}, BadOption, "name the table"),
+        ({"mode": "upsert"}, BadOption, "needs the columns that name a row"),
+        ({"mode": "upsert", "keys": "nix"}, ExportFailed, "the query gives no column nix"),
+        ({"port": 1, "max_retries": 0}, RetryLater, "Connection refused"),
+        ({"username": "reader", "password": "CANARY-5f0c"}, NotAllowed, "GRANT INSERT"),
+        ({"database": "nix"}, BadOption, 'database "nix" does not exist'),
+        ({"create": False}, ExportFailed, "there is no such table, and `create` is false"),
+        ({"table": "v"}, ExportFailed, "it is no table"),
+        ({"table": "x" * 64}, ExportFailed, "longer than Postgres keeps"),
+        ({"types": {"nix": "int"}}, ExportFailed, "gives no column nix"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_export_is_said(export, options, kind, message):
+    export.run("CREATE VIEW v AS SELECT 1 AS a")
+    options = {name: value for name, value in {"table": "t", **options}.items() if value is not None}
+    target = export.project.database.url
+    export.bench.pipeline(f'EXPORT SELECT 1 AS a TO "{target}" OPTIONS {json.dumps(options)};')
+    (outcome,) = export.bench.run().values()
+    assert isinstance(outcome.error, kind), outcome.error
+    assert message in str(outcome.error)
+
+
+def test_an_export_goes_to_a_connector_of_the_profile(export):
+    profile = {
+        "connectors": {"mart": {"type": "POSTGRES", "params": {"connection": export.project.database.url}}}
+    }
+    export.bench.write("profiles/dev.yml", json.dumps(profile))
+    export.bench.pipeline('EXPORT SELECT 1 AS a TO mart OPTIONS {"table": "sales.\\"T x\\""};')
+    export.bench.ok()
+    assert export.run('SELECT * FROM sales."T x"') == [(1,)]
+
+
+def test_readers_see_the_old_rows_until_the_new_ones_are_all_there(export):
+    export("SELECT 1 AS a")
+    reader = export.project.database.connect()
+    reader.autocommit = False
+    with reader.cursor() as cursor:
+        cursor.execute("SELECT a FROM t")
+        error = export.error("SELECT 2 AS a", lock_timeout_seconds=0.2, max_retries=0)
+        assert isinstance(error, RetryLater)
+        cursor.execute("SELECT a FROM t")
+        assert cursor.fetchall() == [(1,)]
+    reader.rollback()
+    export("SELECT 2 AS a")
+    assert export.run("SELECT a FROM t") == [(2,)]
