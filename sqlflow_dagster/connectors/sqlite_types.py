@@ -37,16 +37,26 @@ _WIDEST_DECIMAL = 38
 _DIGITS = 15
 # SQLite gives no more columns than 2,000, and takes no longer statement than a million bytes.
 _COLUMNS_AT_ONCE = 200
-_COUNTS = (
+# In SQLite's order numbers come before texts, and texts before BLOBs: the ends tell what there is.
+_SEEN = (
     "coalesce(sum(typeof({c}) = 'integer'), 0) || ' ' || coalesce(sum(typeof({c}) = 'real'), 0) || ' ' ||"
-    " coalesce(sum(typeof({c}) = 'text'), 0) || ' ' || coalesce(sum(typeof({c}) = 'blob'), 0) || ' ' ||"
-    " coalesce(min(CASE typeof({c}) WHEN 'integer' THEN {c} END), 0) || ' ' ||"
-    " coalesce(max(CASE typeof({c}) WHEN 'integer' THEN {c} END), 0) || ' ' ||"
-    " coalesce(sum(typeof({c}) = 'real' AND ({c} >= {limit} OR {c} <= -{limit} OR round({c}, {scale}) <> {c})), 0)"
+    " typeof(min({c})) || ' ' || typeof(max({c}))"
 )
-_SHORT = "CASE WHEN abs({c}) BETWEEN 1e-5 AND 1e15 AND CAST(CAST({c} AS TEXT) AS REAL) = {c} THEN CAST({c} AS TEXT)"
+_BOUNDS = (
+    " || ' ' || coalesce(min(CASE typeof({c}) WHEN 'integer' THEN {c} END), 0) || ' ' ||"
+    " coalesce(max(CASE typeof({c}) WHEN 'integer' THEN {c} END), 0)"
+)
+_UNFIT = (
+    " || ' ' || coalesce(sum(typeof({c}) = 'real' AND ({c} >= {limit} OR {c} <= -{limit} OR"
+    " round({c}, {scale}) <> {c})), 0)"
+)
 # 20 digits bring the same number back; SQLite's own CAST writes 15.
 _LONG = "printf('%!.20g', {c})"
+_SHORT = (
+    "CASE WHEN abs({c}) BETWEEN 1e-5 AND 1e15 AND CAST(CAST({c} AS TEXT) AS REAL) = {c} THEN CAST({c} AS TEXT)"
+    f" ELSE {_LONG} END"
+)
+_FIXED = f"CASE WHEN round({{c}}, {{scale}}) = {{c}} THEN printf({{form}}, {{c}}) ELSE {_SHORT} END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +111,17 @@ class Column:
         return "BLOB" if self.base == "BLOB" else kinds.get(self.affinity, "VARCHAR")
 
 
-class Counts(NamedTuple):
-    """How many values of a column are of which kind, and its whole numbers' bounds.
+class Seen(NamedTuple):
+    """What a column's values are: how many numbers of each kind, and the kinds of the ends.
 
-    `unfit` counts numbers with decimals that the declared decimal would round.
+    `least` and `most` bound the whole numbers. `unfit` counts numbers with decimals that the declared
+    decimal would round. These three are 0 where they are not asked for.
     """
 
     whole: int
     real: int
-    text: int
-    blob: int
+    first: str
+    last: str
     least: int
     most: int
     unfit: int
@@ -127,9 +138,9 @@ def types(ask: Ask, label: str, columns: Sequence[Column], relation: Sql) -> dic
     `relation` is what follows FROM in SQLite's own SQL. Raises SourceFailed for a column with BLOBs
     among other values.
     """
-    counts = _counts(ask, columns, relation)
-    found = {column.name: _type(label, column, counts[column.name]) for column in columns}
-    texts = [column for column in columns if column.times and _is_text(counts[column.name])]
+    seen = _seen(ask, columns, relation)
+    found = {column.name: _type(label, column, seen[column.name]) for column in columns}
+    texts = [column for column in columns if column.times and seen[column.name].first == "text"]
     return found | _times(ask, texts, relation)
 
 
@@ -140,12 +151,17 @@ def text_sql(column: Column, kind: str) -> Sql:
         return sql(
             "CASE typeof({c}) WHEN 'blob' THEN hex({c}) WHEN 'null' THEN NULL ELSE 'no blob' END AS {c}", c=c
         )
-    template = _LONG if kind in ("DOUBLE", "FLOAT", "REAL") else f"{_SHORT} ELSE {_LONG} END"
-    return sql(
-        "CASE typeof({c}) WHEN 'real' THEN {real} ELSE CAST({c} AS TEXT) END AS {c}",
-        c=c,
-        real=sql(template, c=c),
-    )
+    if kind in ("DOUBLE", "FLOAT"):
+        real = sql(_LONG, c=c)
+    elif found := _DECIMAL.fullmatch(kind):
+        scale = int(found[2] or 0)
+        real = sql(_FIXED, c=c, scale=literal(scale), form=literal(f"%.{scale}f"))
+    elif kind == "VARCHAR" and column.affinity != "text":
+        real = sql(_SHORT, c=c)
+    else:
+        # No number with decimals is of these types, so that each of its texts is refused.
+        return sql("CAST({c} AS TEXT) AS {c}", c=c)
+    return sql("CASE typeof({c}) WHEN 'real' THEN {real} ELSE CAST({c} AS TEXT) END AS {c}", c=c, real=real)
 
 
 def value_sql(column: Column, kind: str, *, guessed: bool, label: str) -> Sql:
@@ -155,51 +171,53 @@ def value_sql(column: Column, kind: str, *, guessed: bool, label: str) -> Sql:
     return casts.converted(column.name, kind, guessed=guessed, where=literal(label))
 
 
-def _counts(ask: Ask, columns: Sequence[Column], relation: Sql) -> dict[str, Counts]:
-    found: dict[str, Counts] = {}
+def _seen(ask: Ask, columns: Sequence[Column], relation: Sql) -> dict[str, Seen]:
+    found: dict[str, Seen] = {}
     for first in range(0, len(columns), _COLUMNS_AT_ONCE):
         part = columns[first : first + _COLUMNS_AT_ONCE]
-        counts = (
-            sql("{counts} AS {name}", counts=_count(column), name=quote(f"c{index}"))
+        questions = (
+            sql("{question} AS {name}", question=_question(column), name=quote(f"c{index}"))
             for index, column in enumerate(part)
         )
-        inner = sql("SELECT {counts} FROM {relation}", counts=join(", ", counts), relation=relation)
+        inner = sql("SELECT {questions} FROM {relation}", questions=join(", ", questions), relation=relation)
         (row,) = ask(sql("FROM {query}", query=query_sql(inner)))
         for column, text in zip(part, row, strict=True):
-            found[column.name] = Counts(*map(int, text.split()))
+            whole, real, least_kind, most_kind, *numbers = text.split()
+            least, most, unfit = map(int, [*numbers, "0", "0", "0"][:3])
+            found[column.name] = Seen(int(whole), int(real), least_kind, most_kind, least, most, unfit)
     return found
 
 
-def _count(column: Column) -> Sql:
-    digits, scale = column.decimal or (_DIGITS, _DIGITS)
-    limit = literal(10 ** min(_DIGITS, max(digits - scale, 0)))
-    return sql(_COUNTS, c=quote(column.name), limit=limit, scale=literal(scale))
+def _question(column: Column) -> Sql:
+    c = quote(column.name)
+    # SQLite makes text of every number in a column of text.
+    parts = [sql(_SEEN, c=c)] if column.affinity == "text" else [sql(_SEEN + _BOUNDS, c=c)]
+    if column.decimal:
+        digits, scale = column.decimal
+        limit = literal(10 ** min(_DIGITS, digits - scale))
+        parts.append(sql(_UNFIT, c=c, limit=limit, scale=literal(scale)))
+    return join("", parts)
 
 
-def _type(label: str, column: Column, counts: Counts) -> str:
-    numbers = counts.whole + counts.real
-    if counts.blob:
-        if numbers or counts.text:
+def _type(label: str, column: Column, seen: Seen) -> str:
+    if seen.last == "blob":
+        if seen.first != "blob":
             raise SourceFailed(
                 f"{label}: the column {column.name!r} has BLOBs and other values; leave it out by exclude_columns, "
                 "or make them alike by a `query`, e.g. with hex()"
             )
         return "BLOB"
-    if counts.text:
+    if seen.last == "text":
         return "VARCHAR"
-    if not numbers:
+    if seen.last == "null":
         return column.unseen
-    largest = max(abs(counts.least), abs(counts.most))
-    if column.decimal and not counts.unfit and largest < 10 ** (column.decimal[0] - column.decimal[1]):
+    largest = max(abs(seen.least), abs(seen.most))
+    if column.decimal and not seen.unfit and largest < 10 ** (column.decimal[0] - column.decimal[1]):
         return "DECIMAL({},{})".format(*column.decimal)
-    if not counts.real:
-        truth = column.base in ("BOOLEAN", "BOOL") and counts.least >= 0 and counts.most <= 1
+    if not seen.real:
+        truth = column.base in ("BOOLEAN", "BOOL") and seen.least >= 0 and seen.most <= 1
         return "BOOLEAN" if truth else "BIGINT"
     return "DOUBLE" if largest <= _EXACT else "VARCHAR"
-
-
-def _is_text(counts: Counts) -> bool:
-    return bool(counts.text) and not (counts.whole or counts.real or counts.blob)
 
 
 def _times(ask: Ask, columns: Sequence[Column], relation: Sql) -> dict[str, str]:
