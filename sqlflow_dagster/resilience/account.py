@@ -14,8 +14,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -34,12 +35,14 @@ _READ_ONLY, _READ_WRITE = os.O_RDONLY | os.O_CLOEXEC, os.O_RDWR | os.O_CREAT | o
 class Entry(NamedTuple):
     """Whether a request may be made: now (`wait` 0), or what is to be waited for, in seconds.
 
-    With `reserved` the request's turn comes after `wait`, and it need not ask again.
+    With `reserved` the request's turn comes after `wait`, and it need not ask again. `calm` says that
+    nothing has failed since the last answer, so that the next one need not be noted.
     """
 
     wait: float = 0.0
     why: Literal["free", "limited", "held", "open"] = "free"
     reserved: bool = False
+    calm: bool = False
 
 
 class Circuit(NamedTuple):
@@ -62,6 +65,9 @@ class _Record:
     probe_until: float = 0.0
 
 
+_values = attrgetter(*(field.name for field in fields(_Record)))
+
+
 class Account:
     """The circuit and bucket of one account; any number of threads and processes share it."""
 
@@ -79,7 +85,7 @@ class Account:
             if record.opened_at is not None and entry.why in ("free", "limited"):
                 admitted = entry.wait == 0 or entry.reserved
                 record.probe_until = now + self.policy.breaker_recovery if admitted else 0.0
-            return entry
+            return entry._replace(calm=not record.failures and record.opened_at is None)
 
     def answered(self) -> None:
         """Note that the far side answered, whatever it said: it is there."""
@@ -164,10 +170,10 @@ class Account:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             record = self._read(descriptor)
-            before = astuple(record)
+            before = _values(record)
             yield record
-            if astuple(record) != before:
-                os.pwrite(descriptor, json.dumps(astuple(record)).ljust(_SIZE).encode(), 0)
+            if (after := _values(record)) != before:
+                os.pwrite(descriptor, json.dumps(after).ljust(_SIZE).encode(), 0)
         except OSError as error:
             raise self._unusable(error) from error
         finally:

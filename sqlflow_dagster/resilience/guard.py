@@ -59,14 +59,15 @@ class Guard:
         if self.account is None:
             counter().add(requests=1)
             return work()
-        self._enter(self.account)
+        calm = self._enter(self.account)
         counter().add(requests=1)
         try:
             result = work()
         except BaseException as error:
             self._note(self.account, error)
             raise
-        self.account.answered()
+        if not calm:
+            self.account.answered()
         return result
 
     def retry(self, work: Callable[[], T], again: Callable[[RetryLater], None] | None = None) -> T:
@@ -96,7 +97,8 @@ class Guard:
         counter().add(seconds_waited=seconds)
         return not self._stopped.is_set()
 
-    def _enter(self, account: Account) -> None:
+    def _enter(self, account: Account) -> bool:
+        """Wait for leave to ask; return whether all is calm."""
         while (entry := account.enter()).wait > 0:
             if entry.why == "open":
                 raise _Closed(self._said(entry), after=entry.wait)
@@ -105,7 +107,8 @@ class Guard:
             if not self.wait(entry.wait):
                 raise RetryLater(f"{self.name}: stopped while it waited for its turn", tries=1)
             if entry.reserved:
-                return
+                break
+        return entry.calm
 
     def _said(self, entry: Entry) -> str:
         if entry.why == "open":
