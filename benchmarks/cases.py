@@ -14,11 +14,13 @@ import duckdb
 
 from benchmarks import inputs
 from benchmarks.measure import Command, Usage, interleaved, once
+from benchmarks.resilience import cost
 
 START = "CREATE TABLE one AS SELECT 1 AS one;\n"
 _LOAD_LIMIT = 1.15
 _GROWTH_LIMIT = 1.20
 _NOTHING_NEW_LIMIT = 0.3
+_RULES_LIMIT = 1.05
 # Twice the work may take this much more than twice the time before it counts as faster than linear.
 _LINEAR_SLACK = 1.25
 
@@ -261,9 +263,24 @@ def _forget(project: Path) -> None:
         path.unlink()
 
 
+def rules(sizes: Sizes) -> Iterator[Figure]:
+    """Compare pages of an API read under all rules of resilience with the same under none."""
+    found = cost(pages=300, rounds=3 * sizes.rounds)
+    wall, cpu = found.ruled_wall / found.bare_wall, found.ruled_cpu / found.bare_cpu
+    yield Figure(
+        "300 pages of an API that answers in 5 ms, with retries, breaker and rate limit",
+        f"{wall:.3f} x",
+        f"≤ {_RULES_LIMIT:.2f} x without",
+        wall <= _RULES_LIMIT,
+        f"wall {found.bare_wall:.3f} s without, {found.ruled_wall:.3f} s with; CPU {found.bare_cpu:.3f} s and "
+        f"{found.ruled_cpu:.3f} s ({cpu:.3f} x)",
+    )
+
+
 CASES: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
     "loads": loads,
     "nothing-new": nothing_new,
     "definitions": definitions,
     "validate": validation,
+    "rules": rules,
 }
