@@ -167,7 +167,9 @@ def _job(
         dg.Definitions(loggers={_LOGGER: _logger(note)}),
     )
     name = job_names(project)[pipeline]
-    jobs = [job for job in definitions.resolve_all_job_defs() if job.name in (name, f"{name}_partitions")]
+    # Dagster resolves a job against all assets: those of other pipelines are left alone.
+    repository = definitions.get_repository_def()
+    jobs = [repository.get_job(n) for n in (name, f"{name}_partitions") if repository.has_job(n)]
     chosen = next((job for job in jobs if (job.partitions_def is not None) == (partition is not None)), None)
     if chosen is None and partition is None:
         raise SettingsError(f"{pipeline} runs by partition; name one, e.g. --partition 2026-01-31")
