@@ -146,7 +146,8 @@ def _is_file(part: str) -> bool:
 
 
 def _not_the_warehouse(place: Place, path: Path, advice: str) -> Path:
-    if place.warehouse is not None and path == place.warehouse.resolve():
+    own = place.warehouse
+    if own is not None and (path == own.resolve() or (path.exists() and own.exists() and path.samefile(own))):
         raise BadOption(f"{path} is the project's own warehouse; {advice}", option="path")
     return path
 
