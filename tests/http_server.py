@@ -19,7 +19,8 @@ class Server:
 
             def do_GET(self):
                 length = int(self.headers.get("Content-Length") or 0)
-                far.requests.append((self.path, dict(self.headers), self.rfile.read(length)))
+                self.body = self.rfile.read(length)
+                far.requests.append((self.path, dict(self.headers), self.body))
                 answer = far.answers.pop(0) if len(far.answers) > 1 else far.answers[0]
                 if callable(answer):
                     answer(self)
