@@ -54,6 +54,26 @@ def test_only_what_waiting_mends_is_tried_again(deployment, answer, tries):
     assert answer[1] in run.failures
 
 
+def test_a_wait_that_is_too_long_for_a_step_is_dagster_s(deployment):
+    deployment.profile(RETRY)
+    more = ', "resilience": {"total_seconds": 0.01}'
+    deployment.pipeline(
+        deployment.far({"a": [["RetryLater", "come back", 0.05], ROWS]}, more) + "LOAD a FROM far.a;"
+    )
+    run = deployment.run()
+    assert run.success, run.failures
+    (event,) = [e for e in run.result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
+    assert event.step_retry_data.seconds_to_wait == 0.05
+    assert run.metadata("p/a")["retries"] == 0
+
+
+def test_a_step_says_what_its_calls_took(deployment):
+    deployment.pipeline(deployment.far({"a": [["RetryLater", "busy", 3], ROWS]}) + "LOAD a FROM far.a;")
+    found = deployment.run().metadata("p/a")
+    assert (found["requests"], found["retries"], found["breaker_openings"]) == (2, 1, 0)
+    assert 3 <= found["seconds_waited"] <= 4.1
+
+
 def test_without_a_retry_policy_a_step_is_tried_once(deployment):
     answers = [["RetryLater", "busy", 0.01], ROWS]
     deployment.pipeline(deployment.far({"a": answers}, ', "max_retries": 0') + "LOAD a FROM far.a;")

@@ -1,6 +1,10 @@
 """A read or a write that breaks is done again, and nothing is doubled or lost."""
 
 import json
+import os
+import signal
+import threading
+import time
 
 import pytest
 
@@ -179,3 +183,22 @@ def test_a_wrong_rule_is_named(far, resilience, told):
     with pytest.raises(PipelineError, match="resilience") as caught:
         far([1], resilience=resilience).run()
     assert told in str(caught.value)
+
+
+def test_an_interrupt_cuts_short_what_is_waited_for(tmp_path, flaky):
+    """In real time: Ctrl-C while a read waits for minutes."""
+    from tests.conftest import Workbench
+
+    root = tmp_path / "shop"
+    (root / "pipelines").mkdir(parents=True)
+    bench = Workbench(root)
+    bench.write("far.json", json.dumps([[["RetryLater", "busy", 200]]]))
+    loads = "LOAD t FROM s.a;\nLOAD u FROM s.b;"
+    bench.pipeline(f'SOURCE s TYPE FLAKY PARAMS {{"script": "far.json"}};\n{loads}')
+    begin = time.monotonic()
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        bench.run()
+    timer.join()
+    assert time.monotonic() - begin < 20
