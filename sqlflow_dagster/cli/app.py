@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sqlflow_dagster.cli import connectors, cursors, discover, fmt, init, run, show, validate
+from sqlflow_dagster.cli import connectors, cursors, discover, fmt, health, init, run, show, validate
 
 app = typer.Typer(
     name="sqlflow",
@@ -20,6 +20,7 @@ app.command("validate")(validate.validate)
 app.command("plan")(show.plan)
 app.command("discover")(discover.discover)
 app.command("run")(run.run)
+app.command("health")(health.health)
 app.command("fmt")(fmt.fmt)
 app.add_typer(cursors.app, name="cursors")
 app.add_typer(connectors.app, name="connectors")
