@@ -1,0 +1,259 @@
+"""How the contract puts rows into the far side of each connector, and finds them there again.
+
+To put a connector under the contract, add a class here: `params` name the far side, `put` makes it
+hold exactly the rows given, `wide` makes one for the memory promise, `documented` what the SOURCE
+statement of the module's docstring reads. The far side is written by others' code, never by ours.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import duckdb
+
+COLUMNS = {
+    "id": "BIGINT",
+    "changed": "TIMESTAMP",
+    "name": "VARCHAR",
+    "amount": "DECIMAL(12,2)",
+    "ok": "BOOLEAN",
+    "day": "DATE",
+}
+
+
+def relation(rows):
+    """A SELECT of rows of (id, changed, name, amount, ok, day), each as text or None."""
+    typed = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in COLUMNS.items())
+    listed = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
+    nulls = f"({', '.join(['NULL'] * len(COLUMNS))})"
+    return f"SELECT {typed} FROM (VALUES {listed or nulls}) AS t({', '.join(COLUMNS)}) WHERE {bool(rows)}"
+
+
+def _literal(value):
+    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"
+
+
+class Arrangement(ABC):
+    """The far side of one connector; `split` says that it can lie in more than one file."""
+
+    type: ClassVar[str]
+    required: ClassVar[str]
+    # An old name, the present one, and two values that both would take.
+    renamed: ClassVar[tuple[str, str, Any, Any]]
+    types: ClassVar[dict[str, str]] = COLUMNS
+    # Whether a read needs no more memory for more rows.
+    bounded: ClassVar[bool] = True
+
+    def __init__(self, bench):
+        self.bench = bench
+
+    @property
+    @abstractmethod
+    def params(self) -> dict[str, Any]:
+        """The SOURCE's parameters."""
+
+    @abstractmethod
+    def put(self, rows) -> None:
+        """Make the far side hold these rows, in more than one page or file where it can."""
+
+    @abstractmethod
+    def wide(self, count: int) -> None:
+        """Make the far side hold `count` rows of about 1,300 bytes; `id` is their number."""
+
+    @abstractmethod
+    def documented(self) -> dict[str, str]:
+        """Make what the docstring's statement reads, and return what its table's columns then are."""
+
+    @property
+    @abstractmethod
+    def target(self) -> str:
+        """Where and how an EXPORT writes: what follows TO."""
+
+    @property
+    @abstractmethod
+    def written(self) -> dict[str, Any]:
+        """The parameters that read back what was exported."""
+
+    def sql(self, *statements):
+        """Run SQL in a DuckDB of the far side's own."""
+        with duckdb.connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+
+class Files(Arrangement):
+    """Files of one format, written by DuckDB."""
+
+    suffix: ClassVar[str]
+    copy: ClassVar[str]
+    required = "path"
+    renamed = ("file_path", "path", "nowhere/else", "data/in")
+    # What the text of a row is made of.
+    text: ClassVar[str] = "range::VARCHAR"
+    # Parameters that say what the format itself does not.
+    says: ClassVar[dict[str, Any]] = {"types": COLUMNS}
+
+    @property
+    def folder(self):
+        folder = self.bench.root / "data/in"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def params(self):
+        return {"path": "data/in", **self.says}
+
+    def put(self, rows):
+        for file in self.folder.iterdir():
+            file.unlink()
+        half = len(rows) // 2
+        for number, part in enumerate([rows[:half], rows[half:]] if half else [rows]):
+            self.write(self.folder / f"{number}{self.suffix}", relation(part))
+
+    def write(self, path, select):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.sql(f"COPY ({select}) TO '{path}' ({self.copy})")
+
+    def wide(self, count):
+        select = f"SELECT range AS id, repeat(md5({self.text}), 40) AS text FROM range({count})"
+        self.write(self.folder / f"0{self.suffix}", select)
+
+    @property
+    def target(self):
+        return f'"output/out{self.suffix}"'
+
+    @property
+    def written(self):
+        return {"path": f"output/out{self.suffix}", **self.says}
+
+
+class Csv(Files):
+    type, suffix, copy = "CSV", ".csv", "FORMAT csv, HEADER"
+
+    def documented(self):
+        self.write(self.bench.root / "data/orders/1.csv", "SELECT 1 AS id, 2.5 AS amount")
+        return {"id": "BIGINT", "amount": "DECIMAL(12,2)"}
+
+
+class Tsv(Files):
+    type, suffix, copy = "TSV", ".tsv", "FORMAT csv, HEADER, DELIMITER '\t'"
+
+    def documented(self):
+        self.write(self.bench.root / "data/orders.tsv", "SELECT 1 AS id")
+        return {"id": "BIGINT"}
+
+
+class Json(Files):
+    type, suffix, copy = "JSON", ".json", "FORMAT json, ARRAY"
+
+    def documented(self):
+        self.bench.write("data/orders.json", '{"data": {"items": [{"id": 1}, {"id": 2}]}}')
+        return {"id": "BIGINT"}
+
+
+class Jsonl(Files):
+    type, suffix, copy = "JSONL", ".jsonl", "FORMAT json"
+
+    def documented(self):
+        self.write(self.bench.root / "data/events/1.jsonl", "SELECT 1 AS id")
+        return {"id": "BIGINT"}
+
+
+class Parquet(Files):
+    type, suffix, copy = "PARQUET", ".parquet", "FORMAT parquet, ROW_GROUP_SIZE 8192"
+    says: ClassVar = {}
+
+    def documented(self):
+        self.write(self.bench.root / "data/orders/2026/1.parquet", "SELECT 1::TINYINT AS id")
+        return {"id": "TINYINT"}
+
+
+class Excel(Files):
+    """Workbooks, written by openpyxl."""
+
+    type, suffix = "EXCEL", ".xlsx"
+    # A workbook holds each text once, beside its cells, and so does who reads it.
+    text = "(range % 1000)::VARCHAR"
+
+    def write(self, path, select):
+        import openpyxl
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        book = openpyxl.Workbook(write_only=True)
+        sheet = book.create_sheet()
+        with duckdb.connect() as connection:
+            found = connection.execute(select)
+            sheet.append([column[0] for column in found.description])
+            while rows := found.fetchmany(1000):
+                for row in rows:
+                    sheet.append(row)
+        book.save(path)
+
+    def documented(self):
+        import openpyxl
+
+        book = openpyxl.Workbook()
+        book.active.title = "2024"
+        for row in ([], [], ["id", "amount"], [1, 2.5]):
+            book.active.append(row)
+        (self.bench.root / "data").mkdir(exist_ok=True)
+        book.save(self.bench.root / "data/plan.xlsx")
+        return {"id": "BIGINT", "amount": "DECIMAL(12,2)"}
+
+
+class InMemory(Arrangement):
+    type, required = "IN_MEMORY", "rows"
+    renamed = ("name", "table", "nowhere", "contract")
+    bounded = False
+    params: ClassVar = {"table": "contract", "types": COLUMNS}
+    target = '"memory://written"'
+    written: ClassVar = {"table": "written", "types": COLUMNS}
+
+    def put(self, rows):
+        from sqlflow_dagster import put_in_memory
+
+        with duckdb.connect() as connection:
+            found = connection.execute(relation(rows)).to_arrow_table()
+        put_in_memory("contract", found.to_pylist())
+
+    def wide(self, count):
+        raise NotImplementedError
+
+    def documented(self):
+        return {"code": "VARCHAR", "name": "VARCHAR", "vat": "DECIMAL(3,2)"}
+
+
+class DuckDB(Arrangement):
+    type, required = "DUCKDB", "path"
+    renamed = ("database", "path", "nowhere.duckdb", "data/far.duckdb")
+    target = '"duckdb://output/out.duckdb/written"'
+    written: ClassVar = {"path": "output/out.duckdb", "table": "written"}
+    params: ClassVar = {"path": "data/far.duckdb", "table": "rows"}
+
+    def put(self, rows):
+        self.make("far", "rows", relation(rows))
+
+    def make(self, file, table, select):
+        path = self.bench.root / f"data/{file}.duckdb"
+        path.parent.mkdir(exist_ok=True)
+        schema = table.rpartition(".")[0] or "main"
+        self.sql(
+            f"ATTACH '{path}' AS far",
+            f"CREATE SCHEMA IF NOT EXISTS far.{schema}",
+            f"CREATE OR REPLACE TABLE far.{table} AS {select}",
+        )
+
+    def wide(self, count):
+        self.make(
+            "far", "rows", f"SELECT range AS id, repeat(md5(range::VARCHAR), 40) AS text FROM range({count})"
+        )
+
+    def documented(self):
+        select = "SELECT 1 AS id, TIMESTAMP '2026-01-01' AS updated_at"
+        self.make("crm", "sales.orders", select)
+        self.make("crm", "customers", select)
+        return {"id": "INTEGER", "updated_at": "TIMESTAMP"}
+
+
+ARRANGEMENTS: list[type[Arrangement]] = [Csv, Tsv, Json, Jsonl, Parquet, Excel, InMemory, DuckDB]

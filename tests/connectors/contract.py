@@ -1,0 +1,309 @@
+"""The promises that every connector keeps; arrangements.py says how to reach the far side of each."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import gc
+import importlib
+import inspect
+import json
+import os
+import resource
+import textwrap
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from sqlflow_dagster.connectors import registry
+from sqlflow_dagster.connectors.options import parse
+from sqlflow_dagster.errors import BadOption, PipelineError
+from sqlflow_dagster.project import load_project
+
+from .arrangements import ARRANGEMENTS, COLUMNS, Arrangement
+from .conftest import Table
+
+INCREMENTAL = {"sync_mode": "incremental", "cursor_field": "changed"}
+KEYED = {**INCREMENTAL, "primary_key": "id"}
+EITHER = pytest.mark.parametrize("given", [KEYED, INCREMENTAL], ids=["with-key", "without-key"])
+BOUNDED = [item for item in ARRANGEMENTS if item.bounded]
+
+
+def row(number, **changes):
+    """A row whose `changed` is that day of January 2026."""
+    made = {
+        "id": number,
+        "changed": f"2026-01-{number:02} 08:00:00.123",
+        "name": f"näme '{number}', \"quoted\"\n and ✓",
+        "amount": f"{number}.10",
+        "ok": number % 2 == 0,
+        "day": f"2025-02-{number:02}",
+        **changes,
+    }
+    return tuple(made.values())
+
+
+NULLS = row(20, name=None, amount=None, ok=None, day=None)
+
+
+@dataclass
+class Source:
+    """A project with one SOURCE of a type and its far side."""
+
+    far: Arrangement
+    bench: Any
+
+    def load(self, *rows, mode="", check=True, full_refresh=False, **params):
+        """Put rows into the far side where any are given, run the LOAD, and return its outcome."""
+        if rows:
+            self.far.put(list(rows))
+        text = json.dumps({**self.far.params, **params})
+        self.bench.pipeline(f"SOURCE s TYPE {self.far.type} PARAMS {text};\nLOAD t FROM s {mode};")
+        outcome = self.bench.run(full_refresh=full_refresh)["t"]
+        if check and outcome.error:
+            raise outcome.error
+        return outcome
+
+    def rows(self, table="t"):
+        """The table's rows as `row` makes them."""
+        typed = ", ".join(f"CAST({name} AS {kind})::VARCHAR" for name, kind in COLUMNS.items())
+        found = self.bench.query(f"SELECT {typed} FROM p.{table} ORDER BY id")
+        return [(int(i), c, n, a, None if ok is None else ok == "true", d) for i, c, n, a, ok, d in found]
+
+    def types(self):
+        return {name: kind for name, kind, *_ in self.bench.query("DESCRIBE p.t")}
+
+    def open(self, **params):
+        kind = registry.find(self.far.type)
+        options = parse(kind.options_type, {**self.far.params, **params})[0]
+        from sqlflow_dagster.connectors.base import Place
+
+        return kind(options, Place(self.bench.root, self.bench.root / ".sqlflow/spool"))
+
+    def wrong(self, **params):
+        with pytest.raises(BadOption) as caught:
+            parse(registry.find(self.far.type).options_type, params)
+        return str(caught.value)
+
+
+@pytest.fixture(params=ARRANGEMENTS, ids=lambda item: item.type)
+def source(request, bench):
+    return Source(request.param(bench), bench)
+
+
+def numbers(rows):
+    return [found[0] for found in rows]
+
+
+def test_it_discovers_its_streams_without_reading(source):
+    with source.open() as connector:
+        streams = connector.streams()
+    assert streams
+    assert len({stream.name.casefold() for stream in streams}) == len(streams)
+
+
+def test_all_rows_of_all_pages_come_with_the_declared_types_and_each_once(source):
+    rows = [row(number) for number in range(1, 20)] + [NULLS]
+    outcome = source.load(*rows)
+    assert source.rows() == rows
+    assert source.types() == source.far.types
+    assert (outcome.rows, outcome.total_rows) == (20, 20)
+    with source.open() as connector:
+        known = connector.streams()[0].columns
+    assert known is None or dict(known) == source.far.types
+
+
+@EITHER
+def test_since_keeps_rows_at_the_boundary_and_drops_older_ones(source, given):
+    source.load(row(1), row(2), row(3), **given)
+    late = row(4, changed=row(3)[1])
+    outcome = source.load(row(1, name="too old"), row(2, name="too old"), row(3), late, row(5), **given)
+    assert source.rows() == [row(1), row(2), row(3), late, row(5)]
+    assert outcome.rows == 3
+    assert outcome.cursor_after.value == row(5)[1]
+
+
+def test_the_same_since_twice_gives_the_same_rows(source):
+    params = json.dumps({**source.far.params, **INCREMENTAL})
+    source.bench.pipeline(f"SOURCE s TYPE {source.far.type} PARAMS {params};\nLOAD t FROM s;\nLOAD u FROM s;")
+    for last in (3, 6):
+        source.far.put([row(number) for number in range(1, last)])
+        outcomes = source.bench.ok()
+        assert source.rows("t") == source.rows("u")
+        assert outcomes["t"].rows == outcomes["u"].rows
+        assert outcomes["t"].cursor_after == outcomes["u"].cursor_after
+
+
+@EITHER
+def test_reading_on_from_every_cursor_reaches_the_same_table(source, given):
+    every = [row(number) for number in range(1, 7)]
+    for last in (1, 2, 4, 6):
+        source.load(*every[:last], **given)
+    assert source.rows() == every
+    assert source.load(**given).rows == 1
+    assert source.rows() == every
+
+
+def test_rows_of_the_year_2999_are_loaded_and_move_no_cursor(source):
+    far_away = row(9, changed="2999-01-01 00:00:00")
+    for _ in range(2):
+        outcome = source.load(row(1), far_away, row(2), **KEYED)
+        assert outcome.cursor_after.value == row(2)[1]
+    assert source.rows() == [row(1), row(2), far_away]
+    assert any("future" in notice for notice in outcome.notices)
+
+
+@pytest.mark.parametrize("given", [{}, KEYED], ids=["full", "incremental"])
+def test_an_empty_stream_is_a_table_with_its_schema(source, given):
+    source.far.put([])
+    outcome = source.load(**given)
+    assert (outcome.rows, outcome.total_rows) == (0, 0)
+    assert source.types() == source.far.types
+    source.load(row(1), **given)
+    assert source.rows() == [row(1)]
+
+
+def test_a_full_refresh_holds_what_the_source_holds(source):
+    source.load(row(1), row(2))
+    source.load(row(2, name="new"), row(3))
+    assert source.rows() == [row(2, name="new"), row(3)]
+    source.far.put([])
+    source.load()
+    assert source.rows() == []
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest_name(source):
+    for name in registry.find(source.far.type).options_type.model_fields:
+        misspelt = name[:-1] + "z" + name[-1]
+        near = source.wrong(**{**source.far.params, misspelt: "x"})
+        assert near.startswith(f"{misspelt}: unknown parameter; did you mean")
+        assert difflib.get_close_matches(name, [near.split("'")[1]], cutoff=0.6)
+
+
+def test_a_missing_parameter_is_named(source):
+    assert source.wrong().startswith(f"{source.far.required}: ")
+
+
+def test_the_present_name_wins_over_an_old_one_and_a_notice_names_both(source):
+    old, present, ignored, used = source.far.renamed
+    options_type = registry.find(source.far.type).options_type
+    params = {name: value for name, value in source.far.params.items() if name != present}
+    options, notices = parse(options_type, {**params, old: ignored, present: used})
+    assert (options, ()) == parse(options_type, {**params, present: used})
+    assert any(repr(old) in notice and repr(present) in notice for notice in notices)
+    assert parse(options_type, {**params, old: used}) == (options, ())
+
+
+def test_a_secret_is_in_no_repr(source):
+    fields = registry.find(source.far.type).options_type.model_fields
+    for name in ("password", "secret", "token", "api_key", "access_key", "secret_key", "private_key"):
+        if name in fields:
+            assert SecretStr in (fields[name].annotation, *getattr(fields[name].annotation, "__args__", ()))
+
+
+def open_files(root):
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            path = str(descriptor.readlink())
+        except OSError:
+            continue
+        if path.startswith(str(root)):
+            found.append(path)
+    return found
+
+
+def test_closing_a_reader_early_frees_what_it_held(source):
+    source.far.put([row(number) for number in range(1, 20)])
+    with source.open() as connector:
+        batches = connector.read(connector.streams()[0], None)
+        next(batches)
+        batches.close()
+    gc.collect()
+    assert open_files(source.bench.root) == []
+    spool = source.bench.root / ".sqlflow/spool"
+    assert not spool.exists() or not list(spool.iterdir())
+    source.load(row(1))
+
+
+@pytest.mark.parametrize("arrangement", BOUNDED, ids=lambda item: item.type)
+def test_memory_does_not_grow_with_the_rows(arrangement, bench):
+    source = Source(arrangement(bench), bench)
+    peaks = []
+    for count in (20_000, 200_000):
+        source.far.wide(count)
+        peaks.append(peak_of(partial(counted, source, count)))
+    # The rows that came on top are 230 MB; a reader's own buffers are filled by few of them.
+    assert peaks[1] - peaks[0] < 120_000
+
+
+class Counted(Table):
+    """Takes rows and keeps none."""
+
+    def _store(self, relation, parameters):
+        query = f"SELECT count(*), max(id::BIGINT), sum(length(text)) FROM {relation}"
+        self.found = self.connection.execute(query, parameters).fetchone()
+
+
+def counted(source, count):
+    table = Counted()
+    table.connection.execute("SET threads = 1; SET memory_limit = '100MB'")
+    with source.open(**({"types": {}} if "types" in source.far.params else {})) as connector:
+        for batch in connector.read(connector.streams()[0], None):
+            table.take(batch)
+    assert table.found == (count, count - 1, count * 32 * 40)
+
+
+def peak_of(work):
+    """Kilobytes that a child process of this one grows by at most while it does the work."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            work()
+            os.write(write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as answer:
+        return int(answer.read())
+
+
+def test_what_is_written_is_read_back(source):
+    rows = [row(number) for number in range(1, 20)] + [NULLS]
+    source.far.put(rows)
+    read, written = json.dumps(source.far.params), json.dumps(source.far.written)
+    source.bench.pipeline(
+        f"SOURCE s TYPE {source.far.type} PARAMS {read};\nLOAD t FROM s;\n"
+        f"EXPORT SELECT * FROM t ORDER BY id TO {source.far.target};\n"
+    )
+    assert source.bench.ok()["t"].total_rows == 20
+    source.bench.pipeline(f"SOURCE w TYPE {source.far.type} PARAMS {written};\nLOAD t FROM w;", name="p")
+    source.bench.ok()
+    assert source.rows() == rows
+    assert source.types() == source.far.types
+
+
+def test_the_statement_of_its_docstring_runs(source):
+    module = importlib.import_module(registry.find(source.far.type).__module__)
+    text = ast.get_docstring(ast.parse(inspect.getsource(module)), clean=True)
+    statement = textwrap.dedent(text.split("::\n", 1)[1]).strip().split(";\n")[0].rstrip(";") + ";"
+    columns = source.far.documented()
+    name = statement.split()[1]
+    source.bench.pipeline(f"{statement}\nLOAD * FROM {name};")
+    outcomes = source.bench.ok()
+    assert all(dict(outcome.columns) == columns for outcome in outcomes.values())
+    assert all(outcome.rows for outcome in outcomes.values())
+
+
+def test_a_wrong_parameter_is_an_error_at_its_place_in_the_file(source):
+    params = json.dumps({**source.far.params, "colums": ["id"]})
+    source.bench.pipeline(f"SOURCE s TYPE {source.far.type} PARAMS {params};\nLOAD t FROM s;")
+    with pytest.raises(PipelineError, match=r"p\.sf:1:\d+: .*did you mean 'columns'"):
+        load_project(source.bench.root)
