@@ -47,8 +47,8 @@ bench: $(READY)  ## docs/benchmarks.md
 	$(BIN)/python -m compileall -q sqlflow_dagster
 	$(BIN)/python -m benchmarks
 
-proofs: $(READY)  ## kill loops and fuzzing: docs/proofs.md
-	$(BIN)/python -m pytest -m proof
+proofs: $(READY)  ## faults, kill loops and fuzzing: docs/proofs.md
+	$(BIN)/python -m pytest -m "proof or fault"
 
 # Universal: the markers of other Python versions and systems stay in it. Needs uv.
 lock:  ## requirements.lock from pyproject.toml; LOCK=--upgrade takes newer versions

@@ -8,7 +8,7 @@ its copy, and what a connector is asked to read on from. They carry text, never 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple, Self
 
 
@@ -110,7 +110,8 @@ class Start:
     `found` is the newest marker's position, which the commit must still find there. `epoch` is the
     one to commit under. `cursor` None means reading everything and, where the LOAD is its table's
     only writer, swapping it. `rewound` says that rows after `cursor` are to be deleted first.
-    `repair` is what run storage should hold now, None where it does already.
+    `repair` is what run storage should hold now, None where it does already. `unreadable` says that
+    what it holds is no document of this release.
     """
 
     found: Position | None
@@ -119,6 +120,7 @@ class Start:
     rewound: bool = False
     repair: Marker | None = None
     notice: str | None = None
+    unreadable: bool = False
 
 
 def reconcile(marker: Marker | None, stored: str | None) -> Start:
@@ -130,7 +132,8 @@ def reconcile(marker: Marker | None, stored: str | None) -> Start:
     try:
         copy = Marker.from_json(stored) if stored else None
     except ValueError as error:
-        return _from_marker(marker, None, f"run storage held an unreadable cursor ({error}); it was repaired")
+        notice = f"run storage held an unreadable cursor ({error}); it was repaired"
+        return replace(_from_marker(marker, None, notice), unreadable=True)
     if marker is None and copy is None:
         return Start(found=None, epoch=0, cursor=None)
     if copy is not None and (marker is None or copy.position.epoch > marker.position.epoch):

@@ -18,7 +18,9 @@
     │   ├── CursorConflict      another run moved the cursor first; read again
     │   ├── LoadRefused         the rows break a promise (key, cursor, schema); nothing was stored
     │   └── QueryFailed         a user's SQL or Python function raised
-    └── ExportFailed            nothing of the result is visible at the target
+    ├── ExportFailed            nothing of the result is visible at the target
+    ├── RunStorageFailed        look at Dagster's database; rows and cursors are safe in the warehouse
+    └── Canceled                nothing; what was committed stays
 """
 
 from __future__ import annotations
@@ -144,3 +146,11 @@ class QueryFailed(WarehouseError):
 
 class ExportFailed(SQLFlowError):
     """An EXPORT did not complete; the target is as it was."""
+
+
+class RunStorageFailed(SQLFlowError):
+    """Dagster's run storage did not answer; the copy of a cursor was not read or written."""
+
+
+class Canceled(SQLFlowError):
+    """The run was canceled while a source was read; the next one goes on from what was committed."""

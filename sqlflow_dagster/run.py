@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlflow_dagster.connectors.base import Arrow, Batch, Connector, JsonLines, Scan, Stream, Written
 from sqlflow_dagster.cursor import Cursor, Marker, Start, StateKey, reconcile
-from sqlflow_dagster.errors import CursorConflict, SourceFailed, SQLFlowError
+from sqlflow_dagster.errors import Canceled, CursorConflict, RunStorageFailed, SourceFailed, SQLFlowError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.language.variables import expand_sql
 from sqlflow_dagster.plan.lineage import column_lineage
 from sqlflow_dagster.plan.nodes import Export, Load, Step, Transform
 from sqlflow_dagster.resilience.counts import counting
-from sqlflow_dagster.resilience.guard import Guard
 from sqlflow_dagster.session import Outcome, Session, state_key
 from sqlflow_dagster.specs import load_spec, search_path, transform_spec
 from sqlflow_dagster.sql import TableName, quote
@@ -38,8 +36,10 @@ from sqlflow_dagster.warehouse.udf import Functions
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _MOST_STREAMS_AT_ONCE = 8
 _MOST_CONFLICTS = 5
+_SECONDS_BETWEEN_INTERRUPTS = 0.1
 
 
 def run_steps(session: Session, steps: Sequence[Step]) -> Iterator[Outcome]:
@@ -62,11 +62,25 @@ def run_step(session: Session, step: Step) -> Outcome:
     """Run one step; an error of ours is in the outcome, any other exception is raised."""
     match step:
         case Load():
-            return next(_side_by_side(session, [step]))
+            # To its end: a generator that is left early ends what it has under way.
+            (outcome,) = _side_by_side(session, [step])
+            return outcome
         case Transform():
-            return _timed(step, lambda: _transform(session, step))
+            return _interruptible(session, step, lambda: _transform(session, step))
         case Export():
-            return _timed(step, lambda: _export(session, step))
+            return _interruptible(session, step, lambda: _export(session, step))
+
+
+def _interruptible(session: Session, step: Step, work: Callable[[], Outcome]) -> Outcome:
+    """Work in a thread: DuckDB does not look for signals while it executes in the main one."""
+    with ThreadPoolExecutor(1, "sqlflow") as threads:
+        task = threads.submit(_timed, step, work)
+        try:
+            return task.result()
+        # A canceled run raises here whatever Dagster or Python chose for it, and it is raised again.
+        except BaseException:
+            _stop(session, [task])
+            raise
 
 
 def _independent(steps: Sequence[Step]) -> bool:
@@ -82,28 +96,34 @@ def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
         yield from (Outcome(load, error=error) for load in loads)
         return
     most = min(len(loads), _MOST_STREAMS_AT_ONCE)
-    with connector, ThreadPoolExecutor(most, "sqlflow") as threads, _ended(threads, connector.guard):
+    with connector, ThreadPoolExecutor(most, "sqlflow") as threads:
+        session.guards.append(connector.guard)
         tasks = [threads.submit(_timed, load, partial(_load, session, load, connector)) for load in loads]
         broken: list[Future[Outcome]] = []
-        for task in as_completed(tasks):
-            if task.exception() is None:
-                yield task.result()
-            else:
-                broken.append(task)
+        try:
+            for task in as_completed(tasks):
+                if task.exception() is None:
+                    yield task.result()
+                else:
+                    broken.append(task)
+        # As in `_interruptible`; the streams that were not begun are not.
+        except BaseException:
+            _stop(session, tasks)
+            raise
         # Raised last, so that what the other streams stored is known first.
         for task in broken:
             task.result()
 
 
-@contextmanager
-def _ended(threads: ThreadPoolExecutor, guard: Guard) -> Iterator[None]:
-    """When the run is interrupted, begin no further stream and cut short what is waited for."""
-    try:
-        yield
-    except BaseException:
+def _stop(session: Session, tasks: Sequence[Future[Outcome]]) -> None:
+    """End what is under way: what was committed stays, the rest is undone."""
+    session.stopped.set()
+    for guard in session.guards:
         guard.stop()
-        threads.shutdown(wait=False, cancel_futures=True)
-        raise
+    for task in tasks:
+        task.cancel()
+    while wait(tasks, timeout=_SECONDS_BETWEEN_INTERRUPTS).not_done:
+        session.project.warehouse.interrupt()
 
 
 def _timed(step: Step, work: Callable[[], Outcome]) -> Outcome:
@@ -150,13 +170,15 @@ def _load_once(session: Session, step: Load, connector: Connector[Any]) -> Outco
     loaded = _asked(
         connector,
         lambda: load(
-            session.project.warehouse, spec, lambda intake: _feed(intake, connector, stream, spec.since)
+            session.project.warehouse,
+            spec,
+            lambda intake: _feed(session, intake, connector, stream, spec.since),
         ),
     )
     failpoint("after_commit_before_cursor_mirror")
-    _mirror(session, {key: loaded.marker, **loaded.emptied})
+    notices = _mirror(session, {key: loaded.marker, **loaded.emptied})
     failpoint("after_cursor_before_materialization")
-    return _loaded(step, start, loaded)
+    return _loaded(step, start, loaded, notices)
 
 
 def _asked(connector: Connector[Any], read: Callable[[], Loaded]) -> Loaded:
@@ -165,7 +187,11 @@ def _asked(connector: Connector[Any], read: Callable[[], Loaded]) -> Loaded:
 
 
 def _reconciled(session: Session, key: StateKey, marker: Marker | None) -> Start:
-    start = reconcile(marker, session.store.get(str(key)))
+    copy = session.store.get(str(key))
+    start = reconcile(marker, copy)
+    if start.unreadable and copy:
+        # Kept for whoever wrote it, e.g. a later release; nothing of ours reads it.
+        session.store.set(f"{key}>unreadable", copy)
     if start.notice:
         log.warning("%s: %s", key, start.notice)
     if start.repair:
@@ -180,10 +206,15 @@ def _without_table(step: Load, start: Start) -> Start:
     return replace(start, cursor=None, rewound=False, notice=notice)
 
 
-def _mirror(session: Session, markers: Mapping[StateKey, Marker]) -> None:
-    """Copy markers to run storage, one key a call."""
-    for key, marker in markers.items():
-        session.store.set(str(key), marker.to_json())
+def _mirror(session: Session, markers: Mapping[StateKey, Marker]) -> tuple[str, ...]:
+    """Copy markers to run storage, one key a call; return what went wrong, which is no failure of the load."""
+    try:
+        for key, marker in markers.items():
+            session.store.set(str(key), marker.to_json())
+    except RunStorageFailed as error:
+        log.warning("%s", error)
+        return (f"{error}. The rows are stored, and the next run writes the cursor's copy",)
+    return ()
 
 
 def _stream(step: Load, connector: Connector[Any]) -> Stream:
@@ -193,11 +224,13 @@ def _stream(step: Load, connector: Connector[Any]) -> Stream:
     raise SourceFailed(f"{step.source.name} has no stream {step.stream!r} any more; list its streams")
 
 
-def _feed(intake: Intake, connector: Connector[Any], stream: Stream, since: Cursor | None) -> None:
+def _feed(
+    session: Session, intake: Intake, connector: Connector[Any], stream: Stream, since: Cursor | None
+) -> None:
     batches = connector.read(stream, since)
     try:
-        for batch in batches:
-            _take(intake, batch)
+        for batch in _until_stopped(session, batches):
+            _take(session, intake, batch)
             if batch.position:
                 intake.position(batch.position)
                 if stream.ordered:
@@ -208,7 +241,14 @@ def _feed(intake: Intake, connector: Connector[Any], stream: Stream, since: Curs
             batches.close()
 
 
-def _take(intake: Intake, batch: Batch) -> None:
+def _until_stopped(session: Session, items: Iterable[_T]) -> Iterator[_T]:
+    for item in items:
+        if session.stopped.is_set():
+            raise Canceled("the run was canceled; what was committed stays")
+        yield item
+
+
+def _take(session: Session, intake: Intake, batch: Batch) -> None:
     match batch:
         case Scan():
             intake.scan(
@@ -225,10 +265,10 @@ def _take(intake: Intake, batch: Batch) -> None:
         case Arrow():
             intake.arrow(batch.reader)
         case JsonLines():
-            intake.json_lines(batch.chunks, batch.columns)
+            intake.json_lines(_until_stopped(session, batch.chunks), batch.columns)
 
 
-def _loaded(step: Load, start: Start, loaded: Loaded) -> Outcome:
+def _loaded(step: Load, start: Start, loaded: Loaded, notices: tuple[str, ...]) -> Outcome:
     return Outcome(
         step,
         rows=loaded.rows_read,
@@ -242,7 +282,7 @@ def _loaded(step: Load, start: Start, loaded: Loaded) -> Outcome:
         cursor_after=loaded.cursor,
         columns=loaded.columns,
         schema_changes=loaded.schema_changes,
-        notices=(*((start.notice,) if start.notice else ()), *loaded.notices),
+        notices=(*((start.notice,) if start.notice else ()), *loaded.notices, *notices),
         repaired=start.repair is not None,
     )
 
@@ -251,7 +291,7 @@ def _transform(session: Session, step: Transform) -> Outcome:
     spec = transform_spec(session, step)
     before = _schemas(session, step)
     done = transform(session.project.warehouse, spec, _functions(session))
-    _mirror(session, done.emptied)
+    notices = _mirror(session, done.emptied)
     return Outcome(
         step,
         rows=done.inserted,
@@ -261,7 +301,7 @@ def _transform(session: Session, step: Transform) -> Outcome:
         columns=done.columns,
         schema_changes=done.schema_changes,
         lineage=column_lineage(spec.sql, before, spec.search_path, tuple(done.columns)),
-        notices=done.notices,
+        notices=(*done.notices, *notices),
         skipped=done.skipped,
     )
 
@@ -280,7 +320,9 @@ def _export(session: Session, step: Export) -> Outcome:
         ) as result:
             return kind.write(result, target, options, replace(place, once=once))
 
-    written = session.project.sink_guard(step, kind, options).call(write)
+    guard = session.project.sink_guard(step, kind, options)
+    session.guards.append(guard)
+    written = guard.call(write)
     return Outcome(step, rows=written.rows, bytes=written.bytes, target=written.target)
 
 

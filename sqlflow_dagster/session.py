@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, Protocol
 
 from sqlflow_dagster.cursor import Cursor, StateKey
@@ -12,6 +13,7 @@ from sqlflow_dagster.language.variables import Variables
 from sqlflow_dagster.plan.nodes import Lineage, Load, Step
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.resilience.counts import Calls
+from sqlflow_dagster.resilience.guard import Guard
 from sqlflow_dagster.settings import Scalar
 from sqlflow_dagster.warehouse.shape import Window
 
@@ -31,7 +33,8 @@ class Session:
     """What all steps of one run share.
 
     `run_date` is an ISO date: the partition's, else the schedule's tick, else the start of the
-    first run of a retry chain. `window` is the partition.
+    first run of a retry chain. `window` is the partition. `stopped` is set when the run is canceled,
+    and the `guards`, which may be waiting for a far side, are told.
     """
 
     project: Project
@@ -42,6 +45,8 @@ class Session:
     full_refresh: bool = False
     window: Window | None = None
     partition: str | None = None
+    stopped: Event = field(default_factory=Event)
+    guards: list[Guard] = field(default_factory=list)
 
     def scope(self, values: Mapping[str, Any]) -> Variables:
         """Return the variables that a statement sees in this run."""

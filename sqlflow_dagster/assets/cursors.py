@@ -6,9 +6,14 @@ new keys in one call silently loses the new ones on SQLite and in memory, and de
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dagster import DagsterInstance
+
+from sqlflow_dagster.errors import RunStorageFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +23,33 @@ class RunStorage:
     instance: DagsterInstance
 
     def get(self, key: str) -> str | None:
-        """Return the text under `key`, None where there is none."""
-        return self.instance.run_storage.get_cursor_values({key}).get(key) or None
+        """Return the text under `key`, None where there is none. Raises RunStorageFailed."""
+        with _told():
+            return self.instance.run_storage.get_cursor_values({key}).get(key) or None
 
     def set(self, key: str, value: str) -> None:
-        """Store the text under `key`."""
-        self.instance.run_storage.set_cursor_values({key: value})
+        """Store the text under `key`. Raises RunStorageFailed."""
+        with _told():
+            self.instance.run_storage.set_cursor_values({key: value})
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise what the database of the run storage raises as an error of ours."""
+    try:
+        yield
+    except _errors() as error:
+        reason = str(error).partition("\n")[0]
+        raise RunStorageFailed(
+            f"Dagster's run storage failed ({reason}); rows and cursors are safe in the warehouse. "
+            "Look whether its database answers, then run again"
+        ) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a run storage raises; the storage has imported it by then."""
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - slow, and loading definitions needs none
+
+    # After a few tries at a lost connection, a storage on Postgres raises an error of its own.
+    postgres = getattr(sys.modules.get("dagster_postgres.utils"), "DagsterPostgresException", SQLAlchemyError)
+    return SQLAlchemyError, postgres

@@ -17,6 +17,10 @@ from sqlflow_dagster.sql import Sql, bound, literal, quote, sql
 _COMMITS = quote("_sqlflow", "commits")
 # In the place of a run's id: another statement built the table anew, and this key's rows went with it.
 _EMPTIED = "emptied"
+_COLUMNS = Sql(
+    "project, environment, pipeline, source, stream, table_name, partition, epoch, seq, cursor_value, cursor_type,"
+    " run_id, rows, schema_hash, complete, committed_at"
+)
 _FIELDS = Sql("epoch, seq, cursor_value, cursor_type, run_id, rows, schema_hash, complete, committed_at")
 
 
@@ -101,7 +105,8 @@ def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> Non
     cursor = marker.cursor
     connection.execute(
         bound(
-            "INSERT INTO {commits} VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            "INSERT INTO {commits} ({columns})"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             [
                 *_parts(key),
                 *marker.position,
@@ -114,6 +119,8 @@ def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> Non
                 marker.committed_at,
             ],
             commits=_COMMITS,
+            # By name: a later release may have added columns.
+            columns=_COLUMNS,
         )
     )
 

@@ -85,6 +85,7 @@ class Warehouse:
         else:
             self.path = settings.path.absolute()
         self.lock: FileLock = lock_for(self.path)
+        self._connected: set[DuckDBPyConnection] = set()
 
     @property
     def catalog(self) -> str:
@@ -128,9 +129,13 @@ class Warehouse:
     def scratch(self) -> Iterator[DuckDBPyConnection]:
         """Connect to a private in-memory database, outside the lock. `stage` gives it a file."""
         with closing(duckdb.connect(":memory:")) as connection:
-            for statement in self._limits():
-                connection.execute(statement)
-            yield connection
+            self._connected.add(connection)
+            try:
+                for statement in self._limits():
+                    connection.execute(statement)
+                yield connection
+            finally:
+                self._connected.discard(connection)
 
     @contextmanager
     def staged(self, connection: DuckDBPyConnection) -> Iterator[None]:
@@ -161,6 +166,13 @@ class Warehouse:
                 yield
             finally:
                 _detach(connection, self.catalog)
+
+    def interrupt(self) -> None:
+        """Break off what this process's connections are executing, from any thread."""
+        for connection in tuple(self._connected):
+            # It may have been closed in the meantime.
+            with suppress(duckdb.ConnectionException):
+                connection.interrupt()
 
     def close(self) -> None:
         """Remove the temporary file of a warehouse that has no path."""

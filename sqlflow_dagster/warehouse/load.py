@@ -264,8 +264,8 @@ class _Load:
 
 def _explained(error: duckdb.Error) -> str:
     text = str(error)
-    if "No space left" in text or "File too large" in text:
-        return f"the disk is full, nothing was stored; make room, then run again ({text})"
+    if tables.is_disk_full(error):
+        return f"{tables.DISK_FULL} ({text})"
     if isinstance(error, duckdb.OutOfMemoryException):
         return f"{text}; raise engines.duckdb.memory_limit"
     return text

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import duckdb
 from duckdb import DuckDBPyConnection, StatementType
 
-from sqlflow_dagster.errors import ProjectError, QueryFailed
+from sqlflow_dagster.errors import ProjectError, QueryFailed, WarehouseError
 from sqlflow_dagster.language.tokens import SqlToken, Unclosed, scan
 from sqlflow_dagster.sql import Sql, bound, quote, sql
 from sqlflow_dagster.warehouse import tables
@@ -103,7 +103,7 @@ def references(connection: DuckDBPyConnection, query: str) -> tuple[Reference, .
     return tuple(found.values())
 
 
-def failed(where: str, bound: BoundQuery, error: Exception, lines_before: int = 0) -> QueryFailed:
+def failed(where: str, bound: BoundQuery, error: Exception, lines_before: int = 0) -> WarehouseError:
     """Return the error for people: what failed, at which line of the query, and what may help.
 
     `lines_before` are those that stood before the user's text. Where a Python function raised,
@@ -115,6 +115,9 @@ def failed(where: str, bound: BoundQuery, error: Exception, lines_before: int = 
         return QueryFailed(
             f"{where}: the query failed at bytes that are no UTF-8 text; decode() them or use hex()"
         )
+    if tables.is_disk_full(error):
+        # Not the query's doing, so that trying again may help.
+        return WarehouseError(f"{where}: {tables.DISK_FULL} ({error})")
     text = _LINE.sub(lambda match: _own_line(match, lines_before), str(error)).strip()
     steps = [step for kind, step in _NEXT_STEPS if isinstance(error, kind)]
     return QueryFailed("\n".join((f"{where}: {text}", *steps)))

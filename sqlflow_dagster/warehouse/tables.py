@@ -13,6 +13,7 @@ from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.language.tokens import scan
 from sqlflow_dagster.sql import Sql, TableName, bound, fold, join, literal, quote, sql
 
+DISK_FULL = "the disk is full, nothing was stored; make room, then run again"
 _STATEMENTS = quote("_sqlflow", "statements")
 
 
@@ -34,6 +35,11 @@ def run(connection: DuckDBPyConnection, statement: Sql) -> None:
     for part in connection.extract_statements(statement):
         if part.type not in (duckdb.StatementType.TRANSACTION, duckdb.StatementType.SET):
             connection.execute(part)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error of DuckDB says that a file could not grow."""
+    return any(words in str(error) for words in ("No space left", "File too large"))
 
 
 def prepare(connection: DuckDBPyConnection, table: TableName) -> None:

@@ -119,7 +119,8 @@ def transform(warehouse: Warehouse, spec: TransformSpec, functions: Functions) -
         try:
             connection.execute("COMMIT")
         except duckdb.Error as error:
-            raise WarehouseError(f"{spec.table}: nothing was stored, the commit failed: {error}") from error
+            why = tables.DISK_FULL if tables.is_disk_full(error) else "nothing was stored, the commit failed"
+            raise WarehouseError(f"{spec.table}: {why} ({error})") from error
         failpoint("after_commit")
         return done
 

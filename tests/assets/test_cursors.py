@@ -1,6 +1,9 @@
 """Dagster's run storage keeps a cursor under its key, whatever database is below it."""
 
+import shutil
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -26,7 +29,9 @@ def memory(tmp_path):
 def postgres(tmp_path):
     import pgserver
 
-    server = pgserver.get_server(tmp_path / "pg")
+    # The server runs as another user, which is kept out of pytest's own folder.
+    folder = tempfile.mkdtemp(prefix="sqlflow-pg-")
+    server = pgserver.get_server(Path(folder) / "data")
     try:
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
         config = f"storage:\n  postgres:\n    postgres_url: {url}\ntelemetry:\n  enabled: false\n"
@@ -35,6 +40,7 @@ def postgres(tmp_path):
             yield instance
     finally:
         server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=[sqlite, memory, postgres], ids=lambda make: make.__name__)

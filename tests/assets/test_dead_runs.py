@@ -25,6 +25,8 @@ from sqlflow_dagster.assets.dead_runs import mark_dead_runs
 from sqlflow_dagster.assets.processes import CONTAINER, HOST, PID, process_tags
 from sqlflow_dagster.assets.run_launcher import LocalRunLauncher
 
+pytestmark = pytest.mark.fault
+
 TABLE = "CREATE TABLE t AS SELECT 1 AS x;"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.fault
+
 SQLFLOW = Path(sys.executable).with_name("sqlflow")
 # Long enough that no machine has done it before the test is over.
 ENDLESS = "SELECT sum(sqrt(i * 1.0)) AS x FROM range(1000000000000) AS numbers(i)"

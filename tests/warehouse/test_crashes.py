@@ -12,6 +12,8 @@ from sqlflow_dagster.warehouse import commits
 
 from .conftest import KEY, Depot
 
+pytestmark = pytest.mark.fault
+
 PLACES = ["after_fetch", "after_stage_write", "in_schema_alter", "before_commit", "after_commit"]
 CHILD = """
 import importlib.util, json, sys

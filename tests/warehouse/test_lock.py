@@ -15,6 +15,8 @@ from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings
 
 from .conftest import Depot
 
+pytestmark = pytest.mark.fault
+
 HOLD = """
 import sys, time
 from pathlib import Path
