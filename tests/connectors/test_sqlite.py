@@ -262,7 +262,6 @@ def test_a_source_says_how_it_is(shop):
         ({"query": "SELECT 1) ; DELETE FROM orders; SELECT * FROM (SELECT 1"}, "query: write one SELECT"),
         ({"query": "-- nothing"}, "query: write one SELECT"),
         ({"query": "SELECT 1", "table": "t"}, "give only one of"),
-        ({"row_provenance": True}, "row_provenance: the rows come from tables"),
     ],
 )
 def test_wrong_parameters_are_refused(params, match):
@@ -286,18 +285,17 @@ LOAD orders FROM app;
 
 
 @pytest.mark.parametrize(
-    ("declared", "values"),
+    ("declared", "values", "how"),
     [
-        ("DATETIME", ["'2026-01-01 10:00:00'", "'2026-01-02 10:00:00'", "'2026-01-02 10:00:00'", "'2025-01-01'"]),
-        ("DATETIME", ["'2026-01-01T10:00:00+02:00'", "'2026-01-02T23:30:00-02:00'", "'2026-01-03T01:30:00Z'", "'2025-01-01T00:00:00Z'"]),
-        ("DATE", ["'2026-01-01'", "'2026-01-02'", "'2026-01-02'", "'2025-01-01'"]),
-        ("INTEGER", ["9", "10", "10", "1"]),
-        ("TEXT", ["'2026-01-01'", "'2026-01-02'", "'2026-01-02'", "'2025-01-01'"]),
-        ("REAL", ["9.5", "10.5", "10.5", "1.5"]),
-        ("", ["9", "10", "10", "1"]),
+        ("DATETIME", ["'2026-01-01 10:00:00'", "'2026-01-02 10:00:00'", "'2026-01-02 10:00:00'", "'2025-01-01'"], "table"),
+        ("DATETIME", ["'2026-01-01T10:00:00+02:00'", "'2026-01-02T23:30:00-02:00'", "'2026-01-03T01:30:00Z'", "'2025-01-01T00:00:00Z'"], "table"),
+        ("DATE", ["'2026-01-01'", "'2026-01-02'", "'2026-01-02'", "'2025-01-01'"], "table"),
+        ("INTEGER", ["9", "10", "10", "1"], "table"),
+        ("TEXT", ["'2026-01-01'", "'2026-01-02'", "'2026-01-02'", "'2025-01-01'"], "query"),
+        ("REAL", ["9.5", "10.5", "10.5", "1.5"], "table"),
+        ("", ["9", "10", "10", "1"], "query"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("how", ["table", "query"])
 def test_rows_from_the_cursor_on_are_loaded_once(bench, declared, values, how):
     old, last, equal, early = values
     write(
