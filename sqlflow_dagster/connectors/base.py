@@ -193,8 +193,8 @@ class Rows(Protocol):
     def columns(self) -> Mapping[str, str]:
         """Names and DuckDB types, in order."""
 
-    def copy_to(self, path: Path, options: Sql) -> int:
-        """Run `COPY (query) TO path (options)` and return the rows written."""
+    def copy_to(self, path: Path, options: Sql, columns: Sql | None = None) -> int:
+        """Run `COPY (query) TO path (options)` and return the rows written; `columns` is a SELECT list."""
 
     def arrow(self, batch_rows: int) -> pa.RecordBatchReader:
         """Return the rows as Arrow record batches of at most `batch_rows` rows."""

@@ -35,6 +35,7 @@ class Map:
     """An object with any keys, and values of one type."""
 
     value: Type
+    key: Type = "VARCHAR"
 
 
 Type: TypeAlias = str | Struct | Items | Map
@@ -72,8 +73,8 @@ def name_of(kind: Type) -> str:
             return f"STRUCT({', '.join(f'{quote(name)} {name_of(inner)}' for name, inner in fields.items())})"
         case Items(item):
             return f"{name_of(item)}[]"
-        case Map(value):
-            return f"MAP(VARCHAR, {name_of(value)})"
+        case Map(value, key):
+            return f"MAP({name_of(key)}, {name_of(value)})"
         case _:
             return kind
 
@@ -97,8 +98,10 @@ def changed(kind: Type, change: Callable[[Leaf], str], at: Leaf = _ROOT) -> Type
             return Struct({name: changed(inner, change, at.field(name)) for name, inner in fields.items()})
         case Items(item):
             return Items(changed(item, change, Leaf(f"{at.path}[*]", "", many=True)))
-        case Map(value):
-            return Map(changed(value, change, Leaf(f"{at.path}.*", "", many=True)))
+        case Map(value, key):
+            return Map(
+                changed(value, change, Leaf(f"{at.path}.*", "", many=True)), changed(key, change, _ROOT)
+            )
         case _:
             return change(Leaf(at.path, kind, at.many))
 
@@ -111,8 +114,8 @@ def merged(one: Type, other: Type) -> Type:
             return Struct(both | {name: kind for name, kind in right.items() if name not in left})
         case (Items(left), Items(right)):
             return Items(merged(left, right))
-        case (Map(left), Map(right)):
-            return Map(merged(left, right))
+        case (Map(left, key), Map(right, other_key)) if key == other_key:
+            return Map(merged(left, right), key)
         case _ if one == other:
             return one
         case str(), str() if {one, other} <= set(_NUMBERS):
@@ -127,9 +130,9 @@ def _type(tokens: list[str], at: int) -> tuple[Type, int]:
     if word == "STRUCT":
         found, at = _struct(tokens, at + 2)
     elif word == "MAP" and tokens[at + 1 : at + 2] == ["("]:
-        _key, at = _type(tokens, at + 2)
+        key, at = _type(tokens, at + 2)
         value, at = _type(tokens, at + 1)
-        found, at = Map(value), at + 1
+        found, at = Map(value, key), at + 1
     else:
         words = []
         while at < len(tokens) and tokens[at] not in (",", ")") and not tokens[at].startswith("["):

@@ -9,11 +9,14 @@ Columns are matched by name over all files; columns and row groups that are not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
+from sqlflow_dagster.connectors import nested
+from sqlflow_dagster.connectors.base import Rows
 from sqlflow_dagster.connectors.files import (
     PATH,
     FileOptions,
@@ -29,7 +32,23 @@ from sqlflow_dagster.connectors.files import (
     whole_sql,
 )
 from sqlflow_dagster.connectors.sink import ParquetSinkOptions, WritesFiles
-from sqlflow_dagster.sql import Sql, join, literal, sql
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+
+# Types that Parquet would round or cut: to a double, to milliseconds, to UTC.
+_LOSSY = re.compile(r"U?HUGEINT|INTERVAL|TIME WITH TIME ZONE")
+
+
+def _kept(kind: str) -> str:
+    """Return the type under which Parquet keeps the values of a type."""
+    if not _LOSSY.search(kind):
+        return kind
+    return nested.name_of(nested.changed(nested.parsed(kind), lambda leaf: _leaf(leaf.kind)))
+
+
+def _leaf(kind: str) -> str:
+    if kind in ("HUGEINT", "UHUGEINT"):
+        return "DECIMAL(38,0)"
+    return "VARCHAR" if kind in ("INTERVAL", "TIME WITH TIME ZONE") else kind
 
 
 class ParquetOptions(FileOptions):
@@ -49,6 +68,15 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
     sink_options_type = ParquetSinkOptions
     options_type = ParquetOptions
     suffixes = (".parquet", ".pq")
+
+    @classmethod
+    def written_columns(cls, rows: Rows) -> Sql:
+        casts = [
+            sql("CAST({name} AS {kind}) AS {name}", name=quote(name), kind=Sql(kept))
+            for name, kind in rows.columns.items()
+            if (kept := _kept(kind)) != kind
+        ]
+        return sql("* REPLACE ({casts})", casts=join(", ", casts)) if casts else Sql("*")
 
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options

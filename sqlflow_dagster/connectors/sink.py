@@ -1,34 +1,51 @@
-"""Rows of an EXPORT → one local file, visible whole or not at all."""
+"""Rows of an EXPORT → one local file or a folder of partitions, visible whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, cast
+from typing import Annotated, ClassVar, Literal, Protocol, cast
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
+from sqlflow_dagster.connectors import pack, parameters, partitions
 from sqlflow_dagster.connectors.base import Place, Rows, Written
+from sqlflow_dagster.connectors.files import compression_name
 from sqlflow_dagster.connectors.options import Options
 from sqlflow_dagster.connectors.paths import inside
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
-TextCompression = Literal["none", "gzip", "zstd"]
+TextCompression = Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli"]
 
 
 class TextSinkOptions(Options):
     """Exports whose files are text."""
 
-    compression: TextCompression | None = Field(
-        None, description="`none`, `gzip` or `zstd`; by default what the target's suffix says."
+    compression: Annotated[TextCompression | None, BeforeValidator(compression_name)] = Field(
+        None,
+        description="`none`, `gzip`, `zstd`, `bz2`, `xz`, `lz4` or `brotli`; by default what the target's suffix says.",
+    )
+
+    def packed_as(self, target: str) -> str:
+        """Return the compression that is asked for, else the one that the target's suffix says."""
+        return pack.named(target) if self.compression is None else self.compression
+
+
+class PartitionedSinkOptions(Options):
+    """Exports that may be folders."""
+
+    partition_by: Annotated[tuple[str, ...], BeforeValidator(parameters.names)] = Field(
+        (), description="Columns whose values become `column=value` folders below the target."
     )
 
 
-class CsvSinkOptions(TextSinkOptions):
+class CsvSinkOptions(TextSinkOptions, PartitionedSinkOptions):
     """How an exported CSV file is written."""
 
     aliases: ClassVar[Mapping[str, str]] = {
@@ -54,7 +71,7 @@ class CsvSinkOptions(TextSinkOptions):
             "QUOTE": literal(self.quote),
             "ESCAPE": literal(self.escape),
             "NULLSTR": literal(self.null_value),
-            "COMPRESSION": literal(compression_of(target, self.compression)),
+            "COMPRESSION": literal(_native(self.packed_as(target))),
             "DATEFORMAT": literal(self.date_format) if self.date_format else None,
             "TIMESTAMPFORMAT": literal(self.timestamp_format) if self.timestamp_format else None,
             "FORCE_QUOTE": _names(self.force_quote) if self.force_quote else None,
@@ -71,6 +88,10 @@ class TsvSinkOptions(CsvSinkOptions):
 class JsonSinkOptions(TextSinkOptions):
     """How an exported JSON file is written: one array of objects."""
 
+    refused: ClassVar[Mapping[str, str]] = {
+        "partition_by": "JSON is written as one file; export CSV or PARQUET where you need partitions"
+    }
+    partition_by: ClassVar[tuple[str, ...]] = ()
     array: ClassVar[bool] = True
     date_format: str | None = Field(None, description="How dates are written, in strftime's letters.")
     timestamp_format: str | None = Field(None, description="How times are written, in strftime's letters.")
@@ -79,7 +100,7 @@ class JsonSinkOptions(TextSinkOptions):
         """Return the options of COPY."""
         given = {
             "ARRAY": literal(self.array),
-            "COMPRESSION": literal(compression_of(target, self.compression)),
+            "COMPRESSION": literal(_native(self.packed_as(target))),
             "DATEFORMAT": literal(self.date_format) if self.date_format else None,
             "TIMESTAMPFORMAT": literal(self.timestamp_format) if self.timestamp_format else None,
         }
@@ -92,7 +113,7 @@ class JsonlSinkOptions(JsonSinkOptions):
     array: ClassVar[bool] = False
 
 
-class ParquetSinkOptions(Options):
+class ParquetSinkOptions(PartitionedSinkOptions):
     """How an exported Parquet file is written."""
 
     compression: Literal["uncompressed", "snappy", "gzip", "zstd", "brotli", "lz4", "lz4_raw"] = Field(
@@ -102,6 +123,14 @@ class ParquetSinkOptions(Options):
         None, ge=1, le=22, description="With `zstd`: higher is smaller and slower."
     )
     row_group_size: int = Field(122_880, ge=2_048, description="Rows of a row group.")
+
+    def packed_as(self, target: str) -> str:
+        """Return `none`: the pages are compressed, not the file. Raises BadOption for a target that says else."""
+        if pack.named(target) != "none":
+            raise BadOption(
+                f"the target {target!r}: Parquet is compressed inside; end it with .parquet, and set `compression`"
+            )
+        return "none"
 
     def copy_options(self, _target: str) -> Sql:
         """Return the options of COPY."""
@@ -116,6 +145,13 @@ class ParquetSinkOptions(Options):
 class FileSinkOptions(Protocol):
     """Options that know what COPY is to be told."""
 
+    @property
+    def partition_by(self) -> tuple[str, ...]:
+        """Columns that become folders."""
+
+    def packed_as(self, target: str) -> str:
+        """Return the compression of the whole file."""
+
     def copy_options(self, target: str) -> Sql:
         """Return the options of COPY."""
 
@@ -128,12 +164,77 @@ class WritesFiles:
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         """Store all rows in the file `target`, or leave what is there."""
-        return write_file(rows, target, place, cast("FileSinkOptions", options).copy_options(target))
+        given = cast("FileSinkOptions", options)
+        kind, copied = given.packed_as(target), given.copy_options(target)
+        columns = cls.written_columns(rows)
+        if given.partition_by:
+            return _stored_folder(rows, target, place, given, columns)
+
+        def make(path: Path) -> int:
+            if kind in pack.NATIVE:
+                return rows.copy_to(path, copied, columns)
+            plain = path.with_name(f"{path.name}.plain")
+            try:
+                count = rows.copy_to(plain, copied, columns)
+                pack.pack(plain, path, kind)
+            finally:
+                plain.unlink(missing_ok=True)
+            return count
+
+        return stored(target, place, make)
+
+    @classmethod
+    def written_columns(cls, rows: Rows) -> Sql:
+        """Return the SELECT list under which the format keeps every value."""
+        del rows
+        return Sql("*")
 
 
-def write_file(rows: Rows, target: str, place: Place, options: Sql) -> Written:
-    """Write the rows with COPY's `options` to the file `target`, as `stored` does."""
-    return stored(target, place, lambda path: rows.copy_to(path, options))
+def _stored_folder(rows: Rows, target: str, place: Place, options: FileSinkOptions, columns: Sql) -> Written:
+    """Write the rows into a new folder of partitions, and put it in the place of the one at the target."""
+    known = {name.casefold() for name in rows.columns}
+    missing = [name for name in options.partition_by if name.casefold() not in known]
+    if missing or len(known) == len(options.partition_by):
+        problem = (
+            f"the query gives no column {', '.join(missing)}"
+            if missing
+            else "no column would be left to write"
+        )
+        raise BadOption(f"partition_by: {problem}; it gives {', '.join(rows.columns)}", option="partition_by")
+    kind = options.packed_as(target)
+    if kind not in pack.NATIVE:
+        raise BadOption(f"partition_by: files of partitions are written as none, gzip or zstd, not as {kind}")
+    path = inside(place, target)
+    if path.exists() and not path.is_dir():
+        raise BadOption(f"the target {target!r} is a file, and `partition_by` writes a folder; name another")
+    if path.is_dir() and not _is_partitioned(path):
+        raise BadOption(
+            f"the target {target!r} is a folder with other things than partitions in it, which would be removed; "
+            "name a folder of its own"
+        )
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    copied = sql(
+        "{options}, PARTITION_BY {names}",
+        options=options.copy_options(target),
+        names=_names(options.partition_by),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count = rows.copy_to(part, copied, columns)
+        size = partitions.synced(part)
+        failpoint("in_export")
+        partitions.put(part, path)
+    except OSError as error:
+        raise ExportFailed(
+            f"{path}: {error.strerror or error}; the folder that was there is untouched"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Written(rows=count, bytes=size, target=str(path))
+
+
+def _is_partitioned(folder: Path) -> bool:
+    return all("=" in entry.name and entry.is_dir() for entry in folder.iterdir())
 
 
 def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
@@ -145,7 +246,7 @@ def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
     """
     path = inside(place, target)
     if path.is_dir():
-        raise BadOption(f"the target {target!r} is a folder; name a file in it")
+        raise BadOption(f"the target {target!r} is a folder; name a file in it, or set `partition_by`")
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,16 +261,15 @@ def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
             f"{path}: {error.strerror or error}; the file that was there is untouched"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        # A disk that became read-only has said so already.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return Written(rows=count, bytes=size, target=str(path))
 
 
-def compression_of(target: str, given: str | None) -> str:
-    """Return the compression that is asked for, else the one that the target's suffix says."""
-    if given is not None:
-        return given
-    suffix = target.rpartition(".")[2].lower()
-    return {"gz": "gzip", "zst": "zstd", "zstd": "zstd"}.get(suffix, "none")
+def _native(kind: str) -> str:
+    """What COPY is told: what it does not write, we pack afterwards."""
+    return kind if kind in pack.NATIVE else "none"
 
 
 def copy_options(form: str, given: Mapping[str, Sql | None]) -> Sql:

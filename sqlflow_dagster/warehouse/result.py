@@ -37,14 +37,17 @@ class Result:
     _spool: Path
     _readers: list[pa.RecordBatchReader] = field(default_factory=list)
 
-    def copy_to(self, path: Path, options: Sql) -> int:
+    def copy_to(self, path: Path, options: Sql, columns: Sql | None = None) -> int:
         """Write the rows to `path` with COPY's `options` and return how many they are.
 
-        The file is made in a folder of ours and then moved: users' SQL can write nowhere.
+        The file is made in a folder of ours and then moved: users' SQL can write nowhere. `columns` is a
+        SELECT list over the query's result. With PARTITION_BY, a folder is made, also for no rows.
         """
         made = self._spool / path.name
+        selected = columns is not None and columns != "*"
         statement = sql(
-            "COPY (\n{query}\n) TO {path} ({options})",
+            "COPY ({select}(\n{query}\n)) TO {path} ({options})",
+            select=sql("SELECT {columns} FROM ", columns=columns) if selected and columns else Sql(""),
             query=self._query.text,
             path=literal(str(made)),
             options=options,
@@ -53,6 +56,8 @@ class Result:
             row = self._connection.execute(statement).fetchone()
         except query.Failure as error:
             raise _failed(self._query, error) from error
+        if not made.exists():
+            made.mkdir()
         if path.is_dir() and made.is_dir():
             shutil.rmtree(path)
         shutil.move(made, path)

@@ -1,0 +1,338 @@
+"""Exports to files: what is written is read back as it was, or the old file is still there."""
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+import threading
+from decimal import Decimal
+
+import pyarrow.parquet as pq
+import pytest
+
+from sqlflow_dagster.connectors import registry
+from sqlflow_dagster.connectors.options import parse
+from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, SQLFlowError
+from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings
+from sqlflow_dagster.warehouse.result import rows
+from sqlflow_dagster.warehouse.udf import Functions
+
+FORMATS = ["CSV", "TSV", "JSON", "JSONL", "PARQUET"]
+SUFFIX = {"CSV": "csv", "TSV": "tsv", "JSON": "json", "JSONL": "jsonl", "PARQUET": "parquet"}
+
+
+@pytest.fixture
+def shop(folder):
+    """A project that can write the result of a query to a file."""
+    folder.warehouse = Warehouse(
+        WarehouseSettings(path=folder.root / "data/w.duckdb", state_directory=folder.root / ".sqlflow")
+    )
+    (folder.root / "data").mkdir()
+
+    def export(query, type_, target, **options):
+        kind = registry.find(type_)
+        given = parse(kind.sink_options_type, options)[0]
+        with rows(folder.warehouse, query, Functions(folder.root / "udfs")) as result:
+            return kind.write(result, target, given, folder.place)
+
+    folder.export = export
+    return folder
+
+
+TEXTS = [
+    "",
+    None,
+    "a,b",
+    'say "x"',
+    "two\nlines",
+    "tab\there",
+    "cr\r\nlf",
+    "  padded ",
+    "NULL",
+    "'",
+    "\\n",
+    "Ärger 漢字 😀",
+    ";",
+]
+
+
+@pytest.mark.parametrize("type_", FORMATS)
+def test_texts_come_back_as_they_were(shop, type_):
+    values = ", ".join(
+        f"({i}, {'NULL' if t is None else chr(39) + t.replace(chr(39), chr(39) * 2) + chr(39)})"
+        for i, t in enumerate(TEXTS)
+    )
+    target = f"out/a.{SUFFIX[type_]}"
+    written = shop.export(f"SELECT * FROM (VALUES {values}) AS v(i, t)", type_, target)
+    assert (written.rows, written.bytes) == (len(TEXTS), (shop.root / target).stat().st_size)
+    assert [row[1] for row in shop.rows(type_, path=target, types={"t": "VARCHAR"})] == TEXTS
+
+
+VALUES = {
+    "DECIMAL(38,18)": "12345678901234567890.123456789012345678",
+    "DECIMAL(9,2)": "4.10",
+    "BIGINT": "-9223372036854775808",
+    "UBIGINT": "18446744073709551615",
+    "DOUBLE": "0.30000000000000004",
+    "FLOAT": "0.1",
+    "BOOLEAN": "true",
+    "DATE": "0001-01-01",
+    "TIMESTAMP": "2024-01-31 08:00:00.123456",
+    "TIMESTAMPTZ": "2024-01-31 06:00:00.123456+00",
+    "TIMESTAMP_NS": "2024-01-31 08:00:00.123456789",
+    "TIME": "23:59:59.999999",
+    "UUID": "c0b2d3f1-0000-4000-8000-000000000000",
+    "HUGEINT": "99999999999999999999999999999999999999",
+    "INTERVAL": "1 month 2 days 00:00:03.123456",
+    "BLOB": "\\x00\\xFFa",
+}
+ODD = {
+    "DOUBLE": ["nan", "inf", "-inf", "-0.0", "5e-324"],
+    "DATE": ["infinity", "-infinity", "0044-03-15 (BC)", "9999-12-31"],
+    "TIMESTAMP": ["infinity", "-infinity"],
+    "TIMESTAMPTZ": ["infinity"],
+    "INTERVAL": ["-1 day"],
+    "HUGEINT": ["-1"],
+}
+CASES = [*VALUES.items()] + [(k, v) for k, vs in ODD.items() for v in vs]
+
+
+@pytest.mark.parametrize("type_", ["CSV", "JSONL", "PARQUET"])
+@pytest.mark.parametrize(("kind", "value"), CASES)
+def test_values_come_back_as_they_were(shop, type_, kind, value):
+    target = f"a.{SUFFIX[type_]}"
+    shop.export(f"SELECT 1 AS i, '{value}'::{kind} AS v UNION ALL SELECT 2, NULL", type_, target)
+    # Parquet has its types; elsewhere they are said, and what has no such type is its text.
+    types = {} if type_ == "PARQUET" else {"v": kind}
+    with contextlib.closing(__import__("duckdb").connect()) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        with shop.open(type_, path=target, types=types) as source:
+            for batch in source.read(source.streams()[0], None):
+                query = (
+                    batch.query(lambda q: connection.execute(q).fetchall())
+                    if callable(batch.query)
+                    else batch.query
+                )
+                found = connection.execute(f"SELECT CAST(v AS VARCHAR) FROM ({query}) ORDER BY i").fetchall()
+    assert found == [(value,), (None,)]
+
+
+@pytest.mark.parametrize("type_", ["JSON", "JSONL", "PARQUET"])
+def test_nested_values_come_back_as_they_were(shop, type_):
+    query = "SELECT {'a': [1, NULL, 3], 'b': {'c': 'x', 'd': [1.25::DECIMAL(9,2)]}} AS s, [] AS e, MAP{'k': 1.5::DOUBLE} AS m"
+    target = f"a.{SUFFIX[type_]}"
+    shop.export(query, type_, target)
+    (row,) = shop.rows(type_, path=target)
+    assert row[0] == {"a": [1, None, 3], "b": {"c": "x", "d": [1.25]}}
+    assert row[1] == []
+    assert row[2] in ({"k": 1.5}, {"key": ["k"], "value": [1.5]})
+
+
+def test_parquet_keeps_whole_numbers_that_it_would_round_also_in_nested_values(shop):
+    big = "99999999999999999999999999999999999999"
+    shop.export(
+        f"SELECT [{{'x': {big}::HUGEINT}}] AS v, MAP{{'k': {big}::HUGEINT}} AS m", "PARQUET", "a.parquet"
+    )
+    assert pq.read_table(shop.root / "a.parquet").to_pylist() == [
+        {"v": [{"x": Decimal(big)}], "m": [("k", Decimal(big))]}
+    ]
+    with pytest.raises(ExportFailed, match="DECIMAL"):
+        shop.export("SELECT 170141183460469231731687303715884105727::HUGEINT AS v", "PARQUET", "a.parquet")
+
+
+@pytest.mark.parametrize("type_", ["CSV", "TSV", "JSON", "JSONL", "PARQUET"])
+def test_an_empty_result_replaces_the_file_and_keeps_its_columns(shop, type_):
+    target = f"a.{SUFFIX[type_]}"
+    shop.export("SELECT 1 AS id, 'x' AS v", type_, target)
+    assert shop.export("SELECT 1 AS id, 'x' AS v WHERE false", type_, target).rows == 0
+    result = shop.read(type_, path=target, types={"id": "INTEGER"})
+    assert (next(iter(result.columns)), result.rows) == ("id", [])
+
+
+def test_options_of_csv_are_followed(shop):
+    query = "SELECT DATE '2024-01-31' AS d, NULL AS n, 'NA' AS t, 'x' AS q, '' AS e"
+    shop.export(
+        query,
+        "CSV",
+        "a.csv",
+        delimiter=";",
+        null_value="NA",
+        date_format="%d.%m.%Y",
+        force_quote=["q"],
+        header=False,
+    )
+    assert (shop.root / "a.csv").read_text() == '31.01.2024;NA;"NA";"x";\n'
+
+
+@pytest.mark.parametrize("type_", ["CSV", "JSONL"])
+@pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "xz", "lz4", "br"])
+def test_a_target_is_compressed_as_its_suffix_says(shop, type_, suffix):
+    target = f"a.{SUFFIX[type_]}.{suffix}"
+    written = shop.export("SELECT range AS id, 'x' || range AS v FROM range(10000)", type_, target)
+    assert written.bytes < 100_000
+    assert shop.rows(type_, path=target) == [(i, f"x{i}") for i in range(10_000)]
+    assert [path.name for path in shop.root.iterdir() if path.name.startswith(".a")] == []
+
+
+def test_the_compression_that_is_asked_for_is_used(shop):
+    shop.export("SELECT 1 AS id", "CSV", "a.csv", compression="bzip2")
+    assert (shop.root / "a.csv").read_bytes()[:3] == b"BZh"
+    assert shop.rows("CSV", path="a.csv", compression="bz2") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "target", "says"),
+    [
+        ("CSV", "a.csv.snappy", "snappy files are not written"),
+        ("CSV", "a.csv.zip", "zip files are not written"),
+        ("PARQUET", "a.parquet.gz", "compressed inside"),
+        ("CSV", "data", "is a folder"),
+    ],
+)
+def test_what_cannot_be_written_as_asked_is_refused(shop, type_, target, says):
+    with pytest.raises(BadOption, match=says):
+        shop.export("SELECT 1 AS id", type_, target)
+    assert not (shop.root / target).is_file()
+
+
+@pytest.mark.parametrize("target", ["../a.csv", "/tmp/a.csv", "link/a.csv", "file:///etc/a.csv"])
+def test_nothing_is_written_outside_the_project(shop, tmp_path, target):
+    (shop.root / "link").symlink_to(tmp_path)
+    with pytest.raises(NotAllowed):
+        shop.export("SELECT 1 AS id", "CSV", target)
+    assert not list(tmp_path.glob("*.csv"))
+
+
+@contextlib.contextmanager
+def file_size_limit(limit):
+    """As a full disk: writing beyond `limit` bytes fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("target", ["a.csv", "a.csv.gz", "a.csv.xz", "a.parquet", "a.jsonl"])
+def test_a_full_disk_leaves_the_old_file(shop, target):
+    type_ = {value: key for key, value in SUFFIX.items()}[target.split(".")[1]]
+    shop.export("SELECT 1 AS id", type_, target)
+    before = (shop.root / target).read_bytes()
+    query = "SELECT md5(range::VARCHAR) || uuid()::VARCHAR AS id FROM range(200000)"
+    with file_size_limit(2_000_000), pytest.raises(SQLFlowError):
+        shop.export(query, type_, target)
+    assert (shop.root / target).read_bytes() == before
+    assert [path.name for path in shop.root.iterdir() if "part" in path.name or "plain" in path.name] == []
+    assert list((shop.root / ".sqlflow/spool").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(shop):
+    shop.write("out", "a file")
+    with pytest.raises(ExportFailed, match="the file that was there is untouched"):
+        shop.export("SELECT 1 AS id", "CSV", "out/a.csv")
+
+
+def test_a_query_that_fails_midway_leaves_the_old_file(shop):
+    shop.export("SELECT 1 AS id", "CSV", "a.csv")
+    with pytest.raises(ExportFailed, match="too far"):
+        shop.export(
+            "SELECT CASE WHEN range > 500000 THEN error('too far') ELSE range END AS id FROM range(1000000)",
+            "CSV",
+            "a.csv",
+        )
+    assert (shop.root / "a.csv").read_text() == "id\n1\n"
+
+
+def test_a_kill_before_the_file_is_in_its_place_leaves_the_old_one(shop):
+    for target in ("a.csv", "parts"):
+        options = {"partition_by": "id"} if target == "parts" else {}
+        shop.export("SELECT 1 AS id, 2 AS v", "CSV", target, **options)
+        code = f"""
+            from pathlib import Path
+            from sqlflow_dagster.connectors import registry
+            from sqlflow_dagster.connectors.base import Place
+            from sqlflow_dagster.connectors.options import parse
+            from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings
+            from sqlflow_dagster.warehouse.result import rows
+            from sqlflow_dagster.warehouse.udf import Functions
+            root = Path({str(shop.root)!r})
+            warehouse = Warehouse(WarehouseSettings(path=root / "data/k.duckdb", state_directory=root / ".sqlflow"))
+            kind = registry.find("CSV")
+            with rows(warehouse, "SELECT 9 AS id, 9 AS v", Functions(root)) as result:
+                kind.write(result, {target!r}, parse(kind.sink_options_type, {options!r})[0], Place(root, root / ".sqlflow/spool"))
+        """
+        env = {**os.environ, "SQLFLOW_FAILPOINT": "in_export:kill"}
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], env=env, check=False, capture_output=True
+        )
+        assert done.returncode == -9, done.stderr.decode()
+        assert shop.rows("CSV", path=target)[0][:1] in [(1,), (2,)]
+        assert shop.export("SELECT 3 AS id, 4 AS v", "CSV", target, **options).rows == 1
+
+
+def test_exports_to_one_target_at_once_leave_one_whole_file(shop):
+    def export(number):
+        warehouse = Warehouse(
+            WarehouseSettings(
+                path=shop.root / f"data/{number}.duckdb", state_directory=shop.root / f".s{number}"
+            )
+        )
+        kind = registry.find("CSV")
+        for _ in range(5):
+            with rows(warehouse, f"SELECT {number} AS id FROM range(2000)", Functions(shop.root)) as result:
+                kind.write(result, "a.csv", parse(kind.sink_options_type, {})[0], shop.place)
+
+    threads = [threading.Thread(target=export, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = shop.rows("CSV", path="a.csv")
+    assert len(found) == 2_000
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("type_", ["CSV", "PARQUET"])
+def test_partitions_are_folders_that_come_back_as_columns(shop, type_):
+    values = [("a", 1), ("b/c", 2), (None, 3), ("007", 4), ("x=y", 5), ("Ärger", 6), ("a b", 7)]
+    table = ", ".join(f"({'NULL' if k is None else repr(k)}, {v})" for k, v in values)
+    written = shop.export(f"SELECT * FROM (VALUES {table}) AS t(k, v)", type_, "out", partition_by="k")
+    assert (written.rows, written.target) == (7, str(shop.root / "out"))
+    found = shop.read(type_, path="out")
+    order = list(found.columns)
+    assert sorted((row[order.index("v")], row[order.index("k")]) for row in found.rows) == [
+        (v, k) for k, v in values
+    ]
+
+
+def test_a_new_export_of_partitions_takes_the_place_of_the_old_one_whole(shop):
+    shop.export("SELECT 1 AS k, 2 AS v UNION ALL SELECT 2, 2", "PARQUET", "out", partition_by=["k"])
+    shop.export("SELECT 3 AS k, 2 AS v", "PARQUET", "out", partition_by=["k"])
+    assert [path.name for path in (shop.root / "out").iterdir()] == ["k=3"]
+    with pytest.raises(ExportFailed):
+        shop.export("SELECT 4 AS k, error('no') AS v", "PARQUET", "out", partition_by=["k"])
+    assert [path.name for path in (shop.root / "out").iterdir()] == ["k=3"]
+    assert shop.export("SELECT 4 AS k, 5 AS v WHERE false", "PARQUET", "out", partition_by=["k"]).rows == 0
+    assert list((shop.root / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "says"),
+    [
+        ({"partition_by": "nope"}, "out", "the query gives no column nope"),
+        ({"partition_by": ["k", "v"]}, "out", "no column would be left"),
+        ({"partition_by": "k", "compression": "bz2"}, "out", "none, gzip or zstd"),
+        ({"partition_by": "k"}, "a.txt", "is a file"),
+        ({"partition_by": "k", "type_": "JSON"}, "out", "written as one file"),
+        ({"partition_by": "k"}, "data", "would be removed"),
+    ],
+)
+def test_partitions_that_cannot_be_written_are_refused(shop, options, target, says):
+    shop.write("a.txt", "x")
+    shop.write("data/x.csv", "x")
+    with pytest.raises(BadOption, match=says):
+        shop.export("SELECT 1 AS k, 2 AS v", **{"type_": "CSV", "target": target, **options})
+    assert (shop.root / "data/x.csv").exists()
