@@ -383,45 +383,6 @@ def whole_sql(read: Sql, files: Sequence[Readable], folders: Mapping[str, str], 
     )
 
 
-def typed_sql(query: Sql, types: Mapping[str, str]) -> Sql:
-    """Return the SELECT with some columns converted exactly; one that is missing is NULL.
-
-    Scalars go by way of text, so that 4.15 as a DOUBLE becomes the DECIMAL 4.15 and 4.7 no INTEGER.
-    """
-    if not types:
-        return query
-    nulls = join(
-        ", ",
-        (
-            sql(
-                "CAST(NULL AS {kind}) AS {name}",
-                kind=Sql("VARCHAR" if casts.is_scalar(kind) else kind),
-                name=quote(name),
-            )
-            for name, kind in types.items()
-        ),
-    )
-    values = join(
-        ", ",
-        (
-            sql(
-                "{value} AS {name}",
-                value=casts.converted(name, kind, guessed=False, where=literal("types"))
-                if casts.is_scalar(kind)
-                else sql("CAST({name} AS {kind})", name=quote(name), kind=Sql(kind)),
-                name=quote(name),
-            )
-            for name, kind in types.items()
-        ),
-    )
-    return sql(
-        "SELECT * REPLACE ({values}) FROM (SELECT {nulls} WHERE false UNION ALL BY NAME ({query}))",
-        values=values,
-        nulls=nulls,
-        query=query,
-    )
-
-
 def by_place(files: Sequence[Readable]) -> list[list[Readable]]:
     """Return the files in groups that one call can read."""
     groups: dict[tuple[int, str], list[Readable]] = {}

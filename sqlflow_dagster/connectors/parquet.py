@@ -5,20 +5,24 @@
     SOURCE orders TYPE PARQUET PARAMS {"path": "data/orders/**/*.parquet"};
 
 Columns are matched by name over all files; columns and row groups that are not needed are not read.
+Where a column has types in several files that no type holds exactly, such as BIGINT and DOUBLE, that
+is an error, unless `types` says what it is to be.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import ClassVar
 
 from pydantic import Field
 
-from sqlflow_dagster.connectors import nested
-from sqlflow_dagster.connectors.base import Rows
+from sqlflow_dagster.connectors import casts, nested, parquet_schemas
+from sqlflow_dagster.connectors.base import Ask, Rows
 from sqlflow_dagster.connectors.files import (
     PATH,
+    PROVENANCE,
     FileOptions,
     Files,
     Readable,
@@ -28,7 +32,6 @@ from sqlflow_dagster.connectors.files import (
     options_sql,
     partition_types,
     struct_sql,
-    typed_sql,
     whole_sql,
 )
 from sqlflow_dagster.connectors.sink import ParquetSinkOptions, WritesFiles
@@ -81,16 +84,61 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options
         folders = partition_types([item.file for item in files], options.hive_partitioning, options.types)
-        query = join(
-            " UNION ALL BY NAME ",
-            (
-                whole_sql(self._read(group, folders), group, folders, provenance=options.row_provenance)
-                for group in by_place(files)
-            ),
-        )
-        return Selected(typed_sql(query, options.types), explain=named(files))
 
-    def _read(self, files: Sequence[Readable], folders: dict[str, str]) -> Sql:
+        def query(ask: Ask) -> Sql:
+            return self._query(ask, files, folders)
+
+        return Selected(query, explain=named(files))
+
+    def _query(self, ask: Ask, files: Sequence[Readable], folders: Mapping[str, str]) -> Sql:
+        """The SELECT of files that may differ, after asking for their schemas."""
+        options = self.options
+        parquet_schemas.check_digits(ask, files, {name.casefold() for name in options.exclude_columns})
+        schemas = parquet_schemas.of(ask, files) if len(files) > 1 else dict.fromkeys(files, "")
+        alike = len(set(schemas.values())) == 1
+        if not alike:
+            parquet_schemas.check(ask, schemas, {name.casefold() for name in options.types})
+        groups = (
+            [list(group) for _key, group in groupby(files, key=lambda item: (item.place, schemas[item]))]
+            if options.types
+            else by_place(files)
+        )
+        selects = []
+        for group in groups:
+            read = self._read(group, folders)
+            provenance = options.row_provenance or bool(options.types)
+            select = whole_sql(read, group, folders, provenance=provenance)
+            selects.append(self._typed(ask, select) if options.types else select)
+        return join(" UNION ALL BY NAME ", selects)
+
+    def _typed(self, ask: Ask, select: Sql) -> Sql:
+        """The SELECT with the declared columns converted exactly; one that is missing is NULL."""
+        described = ask(sql("DESCRIBE {select}", select=select))
+        found = {str(row[0]): str(row[1]) for row in described}
+        where = quote(PROVENANCE)
+        declared = {name.casefold(): kind for name, kind in self.options.types.items()}
+        columns = [
+            sql(
+                "{value} AS {name}",
+                value=_value(name, kind, declared[name.casefold()], where),
+                name=quote(name),
+            )
+            if name.casefold() in declared
+            else quote(name)
+            for name, kind in found.items()
+            if name != PROVENANCE
+        ]
+        known = {name.casefold() for name in found}
+        columns += [
+            sql("CAST(NULL AS {kind}) AS {name}", kind=Sql(kind), name=quote(name))
+            for name, kind in self.options.types.items()
+            if name.casefold() not in known
+        ]
+        if self.options.row_provenance:
+            columns.append(where)
+        return sql("SELECT {columns} FROM ({select})", columns=join(", ", columns), select=select)
+
+    def _read(self, files: Sequence[Readable], folders: Mapping[str, str]) -> Sql:
         given = {
             "union_by_name": literal(len(files) > 1),
             "binary_as_string": literal(True) if self.options.binary_as_string else None,
@@ -103,3 +151,13 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
             files=join(", ", (item.pattern for item in files)),
             options=options_sql(given),
         )
+
+
+def _value(name: str, found: str, kind: str, where: Sql) -> Sql:
+    """A column of the type `found` in the declared one; scalars go by way of text, which keeps digits."""
+    if found == kind:
+        return quote(name)
+    if not (casts.is_scalar(kind) and not found.endswith((")", "]"))) and not found.startswith("DECIMAL"):
+        return casts.same(name, found, kind, where)
+    text = sql("CAST({name} AS VARCHAR)", name=quote(name))
+    return casts.converted(name, kind, guessed=False, where=where, text=text)

@@ -27,6 +27,7 @@ _SHARED = {
     "sqlite_types", "sqlite_sink",
     "attached", "tables", "discovered", "http", "wire", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
+    "parquet_schemas",
     "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
     "postgres_sink", "postgres_types", "postgres_wire", "postgres_replace",
 }  # fmt: skip
