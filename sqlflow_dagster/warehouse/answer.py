@@ -71,15 +71,17 @@ def _output(
                 name=quote(name),
             )
         )
-    return join(", ", parts)
+    # What is not declared comes as it is: the first SQLFlow's functions hand such columns on.
+    others = [name for name in have if fold(name) not in map(fold, declared.output_schema)]
+    return join(", ", (*parts, *(_cast(name, restored.get(name), None) for name in others)))
 
 
 def _only_widened(kind: str, came: str | None) -> bool:
-    """Whether pandas knows no narrower type: dates become timestamps, decimals take their values' width."""
+    """Whether pandas knows no narrower type: dates become timestamps, decimals their values' width or floats."""
     if came is None or came == kind:
         return False
     return (came == "DATE" and kind.startswith("TIMESTAMP")) or (
-        came.startswith("DECIMAL") and kind.startswith("DECIMAL")
+        came.startswith("DECIMAL") and kind.startswith(("DECIMAL", "DOUBLE"))
     )
 
 
@@ -91,13 +93,12 @@ def _cast(name: str, kind: str | None, alias: str | None) -> Sql:
 
 
 def _check_names(shown: str, schema: Mapping[str, str], have: Mapping[str, str]) -> None:
-    declared, found = ({fold(n): n for n in names} for names in (schema, have))
-    wrong = [f"{declared[n]} is missing" for n in declared if n not in found]
-    wrong += [f"{found[n]} is not declared" for n in found if n not in declared]
-    if wrong:
+    found = {fold(name) for name in have}
+    missing = [name for name in schema if fold(name) not in found]
+    if missing:
         raise QueryFailed(
-            f"PYTHON_FUNC({shown!r}): its result and its output_schema differ: {'; '.join(wrong)}. "
-            "Mend the function or the schema, or use infer=True"
+            f"PYTHON_FUNC({shown!r}): its result lacks what its output_schema declares: {', '.join(missing)}; "
+            f"it has {', '.join(have) or 'no columns'}. Mend the function or the schema, or use infer=True"
         )
 
 

@@ -36,7 +36,10 @@ def opened(connection: DuckDBPyConnection, relation: Sql, hint: Any) -> Iterator
 
 
 def _dataframe(table: pa.Table) -> pd.DataFrame:
-    """A DataFrame that keeps whole numbers whole beside NULLs, decimals exact, and dates as datetimes."""
+    """A DataFrame that keeps whole numbers whole beside NULLs, and dates as datetimes.
+
+    Decimals are floats, with which pandas calculates, where a float tells every value of the column.
+    """
     try:
         import pandas as pd  # noqa: PLC0415 - heavy, and only such functions need it
     except ModuleNotFoundError as error:
@@ -56,7 +59,7 @@ def _dataframe(table: pa.Table) -> pd.DataFrame:
         pa.uint32(): pd.UInt32Dtype(),
         pa.uint64(): pd.UInt64Dtype(),
     }
-    columns = [_whole(column) for column in table.columns]
+    columns = [_float(_whole(column)) for column in table.columns]
     frame: pd.DataFrame = pa.table(columns, names=table.column_names).to_pandas(date_as_object=False)
     for index, column in enumerate(columns):
         if column.null_count and column.type in nullable:
@@ -74,6 +77,20 @@ def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:
         return column
+
+
+def _float(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A decimal column as floats, if each of them reads back as the decimal that it was."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if not pa.types.is_decimal(column.type):
+        return column
+    floats = column.cast(pa.float64())
+    try:
+        exact = floats.cast(column.type).equals(column)
+    except pa.ArrowInvalid:
+        return column
+    return floats if exact else column
 
 
 def to_arrow(result: Any, shown: str) -> Any:

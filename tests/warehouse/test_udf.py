@@ -209,6 +209,29 @@ def test_a_table_comes_back_as_it_went_in(call, hint, head):
     ]
 
 
+def test_pandas_calculates_with_decimals_and_gives_back_exact_ones(call):
+    code = "def f(t): return t.assign(kind=str(t['price'].dtype), double=t['price'] * 2.0)"
+    rows = call('SELECT price, kind, double FROM PYTHON_FUNC("m.f", sales) WHERE id = 1', code, setup=SALES)
+    assert rows == [{"price": Decimal("2.50"), "kind": "float64", "double": 5.0}]
+
+
+def test_a_decimal_that_no_float_tells_stays_one(call):
+    setup = ["CREATE TEMP TABLE sales AS SELECT 12345678901234567890.12::DECIMAL(38,2) AS price"]
+    code = "def f(t): return t.assign(kind=type(t['price'][0]).__name__)"
+    rows = call('SELECT * FROM PYTHON_FUNC("m.f", sales)', code, setup=setup)
+    assert rows == [{"price": Decimal("12345678901234567890.12"), "kind": "Decimal"}]
+
+
+def test_columns_that_are_not_declared_are_kept(call):
+    code = (
+        "from sqlflow_dagster.udf import python_table_udf\n"
+        "@python_table_udf(output_schema={'n': 'INTEGER'})\n"
+        "def f(t): return t.assign(n=1)"
+    )
+    rows = call('SELECT * FROM PYTHON_FUNC("m.f", (SELECT 7 AS a))', code)
+    assert rows == [{"n": 1, "a": 7}]
+
+
 def test_a_reader_is_answered_a_batch_at_a_time(call):
     code = """
 import pyarrow as pa
@@ -282,7 +305,7 @@ def test_a_result_is_cast_to_its_declared_types(call, schema, frame, expected):
         ({"a": "INTEGER"}, [], {"a": [1.5]}, "'a'.*'1.5' does not fit the declared INTEGER"),
         ({"a": "TINYINT"}, [], {"a": [300]}, "does not fit"),
         ({"a": "DATE"}, [], {"a": ["soon"]}, "'soon' does not fit the declared DATE"),
-        ({"a": "DATE"}, [], {"b": ["x"]}, "a is missing; b is not declared"),
+        ({"a": "DATE"}, [], {"b": ["x"]}, "lacks what its output_schema declares: a; it has b"),
         ({"a": "NONSENSE"}, [], {"a": [1]}, "NONSENSE"),
         ({"a": "INTEGER"}, ["id", "city"], {"a": [1]}, "requires the columns city"),
     ],
