@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CODE := sqlflow_dagster tests benchmarks examples docs definitions.py
 
-.PHONY: help setup demo test check lint format bench proofs ui lock clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup demo test check lint format bench proofs fuzz ui lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -47,8 +49,16 @@ bench: $(READY)  ## docs/benchmarks.md
 	$(BIN)/python -m compileall -q sqlflow_dagster
 	$(BIN)/python -m benchmarks
 
-proofs: $(READY)  ## faults, kill loops and fuzzing: docs/proofs.md
+proofs: $(READY) fuzz  ## faults, kill loops and fuzzing: docs/proofs.md
 	$(BIN)/python -m pytest -m "proof or fault"
+
+# atheris is in no lock: it has wheels for Linux only, and not for each Python.
+fuzz: $(READY)  ## the parser under atheris for FUZZ_SECONDS
+	@$(BIN)/python -m pip install --quiet --only-binary :all: "atheris>=3,<4" || \
+	  echo "atheris has no wheel for this Python; only the proofs' own random texts are left"
+	mkdir -p .fuzz
+	! $(BIN)/python -c 'import atheris' || $(BIN)/python tests/language/fuzz_parser.py -max_len=10000 \
+	  -timeout=60 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=.fuzz/found- .fuzz tests/language/cases/*
 
 # Universal: the markers of other Python versions and systems stay in it. Needs uv.
 lock:  ## requirements.lock from pyproject.toml; LOCK=--upgrade takes newer versions
@@ -56,4 +66,4 @@ lock:  ## requirements.lock from pyproject.toml; LOCK=--upgrade takes newer vers
 	  $(LOCK) pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .dagster
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .dagster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sqlflow_dagster.assets.execute import Finished, Progress
     from sqlflow_dagster.project import Project
 
+# What Markdown would act upon stands behind a backslash.
+_ESCAPED = re.compile(r"\\([^\w\s])")
 # A column of the summary and the metadata it shows.
 _COLUMNS = {
     "read": "rows",
@@ -174,7 +177,7 @@ def _give_summary(pipeline: str, finished: Finished) -> None:
 
 def _lines(markdown: str | None) -> list[str]:
     """The items of a list that the web UI shows as Markdown, as plain text."""
-    plain = html.unescape((markdown or "").replace("\\[", "["))
+    plain = _ESCAPED.sub(r"\1", html.unescape(markdown or ""))
     return [line.removeprefix("- ") for line in plain.splitlines()]
 
 

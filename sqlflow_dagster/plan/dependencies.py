@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlflow_dagster.plan.deep import deeply
+
 # Functions whose tables stand in a value, where no parser sees them.
 _HIDING = frozenset({"query", "query_table", "json_execute_serialized_sql"})
 _FILE = re.compile(r"[/*]|://|\.(csv|tsv|jsonl?|ndjson|parquet|xlsx)(\.\w+)?$", re.IGNORECASE)
@@ -43,6 +45,10 @@ class Reads:
 
 def reads(node: Node) -> Reads:
     """Return what a parsed query reads. Names of WITH, files and table functions are no tables."""
+    return deeply(_reads, node)
+
+
+def _reads(node: Node) -> Reads:
     walk = _Walk()
     walk.visit(node, frozenset())
     return Reads(tuple(walk.tables), tuple(walk.hidden))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sqlflow_dagster.plan.columns import Columns, combined, fold, has, merged, renamed, same, without_twins
+from sqlflow_dagster.plan.deep import deeply
 from sqlflow_dagster.plan.expressions import Node, arguments, has_star, parameters, parts
 from sqlflow_dagster.plan.nodes import Lineage
 from sqlflow_dagster.plan.scope import NOTHING, Column, Inputs, Relation, Scope, union
@@ -37,7 +38,7 @@ def column_lineage(
     run; without them columns that DuckDB would name by their expression are left out.
     """
     (tree,) = syntax_trees([sql])
-    found = None if tree.error else Walk(schemas, search_path).query(tree.statements[0], {}, None)
+    found = None if tree.error else deeply(Walk(schemas, search_path).query, tree.statements[0], {}, None)
     if columns is None:
         return tuple(_lineage(column.name, column.inputs) for column in found or () if column.name)
     if found is None or len(found) != len(columns):
@@ -47,7 +48,7 @@ def column_lineage(
 
 def output_columns(node: Node, schemas: Schemas, search_path: Sequence[str] = ()) -> tuple[str, ...] | None:
     """Return the names of a parsed query's result; None where any of them is not known."""
-    found = Walk(schemas, search_path).query(node, {}, None)
+    found = deeply(Walk(schemas, search_path).query, node, {}, None)
     if found is None:
         return None
     names = [column.name for column in found]

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 
 from sqlflow_dagster.language.tokens import SqlToken, Unclosed, scan
+from sqlflow_dagster.plan.deep import deeply
 from sqlflow_dagster.sql import literal, sql
 
 _PARSE = (
@@ -91,7 +92,7 @@ def _parse(queries: Sequence[str]) -> list[str]:
 
 
 def _tree(query: str, parsed: str, inserted: tuple[int, ...], text: str) -> SyntaxTree:
-    document = json.loads(text)
+    document = deeply(json.loads, text)
     if not document["error"]:
         nodes = tuple(statement["node"] for statement in document["statements"])
         return SyntaxTree(query, parsed, inserted, nodes)

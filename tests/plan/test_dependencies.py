@@ -4,7 +4,9 @@ import duckdb
 import pytest
 
 from sqlflow_dagster.plan.dependencies import reads
+from sqlflow_dagster.plan.lineage import column_lineage
 from sqlflow_dagster.plan.syntax import syntax_trees
+from sqlflow_dagster.sql import TableName
 
 # query -> the stored tables it reads, in order
 CASES = {
@@ -130,3 +132,17 @@ def test_what_is_no_query_is_said_to_be_none():
 def test_a_place_counts_code_points_and_not_bytes_or_what_was_put_in():
     (tree,) = syntax_trees(["WITH x AS (PIVOT s ON é USING sum(c)) SELECT 'ü' frm x wher"])
     assert tree.sql[tree.wrong_at :] == "x wher"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT " + "x + " * 900 + "x AS y FROM t",
+        "SELECT " + "CASE WHEN x = 1 THEN " * 300 + "1" + " END" * 300 + " FROM t",
+    ],
+    ids=["sum", "case"],
+)
+def test_a_query_may_nest_as_deep_as_duckdb_reads(sql):
+    assert [ref.name for ref in reads(syntax_trees([sql])[0].statements[0]).tables] == ["t"]
+    (column,) = column_lineage(sql, {TableName("main", "t"): ("x",)}, ("main",), ("y",))
+    assert column.inputs == ((TableName("main", "t"), "x"),)
