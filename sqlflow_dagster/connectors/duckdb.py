@@ -78,18 +78,32 @@ class DuckDB(Tables[DuckDBOptions]):
         path = self._path()
         before = footprint(path)
         name = self.table_of(stream)
+        if name is not None and self._is_table(path, name):
+            yield _scan(path, path, quote(SOURCE, *name))
+        else:
+            yield from self._apart(path, name, since)
+        before.unchanged()
+
+    def _apart(self, path: Path, name: Name | None, since: Cursor | None) -> Iterator[Scan]:
+        """The rows of a view or query, made in a file of their own by a connection that reaches no other."""
         self.place.spool.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="duckdb-", dir=self.place.spool) as folder:
             kept = Path(folder).resolve() / "kept.duckdb"
             with opened(path, self.place.spool, keep=kept) as connection:
-                if name is not None and _kind(connection, path, name) == "table":
-                    kept, query = path, sql("FROM {table}", table=quote(SOURCE, *name))
-                else:
-                    relation = self._relation(connection, path, name)
-                    _keep(connection, relation, since, self.options.cursor_field)
-                    query = sql("FROM {table}", table=quote(SOURCE, "main", "rows"))
-            yield Scan(query, attach=(Attach(str(kept), SOURCE, "duckdb"),), explain=_explainer(path))
-            before.unchanged()
+                relation = self._relation(connection, path, name)
+                _keep(connection, relation, since, self.options.cursor_field)
+            yield _scan(path, kept, quote(SOURCE, "main", "rows"))
+
+    def _is_table(self, path: Path, name: Name) -> bool:
+        """Whether it is a table and no view. Raises SourceFailed where it is neither."""
+        with opened(path, self.place.spool) as connection:
+            tables = _tables(connection)
+        wanted = (fold(name.schema), fold(name.name))
+        for table in tables:
+            if (fold(table.schema), fold(table.name)) == wanted:
+                return table.kind == "table"
+        there = ", ".join(f"{table.schema}.{table.name}" for table in tables[:10]) or "none"
+        raise SourceFailed(f"{path}: there is no table {name.schema}.{name.name}; it has {there}")
 
     def check(self) -> Health:
         begin = time.perf_counter()
@@ -226,14 +240,9 @@ def _tables(connection: DuckDBPyConnection) -> list[Table]:
     ]
 
 
-def _kind(connection: DuckDBPyConnection, path: Path, name: Name) -> str:
-    """Whether it is a table or a view. Raises SourceFailed where it is neither."""
-    tables = _tables(connection)
-    for table in tables:
-        if (fold(table.schema), fold(table.name)) == (fold(name.schema), fold(name.name)):
-            return table.kind
-    there = ", ".join(f"{table.schema}.{table.name}" for table in tables[:10]) or "none"
-    raise SourceFailed(f"{path}: there is no table {name.schema}.{name.name}; it has {there}")
+def _scan(path: Path, file: Path, table: Sql) -> Scan:
+    query = sql("FROM {table}", table=table)
+    return Scan(query, attach=(Attach(str(file), SOURCE, "duckdb"),), explain=_explainer(path))
 
 
 def _keep(

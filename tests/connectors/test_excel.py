@@ -5,12 +5,15 @@ import gzip
 import zipfile
 from decimal import Decimal
 
+import duckdb
 import openpyxl
 import pytest
 
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.registry import find
 from sqlflow_dagster.errors import BadOption, ExportFailed, SourceFailed
+
+from .conftest import load
 
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -420,6 +423,18 @@ def test_compressed_files_globs_partitions_and_provenance_work(folder):
     ]
 
 
+def test_a_workbook_of_duckdbs_own_writer_is_read(folder):
+    rows = "SELECT 1 AS a, 'y & <z>' AS b, DATE '2024-01-31' AS d, 1.5 AS e, true AS f, TIME '08:00:00' AS c UNION ALL SELECT 2, NULL, NULL, 2.25, false, NULL"
+    with duckdb.connect() as connection:
+        load(connection, "excel")
+        connection.execute(f"COPY ({rows}) TO '{folder.root}/a.xlsx' (FORMAT xlsx, HEADER true)")
+    result = folder.read("EXCEL", path="a.xlsx")
+    assert list(result.columns.values()) == ["BIGINT", "VARCHAR", "DATE", "DOUBLE", "BOOLEAN", "TIME"]
+    assert result.rows == [
+        (1, "y & <z>", dt.date(2024, 1, 31), 1.5, True, dt.time(8)), (2, None, None, 2.25, False, None),
+    ]  # fmt: skip
+
+
 def test_no_spool_is_left(folder):
     book(folder, "a.xlsx", ("S", [["id"], [1]]))
     folder.rows("EXCEL", path="a.xlsx")
@@ -521,10 +536,6 @@ def test_what_was_written_is_read_back(bench):
 
 
 def test_duckdbs_own_reader_reads_what_was_written(bench):
-    import duckdb
-
-    from .conftest import load
-
     exported(bench, "SELECT 1 AS id, 'x' AS t, DATE '2024-01-31' AS day")
     with duckdb.connect() as connection:
         load(connection, "excel")
