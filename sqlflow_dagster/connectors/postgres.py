@@ -20,6 +20,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar, cast
 
@@ -29,10 +30,11 @@ from sqlflow_dagster.connectors import postgres_catalog as catalog
 from sqlflow_dagster.connectors import postgres_health
 from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
-from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, startup, where
+from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, Slot, startup, where
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions, server
 from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
 from sqlflow_dagster.connectors.postgres_types import Column
+from sqlflow_dagster.connectors.silence import watched
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import RetryLater, SourceFailed, SQLFlowError
@@ -41,6 +43,7 @@ from sqlflow_dagster.sql import Sql, literal, quote, sql
 log = logging.getLogger(__name__)
 
 _ATTACHED = "_sqlflow_postgres"
+_GRACE_SECONDS = 5
 # What goes into a secret of DuckDB, and not into the text of a statement.
 _SECRET = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
 _TIMES = {"DATE": "date", "TIMESTAMP": "timestamp", "TIMESTAMP WITH TIME ZONE": "timestamptz"}
@@ -64,12 +67,23 @@ class Postgres(Tables[PostgresOptions]):
     def _connections(self) -> Connections:
         return Connections(self._told, self.options.min_connections, self.options.max_connections)
 
+    @contextmanager
+    def _slot(self) -> Iterator[Slot]:
+        """Leave for one connection, which is closed when the server says nothing for too long."""
+        seconds = self.options.timeout_seconds
+        hosts, ports = self._told.get("host", "").split(","), self._told.get("port", "5432").split(",")
+        servers = [(host, int(ports[index % len(ports)])) for index, host in enumerate(hosts) if host]
+        # The server itself ends a statement at `timeout_seconds`, and says so: it is let go first.
+        longest = seconds + _GRACE_SECONDS if seconds else None
+        with watched(servers, longest, self._connections.idle), self._connections.slot() as slot:
+            yield slot
+
     def place_of_data(self) -> Mapping[str, str]:
         parts = self.options.parts()
         return {name: parts[name] for name in ("host", "port", "database", "username") if name in parts}
 
     def list_tables(self) -> list[Table]:
-        with self._connections.slot() as slot, slot.transaction() as connection:
+        with self._slot() as slot, slot.transaction() as connection:
             return catalog.list_tables(connection, self.options.numeric_type)
 
     def streams(self) -> Sequence[Stream]:
@@ -89,7 +103,7 @@ class Postgres(Tables[PostgresOptions]):
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
         table = self.table_of(stream)
         label = f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
-        with self._connections.slot() as slot:
+        with self._slot() as slot:
             with slot.transaction() as connection:
                 selected, position, horizon = self._prepared(connection, table, since, label)
             yield Scan(
@@ -110,7 +124,7 @@ class Postgres(Tables[PostgresOptions]):
     def check(self) -> Health:
         begin = time.perf_counter()
         try:
-            with self._connections.slot() as slot, slot.transaction() as connection:
+            with self._slot() as slot, slot.transaction() as connection:
                 latency = time.perf_counter() - begin
                 return postgres_health.health(connection, where(self._told), latency)
         except SQLFlowError as error:

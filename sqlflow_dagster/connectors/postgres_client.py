@@ -133,6 +133,11 @@ class Connections:
                 self._idle.append(connection)
         return kept
 
+    def idle(self) -> list[int]:
+        """Return the descriptors of connections that stand idle."""
+        with self._free:
+            return [connection.fileno() for connection in self._idle if not connection.closed]
+
     def close(self) -> None:
         """Close what stands idle."""
         with self._free:

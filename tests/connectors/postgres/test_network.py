@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from sqlflow_dagster.errors import RetryLater
@@ -61,9 +63,20 @@ def test_a_server_that_stays_away_leaves_the_table_as_it_was(project, far):
     assert whole(project)
 
 
-def test_a_server_that_says_nothing_is_given_up_in_time(project, far):
-    import time
+@pytest.mark.parametrize(
+    ("after", "connections"), [(500, 1), (100_000, 2)], ids=["in the catalogue", "in the rows"]
+)
+def test_a_server_that_falls_silent_is_given_up_in_time(project, far, after, connections):
+    """It keeps the connection open, as one behind a broken balancer does: no read of the driver ends."""
+    far.breaks, far.times = Stall(after), connections
+    begin = time.monotonic()
+    (outcome,) = project.load(**through(far, project, timeout_seconds=0.5)).values()
+    assert outcome.calls.retries == 1
+    assert time.monotonic() - begin < 20
+    assert whole(project)
 
+
+def test_a_server_that_says_nothing_is_given_up_in_time(project, far):
     far.breaks, far.times = Stall(0), 1
     begin = time.monotonic()
     project.load(**through(far, project, connect_timeout=2))

@@ -1,0 +1,111 @@
+"""A connection on which nothing comes any more → one that is closed, so that who waits for it is told.
+
+Drivers in C wait for ever for a far side that keeps the connection open and says nothing, and
+nobody outside can interrupt them. The kernel knows when the last byte came.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import struct
+import termios
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+_OWN = Path("/proc/self/fd")
+# Where `struct tcp_info` of Linux has the milliseconds since data last came.
+_LAST_DATA_RECEIVED = struct.Struct("=52xI")
+_TCP_INFO = getattr(socket, "TCP_INFO", 11)
+
+
+@contextmanager
+def watched(
+    servers: Collection[Address], seconds: float | None, spare: Callable[[], Collection[int]] = tuple
+) -> Iterator[None]:
+    """Inside the block, close connections of this process to `servers` on which nothing comes.
+
+    `servers` are names or addresses with ports; `seconds` is the longest silence, None for any.
+    `spare` returns the descriptors of connections that nobody waits for. A connection whose bytes
+    are not read yet is not silent: then it is us who are slow. Linux only; elsewhere nothing happens.
+    """
+    if not seconds or not servers or not _OWN.is_dir():
+        yield
+        return
+    ended = threading.Event()
+    watch = threading.Thread(
+        target=_watch, args=(servers, seconds, spare, ended), name="sqlflow_silence", daemon=True
+    )
+    watch.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watch.join()
+
+
+def _watch(
+    servers: Collection[Address],
+    seconds: float,
+    spare: Callable[[], Collection[int]],
+    ended: threading.Event,
+) -> None:
+    known = {address for host, port in servers for address in _addresses(host, port)}
+    while not ended.wait(min(1.0, seconds / 4)):
+        for descriptor in _sockets() - set(spare()):
+            with suppress(OSError):  # it was closed meanwhile, or has no other end
+                _close_if_silent(descriptor, known, seconds)
+
+
+def _sockets() -> set[int]:
+    """The descriptors of this process's sockets."""
+    found = set()
+    for entry in _OWN.iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            if str(entry.readlink()).startswith("socket:"):
+                found.add(int(entry.name))
+    return found
+
+
+def _close_if_silent(descriptor: int, known: Collection[Address], seconds: float) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        if connection.type != socket.SOCK_STREAM or connection.family not in (
+            socket.AF_INET,
+            socket.AF_INET6,
+        ):
+            return
+        if connection.getpeername()[:2] not in known:
+            return
+        silent = _silence(connection)
+        if silent > seconds:
+            log.warning(
+                "nothing came from %s for %.0f s; the connection is closed",
+                connection.getpeername()[:2],
+                silent,
+            )
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _silence(connection: socket.socket) -> float:
+    """Seconds since a byte came, 0 where some wait to be read."""
+    waiting = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
+    if waiting:
+        return 0.0
+    told = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 104)
+    milliseconds: int = _LAST_DATA_RECEIVED.unpack_from(told)[0]
+    return milliseconds / 1000
+
+
+def _addresses(host: str, port: int) -> list[Address]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return [(str(item[4][0]), port) for item in found]
