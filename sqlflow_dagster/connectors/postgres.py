@@ -37,7 +37,7 @@ from sqlflow_dagster.connectors.postgres_types import Column
 from sqlflow_dagster.connectors.silence import watched
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.errors import RetryLater, SourceFailed, SQLFlowError
+from sqlflow_dagster.errors import BadOption, RetryLater, SourceFailed, SQLFlowError
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,10 @@ class Postgres(Tables[PostgresOptions]):
         except SQLFlowError as error:
             return Health(ok=False, message=str(error))
 
+    def account(self) -> str:
+        parts = self.place_of_data()
+        return f"{parts['host']}:{parts['port']}/{parts.get('database', '')} {parts.get('username', '')}".rstrip()
+
     def recover(self, error: RetryLater) -> None:
         del error
         self.close()
@@ -176,7 +180,12 @@ class Postgres(Tables[PostgresOptions]):
         self, connection: Connection, table: Name | None, label: str
     ) -> tuple[Sql, list[Column], tuple[str, ...]]:
         if table is not None:
-            columns, keys = catalog.table_columns(connection, table, label)
+            kind, columns, keys = catalog.table_columns(connection, table, label)
+            if self.options.by_xmin and kind in ("view", "foreign table"):
+                raise BadOption(
+                    f"cursor_field: {label} is a {kind}, whose rows have no xmin; name a column",
+                    option="cursor_field",
+                )
             return quote(table.schema, table.name), columns, keys
         text = (self.options.query or "").strip().rstrip(";").rstrip()
         relation = sql("({query}\n) AS query", query=Sql(text))

@@ -137,20 +137,22 @@ def list_tables(connection: Connection, numeric_type: str) -> list[Table]:
     ]
 
 
-def table_columns(connection: Connection, table: Name, label: str) -> tuple[list[Column], tuple[str, ...]]:
-    """Return a table's columns and its primary key.
+def table_columns(
+    connection: Connection, table: Name, label: str
+) -> tuple[str, list[Column], tuple[str, ...]]:
+    """Return what a table is (`table`, `view` …), its columns and its primary key.
 
     Raises BadOption, with the nearest names, where there is no such table.
     """
     found = _rows(connection, _ONE_TABLE, [table.schema, table.name])
     if not found:
         raise BadOption(f"{label}: {_unknown(connection, table)}", option="table")
-    oid = found[0][0]
+    oid, kind = found[0]
     keys = tuple(row[1] for row in _rows(connection, _KEYS, [[oid]]))
     columns = _columns(connection, [oid]).get(oid, [])
     if not columns:
         raise SourceFailed(f"{label}: the table has no columns, so that there is nothing to load")
-    return columns, keys
+    return _KINDS[kind], columns, keys
 
 
 def query_columns(connection: Connection, query: Sql) -> list[Column]:

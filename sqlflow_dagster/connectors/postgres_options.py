@@ -144,7 +144,7 @@ class PostgresOptions(Connecting, TableOptions):
         default_factory=dict,
         description='DuckDB types by column, `{"amount": "DECIMAL(12,2)"}`; a value that does not fit is an error.',
     )
-    numeric_type: str = Field(
+    numeric_type: Annotated[str, BeforeValidator(casts.type_name)] = Field(
         "VARCHAR",
         description="What `numeric` without a precision becomes: `VARCHAR` keeps all digits; or e.g. "
         "`DECIMAL(38,9)`, which refuses values that do not fit, or `DOUBLE`, which rounds.",
@@ -157,9 +157,14 @@ class PostgresOptions(Connecting, TableOptions):
 
     def problems(self) -> list[str]:
         found = super().problems()
+        if self.sync_mode == "cdc":
+            found.append(
+                "sync_mode: the log is not read here; `incremental` with the cursor_field `xmin` takes every "
+                "change but deletions, `full_refresh` takes those too"
+            )
         if self.min_connections > self.max_connections:
             found.append("min_connections: more than max_connections")
-        kind = casts.type_name(self.numeric_type)
+        kind = self.numeric_type
         if kind != "VARCHAR" and not (
             casts.is_scalar(kind) and (kind.startswith("DECIMAL") or kind == "DOUBLE")
         ):

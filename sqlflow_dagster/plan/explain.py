@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlflow_dagster.plan.names import without_password
 from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Plan, Step, Transform
 
 
@@ -87,7 +88,7 @@ def _line(step: Step) -> str:
             return f"{kind} {step.table} reads {reads}  [{why(step)}; {place}]"
         case Export():
             reads = ", ".join(map(str, step.reads)) or "nothing stored"
-            return f"EXPORT {step.type} {step.target} reads {reads}  [{why(step)}; {place}]"
+            return f"EXPORT {step.type} {without_password(step.target)} reads {reads}  [{why(step)}; {place}]"
 
 
 def _data(step: Step) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def _data(step: Step) -> dict[str, Any]:
                 "kind": "export",
                 "name": step.name,
                 "type": step.type,
-                "target": step.target,
+                "target": without_password(step.target),
                 "reads": [str(table) for table in step.reads],
             }
     return data

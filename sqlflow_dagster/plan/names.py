@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.plan.placed import File, Placed, noted
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import OWN_SCHEMA
 from sqlflow_dagster.sql import TableName, quote
+
+_PASSWORD = re.compile(r"(://[^\s:/@]*):(?!\$\{)[^\s/@]+(?=@)")
+
+
+def without_password(target: str) -> str:
+    """Return a target whose address has lost its password; one that is a variable stays."""
+    return _PASSWORD.sub(r"\1", target)
 
 
 def name_parts(report: Report, placed: Placed, table: tree.Table) -> list[str] | None:

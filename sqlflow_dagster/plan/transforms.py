@@ -17,7 +17,7 @@ from sqlflow_dagster.plan.bodies import NO_VALUE, Body
 from sqlflow_dagster.plan.catalog import Catalog
 from sqlflow_dagster.plan.dependencies import TableRef
 from sqlflow_dagster.plan.loads import Place, bad_options
-from sqlflow_dagster.plan.names import name_parts
+from sqlflow_dagster.plan.names import name_parts, without_password
 from sqlflow_dagster.plan.nodes import Export, Template, Transform, TransformMode
 from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
@@ -236,7 +236,7 @@ def _version(sql: str, scope: Mapping[str, Template], *parts: str) -> str:
 
 def _slug(target: str) -> str:
     """`"output/daily_${date}.csv"` becomes `output_daily_date_csv`."""
-    return re.sub(r"[\W_]+", "_", target, flags=re.ASCII).strip("_") or "target"
+    return re.sub(r"[\W_]+", "_", without_password(target), flags=re.ASCII).strip("_") or "target"
 
 
 def _unique(wanted: str, names: set[str]) -> str:

@@ -210,3 +210,10 @@ def test_an_export_of_a_table_reads_it_by_its_full_name(desk):
         ("x_csv", 'FROM "other"."t"'),
         ("x_csv_2", 'FROM "other"."t"'),
     ]
+
+
+def test_the_password_of_a_targets_address_is_in_no_name(desk):
+    (_, export) = desk.steps(
+        'CREATE TABLE t AS SELECT 1;\nEXPORT t TO "postgres://u:CANARY@h/d#x.y" TYPE POSTGRES;'
+    )
+    assert export.name == "postgres_u_h_d_x_y"
