@@ -54,6 +54,10 @@ _OWN = "_sqlflow"
 class DuckDBOptions(LocalOptions):
     """Which file, and which of its tables."""
 
+    idle: ClassVar[Mapping[str, str]] = {
+        "timeout_seconds": "it is not needed here, a file that is in use is tried again as `resilience` says"
+    }
+
 
 class DuckDBSinkOptions(LocalSinkOptions):
     """Which table of a DuckDB file is written, and how."""

@@ -94,6 +94,9 @@ class Sqlite(Tables[SqliteOptions]):
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
         path = self._path()
+        with opened(path, self.options.timeout_seconds) as connection:
+            # Waits for a writer, and meets what is no database, before the warehouse does.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
         before = footprint(path)
         reading = _Reading(path, self.table_of(stream), self.options, since)
         yield Scan(

@@ -236,6 +236,8 @@ def test_a_file_that_another_program_holds_is_named(shop):
             pytest.raises(RetryLater, match=r"app\.sqlite: another program holds it"),
         ):
             source.discover()
+        with pytest.raises(RetryLater, match="another program holds it"):
+            read(shop, table="orders", timeout_seconds=0.05)
         process.stdin.close()
 
 
