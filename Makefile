@@ -8,11 +8,11 @@ CODE := sqlflow_dagster tests benchmarks examples docs definitions.py
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint format bench proofs fuzz ui lock clean
+.PHONY: help setup demo test check lint format bench bench-compare bench-peers proofs fuzz ui lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY)  ## the environment, and no more
 
@@ -48,6 +48,13 @@ format: $(READY)  ## lay out and mend what the tools can
 bench: $(READY)  ## docs/benchmarks.md
 	$(BIN)/python -m compileall -q sqlflow_dagster
 	$(BIN)/python -m benchmarks
+
+bench-compare: $(READY)  ## the same again; fails where a ratio is 15 % worse than the committed one
+	$(BIN)/python -m compileall -q sqlflow_dagster
+	$(BIN)/python -m benchmarks --compare
+
+bench-peers: $(READY)  ## other tools, each in an environment of its own, for make bench to compare with
+	$(BIN)/python -m benchmarks --install-peers
 
 proofs: $(READY) fuzz  ## faults, kill loops and fuzzing: docs/proofs.md
 	$(BIN)/python -m pytest -m "proof or fault"

@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.cases import CASES, Sizes
+from benchmarks import peers, report
+from benchmarks.cases import CASES
+from benchmarks.figures import Figure, Sizes
+
+_PEERS = Path(__file__).parents[1] / ".peers"
 
 
 def main() -> int:
-    """Return 0 where every figure was reached, else 1."""
+    """Return 0 where every figure was reached, or with --compare none became worse, else 1."""
+    arguments = _arguments()
+    if arguments.install_peers:
+        failed = peers.install(_PEERS)
+        for name, why in failed.items():
+            print(f"{name} cannot be installed: {why}", file=sys.stderr)
+        return 0
+    figures, loads, sizes = _measure(arguments)
+    report.show(figures)
+    if arguments.compare:
+        slower = report.slower(figures)
+        print(
+            "\n".join(["slower than committed:", *slower]) if slower else "nothing is slower than committed"
+        )
+        return 1 if slower else 0
+    if not arguments.no_page and arguments.cases == list(CASES):
+        report.write(figures, sizes, loads)
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all by default: {', '.join(CASES)}")
-    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the large load")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each command is run")
+    parser.add_argument("--rows", type=int, help="rows of the large load (10,000,000)")
+    parser.add_argument("--peer-rows", type=int, help="rows of the load that other tools do too (1,000,000)")
+    parser.add_argument("--rounds", type=int, help="how often each command is run (3)")
     parser.add_argument("--folder", type=Path, help="where input files are kept between runs")
     parser.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser.add_argument(
+        "--compare", action="store_true", help="compare with docs/benchmarks.json, of its sizes"
+    )
+    parser.add_argument(
+        "--install-peers", action="store_true", help="only install the tools to compare with, into .peers"
+    )
     arguments = parser.parse_args()
-    chosen = arguments.cases or list(CASES)
-    if unknown := sorted(set(chosen) - set(CASES)):
+    sizes = {"rows": 10_000_000, "peer_rows": 1_000_000, "rounds": 3}
+    if arguments.compare:
+        sizes |= {name: report.committed()[name] for name in sizes}
+    for name, size in sizes.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, size)
+    arguments.cases = arguments.cases or list(CASES)
+    if unknown := sorted(set(arguments.cases) - set(CASES)):
         parser.error(f"no such case: {', '.join(unknown)}")
+    return arguments
+
+
+def _measure(arguments: argparse.Namespace) -> tuple[list[Figure], list[float], Sizes]:
     with tempfile.TemporaryDirectory(prefix="sqlflow_bench_") as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        sizes = Sizes(folder.resolve(), arguments.rows, arguments.rounds)
-        figures = []
-        for name in chosen:
+        installed = _PEERS if _PEERS.exists() else None
+        sizes = Sizes(folder.resolve(), arguments.rows, arguments.rounds, arguments.peer_rows, installed)
+        figures: list[Figure] = []
+        loads = [os.getloadavg()[0]]
+        for name in arguments.cases:
             for figure in CASES[name](sizes):
                 print(report.line(figure), file=sys.stderr, flush=True)
                 figures.append(figure)
-    report.show(figures)
-    if not arguments.no_page and chosen == list(CASES):
-        report.write(figures, sizes)
-    return 0 if all(figure.met for figure in figures) else 1
+                loads.append(os.getloadavg()[0])
+    return figures, loads, sizes
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ COLUMNS = {
     "updated_at": "TIMESTAMP",
 }
 MEMORY_LIMIT = "512MB"
+ONE_TABLE = "CREATE TABLE one AS SELECT 1 AS one;\n"
 _ROWS = """
     SELECT
         i AS id,
@@ -64,9 +65,24 @@ def project(folder: Path, pipelines: Mapping[str, str]) -> Path:
     return folder
 
 
+def run(pipeline: str, project_: Path) -> list[str]:
+    """Return the words of `sqlflow run`."""
+    return [SQLFLOW, "run", pipeline, "--project", str(project_)]
+
+
+def forget(project_: Path) -> None:
+    """Put a project's warehouse back to before its first run."""
+    for path in (project_ / "data").glob("warehouse.duckdb*"):
+        path.unlink()
+
+
 def link(project_: Path, file: Path) -> None:
     """Put a hard link to an input file into the project's `data`."""
-    target = project_ / "data" / file.name
+    hard_link(file, project_ / "data" / file.name)
+
+
+def hard_link(file: Path, target: Path) -> None:
+    """Give an input file a second name; one that is there stays."""
     if not target.exists():
         os.link(file, target)
 

@@ -1,19 +1,51 @@
-"""Figures → a table on the terminal and the page `docs/benchmarks.md`."""
+"""Figures → a table on the terminal, the page `docs/benchmarks.md` and `docs/benchmarks.json`."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import Figure, Sizes
+from benchmarks.figures import Figure, Sizes
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+RESULTS = PAGE.with_suffix(".json")
+# A ratio may be this much greater than the committed one before it counts as slower.
+WORSE = 1.15
+
+_HOW = """# Benchmarks
+
+Written by `make bench`; do not edit. `benchmarks.json` beside it holds the same for `make bench-compare`, which
+runs all of it again and fails where a ratio to a baseline of the same run is more than 15 % greater than here.
+
+Each command is a process of its own, measured to its end with its children (`wait4`) by a launcher that is
+smaller than any of them. Commands that are compared run in turn, {rounds} times or more, every second round the
+other way about. Medians are shown; a ratio is the median of the rounds' own ratios. Inputs and bytecode are warm.
+Before the times of a load are taken, both ways are held to the same table: types, count, and the sum of a hash
+of each column.
+
+"By hand" is a Python process that opens a DuckDB file and runs one `CREATE TABLE AS` with the same declared
+types and the same `memory_limit`. "Start" is `sqlflow run` of a pipeline with one table of one row: Python,
+Dagster, the instance, and a run in it; the first line below shows it beside the same table made by an asset of
+Dagster alone. The input has six columns (bigint, integer, decimal, two texts, timestamp).
+
+| | case | measured | to reach | how it came about |
+|---|---|---|---|---|
+{rows}
+
+Machine: {machine}.
+Load average while it ran: {load}. Where that is near or above the number of cores, others were at work
+on the machine: wall times are then longer than they need be, and ratios and CPU seconds are what to trust.
+Versions: {versions}.
+"""
 
 
 def line(figure: Figure) -> str:
@@ -23,40 +55,57 @@ def line(figure: Figure) -> str:
 
 def show(figures: Sequence[Figure]) -> None:
     """Print the figures as a table."""
-    table = Table("", "case", "measured", "to reach", "detail")
+    table = Table("", "case", "measured", "to reach", "how it came about")
     for figure in figures:
         table.add_row(_mark(figure), figure.case, figure.measured, figure.limit, figure.detail)
     Console().print(table)
 
 
-def write(figures: Sequence[Figure], sizes: Sizes, path: Path = PAGE) -> None:
-    """Write the figures, the machine and the versions to a page."""
+def write(figures: Sequence[Figure], sizes: Sizes, loads: Sequence[float]) -> None:
+    """Write figures, machine, versions and the load averages seen to the page and the results."""
+    machine = f"{_processor()}, {os.cpu_count()} cores, {_memory()} memory, {platform.system()} {platform.release()}"
+    versions = {"Python": platform.python_version()}
+    versions |= {name: version(name) for name in ("dagster", "duckdb", "sqlglot", "pyarrow")}
+    load = f"{min(loads):.1f} to {max(loads):.1f}"
     rows = "\n".join(
         f"| {_mark(figure)} | {figure.case} | {figure.measured} | {figure.limit} | {figure.detail} |"
         for figure in figures
     )
-    versions = ", ".join(f"{name} {version(name)}" for name in ("dagster", "duckdb", "sqlglot", "pyarrow"))
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(
-        f"""# Benchmarks
-
-Written by `make bench`; do not edit. Each command is a process of its own, measured to its end with
-its children (`wait4`). Commands that are compared run in turn, {sizes.rounds} times; medians are shown.
-Before the times of a load are taken, both ways are held to the same table (count, sums, largest cursor).
-
-"By hand" is a Python process that opens a DuckDB file and runs one `CREATE TABLE AS` with the same declared
-types and the same `memory_limit`. "Start" is `sqlflow run` of a pipeline with one table of one row: Python,
-Dagster, the instance, and a run in it. The input has six columns (bigint, integer, decimal, two texts,
-timestamp).
-
-| | case | measured | to reach | detail |
-|---|---|---|---|---|
-{rows}
-
-Machine: {_processor()}, {os.cpu_count()} cores, {_memory()} memory, {platform.system()} {platform.release()}.
-Versions: Python {platform.python_version()}, {versions}.
-"""
+    PAGE.write_text(
+        _HOW.format(
+            rounds=sizes.rounds,
+            rows=rows,
+            machine=machine,
+            load=load,
+            versions=", ".join(f"{name} {number}" for name, number in versions.items()),
+        )
     )
+    results = {
+        "rows": sizes.rows,
+        "peer_rows": sizes.peer_rows,
+        "rounds": sizes.rounds,
+        "machine": machine,
+        "load": load,
+        "versions": versions,
+        "figures": [asdict(figure) for figure in figures],
+    }
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def committed() -> dict[str, Any]:
+    """Return the results beside the page."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text())
+    return found
+
+
+def slower(figures: Sequence[Figure]) -> list[str]:
+    """Return a line for each figure whose ratio is worse than the committed one."""
+    before = {item["case"]: item["ratio"] for item in committed()["figures"]}
+    return [
+        f"{figure.case}: {figure.ratio:.2f} x {figure.beside}, committed {before[figure.case]:.2f} x"
+        for figure in figures
+        if figure.ratio and before.get(figure.case) and figure.ratio > WORSE * before[figure.case]
+    ]
 
 
 def _mark(figure: Figure) -> str:
@@ -64,16 +113,16 @@ def _mark(figure: Figure) -> str:
 
 
 def _processor() -> str:
-    for line in _proc("cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
+    for text in _proc("cpuinfo"):
+        if text.startswith("model name"):
+            return text.split(":", 1)[1].strip()
     return platform.machine()
 
 
 def _memory() -> str:
-    for line in _proc("meminfo"):
-        if line.startswith("MemTotal"):
-            return f"{int(line.split()[1]) / 1024**2:.0f} GiB"
+    for text in _proc("meminfo"):
+        if text.startswith("MemTotal"):
+            return f"{int(text.split()[1]) / 1024**2:.0f} GiB"
     return "unknown"
 
 
