@@ -31,6 +31,7 @@ from sqlflow_dagster.plan.validate import (
     check_creates,
     check_loads,
     check_order,
+    check_views,
     check_writers,
 )
 from sqlflow_dagster.settings import Scalar, Settings
@@ -144,6 +145,7 @@ def _pipeline(
     planned = _settled(check_columns(draft.file.schema, planned, report))
     check_creates(draft.file, tables, report)
     check_order(draft.file, planned, tables, report)
+    check_views(planned, report)
     check_loads(planned, report)
     declared = [found for found in draft.sources.declared.values() if found]
     isolated = {d.source.name.casefold() for d in declared if d.facts and d.facts.isolate}

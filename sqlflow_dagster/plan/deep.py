@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -23,6 +22,8 @@ def deeply(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return work(*args, **kwargs)
     except RecursionError:
         pass
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow, and seldom needed
+
     with _lock:
         limit, stack = sys.getrecursionlimit(), threading.stack_size(_STACK_BYTES)
         sys.setrecursionlimit(max(limit, _CALLS))

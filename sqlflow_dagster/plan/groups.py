@@ -68,13 +68,15 @@ def _written(step: Step) -> _Place:
     return json.dumps([step.target, inside], sort_keys=True)
 
 
-class _Views:
+class Views:
     """A view stores nothing: who reads it reads what is below it, as that is then."""
 
     def __init__(self) -> None:
+        """Begin without any."""
         self.below: dict[TableName, frozenset[TableName]] = {}
 
     def read(self, step: Step) -> frozenset[TableName]:
+        """Return what a step reads, through views too."""
         if isinstance(step, Load):
             return frozenset()
         tables = {table.folded for table in step.reads}
@@ -95,7 +97,7 @@ def _joined(steps: Sequence[Step], isolated: Collection[str]) -> Iterator[tuple[
     sources: dict[str, int] = {}
     writer: dict[_Place, int] = {}
     readers: dict[_Place, list[int]] = {}
-    views = _Views()
+    views = Views()
     for index, step in enumerate(steps):
         if isinstance(step, Load) and step.source.name.casefold() not in isolated:
             yield sources.setdefault(step.source.name.casefold(), index), index
@@ -114,7 +116,7 @@ def _joined(steps: Sequence[Step], isolated: Collection[str]) -> Iterator[tuple[
 def _needs(steps: Sequence[Step]) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Each step and the last writers of what it reads."""
     writer: dict[_Place, int] = {}
-    views = _Views()
+    views = Views()
     for index, step in enumerate(steps):
         tables = views.read(step)
         views.take(step, tables)

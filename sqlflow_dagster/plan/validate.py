@@ -11,6 +11,7 @@ from sqlflow_dagster.errors import Problem
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.language.tokens import scan
 from sqlflow_dagster.plan.bodies import Body
+from sqlflow_dagster.plan.groups import Views
 from sqlflow_dagster.plan.lineage import output_columns
 from sqlflow_dagster.plan.loads import Wanted
 from sqlflow_dagster.plan.nodes import Group, Load, Pipeline, Step, Transform
@@ -105,6 +106,21 @@ def check_order(file: File, planned: Sequence[Planned], tables: Tables, report: 
                 message = f"{read.table.name!r} is read here and made only at line {line}"
                 hint = "statements take effect in file order; move the one that makes it up"
             item.placed.problem(report, message, hint, read.span)
+
+
+def check_views(planned: Sequence[Planned], report: Report) -> None:
+    """Refuse a view that reads itself, by itself or through others."""
+    views = Views()
+    for item in planned:
+        tables = views.read(item.step)
+        if (
+            views.take(item.step, tables)
+            and isinstance(item.step, Transform)
+            and item.step.table.folded in tables
+        ):
+            message = f"the view {item.step.table.name!r} would read itself"
+            hint = "a view stores nothing; make it a TABLE, or give one of them another name"
+            item.placed.problem(report, message, hint, _name_span(item.placed))
 
 
 def check_loads(planned: Sequence[Planned], report: Report) -> None:

@@ -217,3 +217,17 @@ def test_the_password_of_a_targets_address_is_in_no_name(desk):
         'CREATE TABLE t AS SELECT 1;\nEXPORT t TO "postgres://u:CANARY@h/d#x.y" TYPE POSTGRES;'
     )
     assert export.name == "postgres_u_h_d_x_y"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE TABLE t AS SELECT 1 AS x;\nCREATE VIEW v AS FROM t;\nCREATE OR REPLACE VIEW v AS FROM v;",
+        "CREATE TABLE t AS SELECT 1 AS x;\nCREATE VIEW v AS FROM t;\nCREATE VIEW w AS FROM v;\n"
+        "CREATE OR REPLACE VIEW v AS FROM w;",
+    ],
+    ids=["by itself", "through another"],
+)
+def test_a_view_that_would_read_itself_is_refused(desk, text):
+    (problem,) = desk.problems(text)
+    assert "the view 'v' would read itself" in problem
