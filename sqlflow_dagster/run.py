@@ -20,6 +20,7 @@ from sqlflow_dagster.cursor import Cursor, Marker, Start, StateKey, reconcile
 from sqlflow_dagster.errors import Canceled, CursorConflict, RunStorageFailed, SourceFailed, SQLFlowError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.language.variables import expand_sql
+from sqlflow_dagster.parts import Part, with_parts
 from sqlflow_dagster.plan.lineage import column_lineage
 from sqlflow_dagster.plan.nodes import Export, Load, Step, Transform
 from sqlflow_dagster.resilience.counts import counting
@@ -138,13 +139,15 @@ def _timed(step: Step, work: Callable[[], Outcome]) -> Outcome:
 
 def _load(session: Session, step: Load, connector: Connector[Any]) -> Outcome:
     """Load; where waiting mends what went wrong, again from the newest cursor."""
-    return connector.guard.retry(lambda: _load_alone(session, step, connector), connector.recover)
+    parts: list[Part] = []
+    outcome = connector.guard.retry(lambda: _load_alone(session, step, connector, parts), connector.recover)
+    return with_parts(outcome, parts)
 
 
-def _load_alone(session: Session, step: Load, connector: Connector[Any]) -> Outcome:
+def _load_alone(session: Session, step: Load, connector: Connector[Any], parts: list[Part]) -> Outcome:
     for _ in range(_MOST_CONFLICTS):
         try:
-            return _load_once(session, step, connector)
+            return _load_once(session, step, connector, parts)
         except CursorConflict:
             log.info("%s: another run committed first; reading again from its cursor", step.table)
     raise SourceFailed(
@@ -152,7 +155,7 @@ def _load_alone(session: Session, step: Load, connector: Connector[Any]) -> Outc
     )
 
 
-def _load_once(session: Session, step: Load, connector: Connector[Any]) -> Outcome:
+def _load_once(session: Session, step: Load, connector: Connector[Any], parts: list[Part]) -> Outcome:
     key = state_key(session.project, step, session.partition)
     with session.project.warehouse.open() as connection:
         marker = commits.newest(connection, key)
@@ -173,6 +176,7 @@ def _load_once(session: Session, step: Load, connector: Connector[Any]) -> Outco
             session.project.warehouse,
             spec,
             lambda intake: _feed(session, intake, connector, stream, spec.since),
+            lambda loaded: parts.append(Part(start, loaded)),
         ),
     )
     failpoint("after_commit_before_cursor_mirror")

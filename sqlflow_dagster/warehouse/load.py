@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
-from sqlflow_dagster.errors import CursorConflict, LoadRefused, SourceFailed, WarehouseError
+from sqlflow_dagster.errors import CursorConflict, LoadRefused, SourceFailed, SQLFlowError, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, quote, sql
 from sqlflow_dagster.warehouse import commits, marks, merge, quarantine, room, schema, tables
@@ -33,11 +33,17 @@ _T = TypeVar("_T")
 _STAGED = quote(STAGE, "main", "_sqlflow_rows")
 
 
-def load(warehouse: Warehouse, spec: LoadSpec, feed: Callable[[Intake], None]) -> Loaded:
+def load(
+    warehouse: Warehouse,
+    spec: LoadSpec,
+    feed: Callable[[Intake], None],
+    partly: Callable[[Loaded], None] = lambda _: None,
+) -> Loaded:
     """Store what `feed` puts into the intake, move the cursor, and return what was done.
 
     A load that this run has completed before is not done again: its marker is returned, and no
-    rows. A failing `feed` changes nothing but for the checkpoints of an ordered stream.
+    rows. A failing `feed` changes nothing but for the checkpoints of an ordered stream; `partly` is
+    told what those stored, before its error is raised.
 
     Raises CursorConflict where another run committed first; LoadRefused where the rows break a
     promise; WarehouseError where they cannot be stored; SourceFailed where DuckDB could not read
@@ -46,11 +52,16 @@ def load(warehouse: Warehouse, spec: LoadSpec, feed: Callable[[Intake], None]) -
     with ExitStack() as held:
         connection = held.enter_context(warehouse.scratch())
         work = _Load(warehouse, spec, connection, held)
-        feed(work.intake)
-        if work.intake.broken:
-            raise SourceFailed(f"{spec.table}: a batch could not be read, so that the read is not whole")
-        failpoint("after_stage_write")
-        work.commit(complete=True)
+        try:
+            feed(work.intake)
+            if work.intake.broken:
+                raise SourceFailed(f"{spec.table}: a batch could not be read, so that the read is not whole")
+            failpoint("after_stage_write")
+            work.commit(complete=True)
+        except SQLFlowError:
+            if work.marker:
+                partly(replace(work.result(), rows_read=work.stored_of))
+            raise
         return work.result()
 
 
@@ -63,6 +74,8 @@ class _Load:
     connection: DuckDBPyConnection
     held: ExitStack
     direct: bool = False
+    # Of the rows read, those that are committed.
+    stored_of: int = 0
     found: Position | None = None
     fresh: bool = False
     marker: Marker | None = None
@@ -164,6 +177,7 @@ class _Load:
         failpoint("after_commit")
         quarantine.clear(self.connection)
         self.found, self.marker, self.fresh = marker.position, marker, False
+        self.stored_of = self.intake.read
         self.counts += counts
         self.quarantined += aside
         if aside:

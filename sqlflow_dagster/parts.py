@@ -1,0 +1,41 @@
+"""What the tries of one LOAD stored → one outcome: checkpoints of a read that broke later stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlflow_dagster.cursor import Start
+from sqlflow_dagster.session import Outcome
+from sqlflow_dagster.warehouse.load import Loaded
+
+
+class Part(NamedTuple):
+    """What the checkpoints of one try stored, and where it had begun."""
+
+    start: Start
+    loaded: Loaded
+
+
+def with_parts(outcome: Outcome, parts: Sequence[Part]) -> Outcome:
+    """Return the outcome of all tries: `outcome` is that of the last one."""
+    if not parts or outcome.skipped:
+        return outcome
+    stored = [part.loaded for part in parts]
+    sizes = [size for size in (*(loaded.bytes for loaded in stored), outcome.bytes) if size is not None]
+    changes = [text for loaded in stored for text in loaded.schema_changes]
+    notices = [text for loaded in stored for text in loaded.notices]
+    return replace(
+        outcome,
+        rows=outcome.rows + sum(loaded.rows_read for loaded in stored),
+        inserted=outcome.inserted + sum(loaded.inserted for loaded in stored),
+        updated=outcome.updated + sum(loaded.updated for loaded in stored),
+        deleted=outcome.deleted + sum(loaded.deleted for loaded in stored),
+        quarantined=outcome.quarantined + sum(loaded.quarantined for loaded in stored),
+        bytes=sum(sizes) if sizes else None,
+        cursor_before=parts[0].start.cursor,
+        schema_changes=(*changes, *outcome.schema_changes),
+        notices=(*notices, *outcome.notices),
+        repaired=outcome.repaired or parts[0].start.repair is not None,
+    )
