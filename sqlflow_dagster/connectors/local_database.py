@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -21,19 +21,27 @@ SOURCE = "_sqlflow_source"
 _WAL_HEADER = 32
 
 
+def _mode(value: Any) -> Any:
+    name = parameters.lower(value)
+    return {"overwrite": "replace", "merge": "upsert"}.get(name, name) if isinstance(name, str) else name
+
+
 class LocalOptions(TableOptions):
     """The file, beside which of its tables are read."""
 
     aliases: ClassVar[Mapping[str, str]] = {
         "database": "path", "file_path": "path", "filepath": "path", "file": "path", "filename": "path",
-        "db": "path", "db_path": "path", "database_path": "path", "url": "path", "location": "path",
+        "db": "path", "db_path": "path", "database_path": "path", "url": "path", "uri": "path", "location": "path",
+        "connection": "path", "connection_string": "path",
     }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {
         "batch_size": "it is not needed here, DuckDB streams the rows in batches of its own",
         "rate_limit": "it is not needed here, a local file takes no requests",
     }
 
-    path: str = Field(min_length=1, description="The database's file; relative to the project.")
+    path: str = Field(
+        min_length=1, description="The database's file, relative to the project; also as `sqlite:///file`."
+    )
 
 
 class LocalSinkOptions(Options):
@@ -47,7 +55,7 @@ class LocalSinkOptions(Options):
     table: str | None = Field(
         None, min_length=1, description="The table, where the target names the file alone."
     )
-    mode: Annotated[Literal["replace", "append", "upsert"], BeforeValidator(parameters.lower)] = Field(
+    mode: Annotated[Literal["replace", "append", "upsert"], BeforeValidator(_mode)] = Field(
         "replace", description="`replace` the table, `append` to it, or `upsert` rows by `primary_key`."
     )
     primary_key: Annotated[tuple[str, ...], BeforeValidator(parameters.keys)] = Field(
@@ -105,7 +113,8 @@ def database(place: Place, path: str) -> Path:
     Raises NotAllowed outside the project, SourceFailed where there is no such file, and BadOption for
     the project's own warehouse.
     """
-    found = _not_the_warehouse(place, inside(place, path), "its tables are read by SQL as they are")
+    file = without_scheme(path, ("duckdb", "sqlite"))
+    found = _not_the_warehouse(place, inside(place, file), "its tables are read by SQL as they are")
     if not found.is_file():
         there = sorted(entry.name for entry in found.parent.iterdir())[:5] if found.parent.is_dir() else []
         raise SourceFailed(
@@ -119,9 +128,7 @@ def located(place: Place, target: str, table: str | None, schemes: Sequence[str]
 
     Raises BadOption where there is no table or two, NotAllowed outside the project.
     """
-    scheme, separator, rest = target.partition("://")
-    text = rest if separator and scheme.lower() in schemes else target
-    parts = text.split("/")
+    parts = without_scheme(target, schemes).split("/")
     at = next((index for index, part in enumerate(parts) if _is_file(part)), len(parts) - 1)
     file, named = "/".join(parts[: at + 1]), ".".join(part for part in parts[at + 1 :] if part)
     if named and table:
@@ -139,6 +146,12 @@ def located(place: Place, target: str, table: str | None, schemes: Sequence[str]
     if path.is_dir():
         raise BadOption(f"the target {target!r} is a folder; name a file in it")
     return Target(path, schema if dot else None, name)
+
+
+def without_scheme(text: str, schemes: Sequence[str]) -> str:
+    """Return the path of a URL: `sqlite:///file` is relative and `sqlite:////file` absolute, as in SQLAlchemy."""
+    scheme, separator, rest = text.partition("://")
+    return rest.removeprefix("/") if separator and scheme.lower() in schemes else text
 
 
 def _is_file(part: str) -> bool:

@@ -290,6 +290,7 @@ def test_an_export_makes_the_table_with_every_type(bench):
     [
         ("duckdb://data/out.duckdb/s/t", "", "FROM s.t"),
         ("duckdb://data/out.duckdb/s.t", "", "FROM s.t"),
+        ("duckdb:///data/out.duckdb/t", 'OPTIONS {"mode": "OVERWRITE"}', "FROM t"),
         ("data/out.duckdb", 'OPTIONS {"table": "s.t"}', "FROM s.t"),
         ("data/out.duckdb/t", "TYPE DUCKDB", "FROM t"),
         ("data/out.db/t", "TYPE DUCKDB", "FROM t"),

@@ -271,6 +271,20 @@ def test_wrong_parameters_are_refused(params, match):
         parse(find("SQLITE").options_type, {"path": "a.sqlite", **params})
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"path": "sqlite:///data/app.sqlite"},
+        {"path": "sqlite:///{root}/data/app.sqlite"},
+        {"database": "data/app.sqlite"},
+    ],
+)
+def test_a_file_may_be_a_url(shop, params):
+    params = {name: value.replace("{root}", str(shop.root)) for name, value in params.items()}
+    with shop.open("SQLITE", table="fact_a", **params) as source:
+        assert source.check().ok
+
+
 def test_semicolons_and_comments_around_a_query_are_fine(shop):
     query = "/* ; */ SELECT ';' AS a, 1 AS b -- one;\n ; -- and that is all"
     assert read(shop, query=query).rows == [(";", 1)]
