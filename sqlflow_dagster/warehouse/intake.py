@@ -83,9 +83,10 @@ class Intake:
         `horizon` of the first batch that has one.
         """
         with self._taking(explain):
-            rows = self._rows(native=True)
+            # Before the warehouse is asked for a place: other loads wait for its lock.
             load_extensions(self.connection, extensions)
             self._attach(attach)
+            rows = self._rows(native=True)
             text = query(self._ask) if callable(query) else query
             relation = sql("({query}\n)", query=text)
             bad = rejects.column if rejects else None
