@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Connector, Place, Stream
-from sqlflow_dagster.connectors.options import parse
+from sqlflow_dagster.connectors.options import needless, parse
 from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError
 from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
 from sqlflow_dagster.plan.build import build
@@ -146,7 +146,8 @@ class Project:
         Raises BadOption, SourceError, or ProjectError where a variable has no value.
         """
         with self.connector(source, self.scope(source.scope)) as connector:
-            return tuple(connector.discover())
+            ask = connector.discover
+            return tuple(ask() if connector.by_request else connector.guard.call(ask))
 
     def sink(
         self, export: Export, variables: Variables
@@ -161,11 +162,12 @@ class Project:
         return self._guard(export.name, kind, options, "")
 
     def _guard(self, name: str, kind: type[Connector[Any]], options: BaseModel, account: str) -> Guard:
+        given = {name: value for name, value in options if name not in needless(type(options))}
         rules = policy(
             kind.policy or DEFAULTS[kind.family],
-            max_retries=getattr(options, "max_retries", None),
-            rate_limit=getattr(options, "rate_limit", None),
-            options=getattr(options, "resilience", None),
+            max_retries=given.get("max_retries"),
+            rate_limit=given.get("rate_limit"),
+            options=given.get("resilience"),
         )
         if not rules.breaker_failures and rules.rate is None:
             return Guard(name, rules)

@@ -81,6 +81,8 @@ def _new_files(
         today = datetime.now(UTC).date().isoformat()
         scope = project.scope(source.scope, builtin={"run_date": today, "run_id": "sensor"})
         with project.connector(source, scope) as connector:
+            # The next tick asks again: none waits, and Dagster ends those that take a minute.
+            connector.guard = connector.guard.once_only()
             files = connector.new_files(None)
         if not files:
             yield dg.SkipReason("there are no files")

@@ -168,6 +168,11 @@ def parse(options_type: type[_M], params: Mapping[str, Any]) -> tuple[_M, tuple[
     return model, tuple(notices)
 
 
+def needless(options_type: type[BaseModel]) -> Mapping[str, str]:
+    """Return the parameters that need no honouring, each with the notice about it."""
+    return _inherited(options_type, "idle")
+
+
 def _bad(problems: list[str]) -> BadOption:
     option = problems[0].partition(":")[0].partition(".")[0]
     return BadOption("\n".join(problems), option=option)

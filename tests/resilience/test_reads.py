@@ -129,6 +129,13 @@ def test_a_rate_limit_counts_over_runs(far):
     assert bench.ok()["t"].calls.seconds_waited == pytest.approx(60, abs=5)
 
 
+def test_a_limit_that_a_source_does_not_need_limits_nothing(bench):
+    bench.write("data/a.csv", "id\n1\n")
+    bench.pipeline('SOURCE s TYPE CSV PARAMS {"path": "data/a.csv", "rate_limit": 1};\nLOAD t FROM s;')
+    bench.ok()
+    assert bench.ok()["t"].calls.seconds_waited == 0
+
+
 def test_a_dropped_read_says_when_it_may_be_made(far):
     bench = far([1], rate_limit=1, resilience={"burst": 1, "when_limited": "drop"})
     bench.ok()
