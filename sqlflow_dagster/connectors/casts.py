@@ -188,7 +188,7 @@ def _tests(kind: str, *, guessed: bool) -> list[str]:
         scale = int(decimal.group(2) or 0) if decimal.group(1) else 3
         return _decimal_tests(scale, guessed=guessed)
     if kind in _FLOATS:
-        return _FLOAT_TESTS
+        return [*_KEPT_TESTS, _NO_NUMBER] if guessed else [*_FLOAT_TESTS, _NO_NUMBER]
     return _time_tests(kind, guessed=guessed)
 
 
@@ -236,11 +236,33 @@ def _matches(pattern: str) -> str:
     return f"regexp_full_match({{text}}, '{escaped}')"
 
 
+def _plain(text: str) -> str:
+    """A number's text without what says nothing; guess.py has the same for Python."""
+    zeros = rf"regexp_replace(lower(trim({text})), '(\.[0-9]*?)0+(e|$)', '\1\2')"
+    exponent = rf"regexp_replace({zeros}, 'e\+?(-?)0*([0-9])', 'e\1\2')"
+    return rf"regexp_replace({exponent}, '\.(e|$)', '\1')"
+
+
+def digits_differ(text: Sql) -> Sql:
+    """Return the test whether the number written as `text` has other digits as a DOUBLE, or is none there."""
+    return sql(f"{_plain('{text}')} IS DISTINCT FROM {_plain(_AS_DOUBLE)}", text=text)
+
+
+_AS_DOUBLE = "CAST(TRY_CAST({text} AS DOUBLE) AS VARCHAR)"
+# A declared DOUBLE is what the user wants of any number; a guessed one is to have all of its digits.
 _FLOAT_TESTS = [
     _matches(r"\s*[+-]?[0-9]{1,30}(\.[0-9]*)?\s*"),
     "isfinite(TRY_CAST({text} AS DOUBLE))",
-    "lower(trim({text})) IN ('nan', 'inf', '-inf', 'infinity', '-infinity')",
 ]
+# Fifteen digits are always kept.
+_FIFTEEN = "|".join(
+    rf"(0|[1-9][0-9]{{0,{n - 1}}})(\.[0-9]{{0,{15 - n}}})?" for n in (1, 3, 5, 7, 9, 11, 13, 15)
+)
+_KEPT_TESTS = [
+    _matches(rf"\s*-?({_FIFTEEN}|\.[0-9]{{1,15}})([eE][+-]?[0-9]{{1,2}})?\s*"),
+    f"{_plain('{text}')} = {_plain(_AS_DOUBLE)}",
+]
+_NO_NUMBER = "lower(trim({text})) IN ('nan', 'inf', '-inf', 'infinity', '-infinity')"
 
 
 def _parsed(text: Sql, kind: str, formats: tuple[str, ...], problem: Sql) -> Sql:

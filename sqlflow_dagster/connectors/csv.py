@@ -37,6 +37,7 @@ from sqlflow_dagster.connectors.files import (
     Readable,
     Selected,
     options_sql,
+    partition_sql,
     partition_types,
     struct_sql,
 )
@@ -134,11 +135,13 @@ class ReadsCsv(Files[C]):
         folders = partition_types([item.file for item in files], options.hive_partitioning, options.types)
         if not any(sample.names for sample in sniffed.samples):
             return None
+        _check_names(sniffed.samples)
         types = self._types(sniffed, folders)
         by_file = {sample.file: sample for sample in sniffed.samples}
         groups = groupby(
             (item for item in files if item.file in by_file and by_file[item.file].names),
-            key=lambda item: (by_file[item.file].names, *item.place),
+            # Told the wrong end of lines, DuckDB reads no row and says nothing.
+            key=lambda item: (by_file[item.file].names, by_file[item.file].carriage_returns, *item.place),
         )
         selects = []
         for _key, group in groups:
@@ -196,7 +199,16 @@ class ReadsCsv(Files[C]):
         columns = self._columns(sample.names, types, name)
         selected = [sql("{value} AS {name}", value=item.value, name=quote(item.name)) for item in columns]
         taken = {column.casefold() for column in sample.names}
-        selected += [quote(key) for key in folders if key.casefold() not in taken]
+        given = {column.casefold() for column in self.options.types}
+        selected += [
+            sql(
+                "{value} AS {name}",
+                value=partition_sql(name, key, kind, guessed=key.casefold() not in given),
+                name=quote(key),
+            )
+            for key, kind in folders.items()
+            if key.casefold() not in taken
+        ]
         if self.options.row_provenance:
             selected.append(sql("{name} AS {provenance}", name=name, provenance=quote(PROVENANCE)))
         if self.options.quarantines:
@@ -208,7 +220,7 @@ class ReadsCsv(Files[C]):
             columns=join(", ", selected),
             all=join(", ", [Sql("*"), *helpers]),
             files=join(", ", (item.pattern for item in files)),
-            options=self._options(sample, sniffed, folders),
+            options=self._options(sample, sniffed),
         )
 
     def _columns(
@@ -256,7 +268,6 @@ class ReadsCsv(Files[C]):
         self,
         sample: Sample,
         sniffed: Sniffed,
-        folders: Mapping[str, str],
     ) -> Sql:
         options = self.options
         columns = dict.fromkeys(sample.names, "VARCHAR")
@@ -276,8 +287,7 @@ class ReadsCsv(Files[C]):
             "null_padding": literal(True) if options.null_padding else None,
             "compression": literal("none"),
             "filename": literal(PATH),
-            "hive_partitioning": literal(bool(folders)),
-            "hive_types": struct_sql(folders) if folders else None,
+            "hive_partitioning": literal(False),
             "max_line_size": literal(options.max_line_bytes) if options.max_line_bytes != 2_000_000 else None,
         }
         if options.quarantines:
@@ -296,6 +306,17 @@ class Csv(WritesFiles, ReadsCsv[CsvOptions]):
     sink_options_type = CsvSinkOptions
     options_type = CsvOptions
     suffixes = (".csv", ".txt")
+
+
+def _check_names(samples: Sequence[Sample]) -> None:
+    """Refuse names that we give to columns of our own while we read."""
+    for sample in samples:
+        for name in sample.names:
+            if name.casefold().startswith("_sqlflow_") and name != PROVENANCE:
+                raise SourceFailed(
+                    f"{sample.file.name}: the column {name!r} has a name that is kept for SQLFlow's own; "
+                    "give the columns other names in `column_names`"
+                )
 
 
 def _as_stored(item: Readable, options: CsvOptions) -> str:

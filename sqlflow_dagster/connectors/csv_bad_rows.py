@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from sqlflow_dagster.connectors.base import Aside, BadRow
 from sqlflow_dagster.connectors.files import Readable
-from sqlflow_dagster.connectors.sniff import Form
+from sqlflow_dagster.connectors.sniff import Form, delimiter_of
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 COLUMN = "_sqlflow_bad"
@@ -125,12 +125,12 @@ class Finder:
         form = self.form
         double = form.escape in ("", form.quote)
         with item.path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-            lines = _Lines(stream, form.comment)
+            lines = _Lines(stream, form)
             for _ in range(form.skip_rows):
                 next(lines, "")
             reader = csv.reader(
                 lines,
-                delimiter=(form.delimiter or ",")[0],
+                delimiter=delimiter_of(form.delimiter or ","),
                 quotechar=form.quote or None,
                 quoting=csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE,
                 doublequote=double,
@@ -152,9 +152,10 @@ class Finder:
 class _Lines:
     """The lines of a file, counted; comments are left out. `taken` are those of one record."""
 
-    def __init__(self, stream: Iterable[str], comment: str) -> None:
+    def __init__(self, stream: Iterable[str], form: Form) -> None:
         self._lines = enumerate(stream, 1)
-        self._comment = comment
+        self._comment = form.comment
+        self._delimiter = form.delimiter or ","
         self.first = 0
         self.taken: list[str] = []
 
@@ -168,5 +169,5 @@ class _Lines:
             if not self.taken:
                 self.first = number
             self.taken.append(line)
-            return line
+            return line.replace(self._delimiter, delimiter_of(self._delimiter))
         raise StopIteration

@@ -39,7 +39,7 @@ class Explainer:
             return self._value(found, message)
         line = _LINE.search(message)
         if line is None:
-            return message
+            return self._whole(message)
         path = _FILE.search(message)
         name = self._name(path.group(1) if path else "")
         said = [text for text in message.splitlines()[1:] if text.strip()]
@@ -48,6 +48,17 @@ class Explainer:
         hint = next((hint for text, hint in _HINTS if text.casefold() in message.casefold()), "")
         shown = original.removeprefix("Original Line:").strip()[:200]
         return f"{name}:{line.group(1)}: {reason.strip()} ({shown!r})" + (f"; {hint}" if hint else "")
+
+    def _whole(self, message: str) -> str:
+        """A failure that DuckDB gives no line of."""
+        names = ", ".join(list(self.readable)[:5])
+        if "reached an invalid state" in message:
+            return (
+                f"{names}: the ends of lines differ within a file (\\n, \\r\\n, \\r), or a quote is misplaced; have it "
+                "written with one of them, or put values with line breaks in quotes"
+            )
+        first = message.partition("\n")[0]
+        return first if any(name in first for name in self.readable) else f"{names}: {first}"
 
     def _name(self, path: str) -> str:
         for name, item in self.readable.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from math import isfinite
 
 _WHOLE = re.compile(r"(?:[ \t]*(?:0|-?[1-9][0-9]*)[ \t]*\n)*")
 _FIXED = re.compile(r"(?:[ \t]*-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)[ \t]*\n)*")
@@ -29,6 +30,7 @@ _ZONED = re.compile(
     r" ?(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)\n)*"
 )
 _CLOCK = re.compile(r"(?:[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?\n)*")
+_LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9]{3}")
 _BIGINT = 2**63 - 1
 _SCALES = (2, 4, 6, 9)
 
@@ -44,7 +46,7 @@ def type_of(values: Iterable[str]) -> str:
     if _FIXED.fullmatch(joined):
         return _fixed([value.strip() for value in distinct])
     if _FLOATING.fullmatch(joined):
-        return "DOUBLE" if all(_finite(value) for value in distinct) else "VARCHAR"
+        return "DOUBLE" if all(map(_kept, distinct)) else "VARCHAR"
     if _LOGICAL.fullmatch(joined):
         return "BOOLEAN"
     return _time(joined, distinct)
@@ -83,8 +85,21 @@ def _same_digits(text: str) -> bool:
     return len(digits) <= 15 or repr(float(text)).lstrip("-") == text.lstrip("-")
 
 
-def _finite(text: str) -> bool:
-    return "inf" in text.lower() or abs(float(text)) != float("inf")
+def _kept(text: str) -> bool:
+    """Whether a DOUBLE writes the same digits back; the conversion asks every value the same (casts.py)."""
+    number = float(text)
+    if not isfinite(number):
+        return not any(map(str.isdigit, text))
+    digits = text.lower().partition("e")[0].strip().lstrip("-").replace(".", "").lstrip("0")
+    small = not _LONG_EXPONENT.search(text)
+    return (len(digits) <= 15 and small) or _plain(text) == _plain(repr(number))
+
+
+def _plain(text: str) -> str:
+    """A number's text without zeros at its end, and without signs and zeros of its exponent."""
+    text = re.sub(r"(\.[0-9]*?)0+(e|$)", r"\1\2", text.strip().lower())
+    text = re.sub(r"e\+?(-?)0*([0-9])", r"e\1\2", text)
+    return re.sub(r"\.(e|$)", r"\1", text)
 
 
 def _time(joined: str, distinct: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlflow_dagster.connectors import casts
 from sqlflow_dagster.connectors.nested import Leaf
 from sqlflow_dagster.sql import Sql, join, literal, sql
 
@@ -164,20 +165,7 @@ def _inexact(text: Sql) -> Sql:
     return sql(
         "CASE WHEN regexp_full_match({text}, '-?[0-9]+')"
         " THEN NOT coalesce(abs(TRY_CAST({text} AS HUGEINT)) <= 9007199254740992, false)"
-        " ELSE {one} IS DISTINCT FROM {other} END",
+        " ELSE {differ} END",
         text=text,
-        one=_plain(text),
-        other=_plain(sql("CAST(TRY_CAST({text} AS DOUBLE) AS VARCHAR)", text=text)),
-    )
-
-
-def _plain(text: Sql) -> Sql:
-    """The number's text without what says nothing: zeros at the end, signs and zeros of the exponent."""
-    return sql(
-        "regexp_replace(regexp_replace(lower({text}), {zeros}, {kept}), {exponent}, {short})",
-        text=text,
-        zeros=literal(r"(\.[0-9]*?)0+(e|$)"),
-        kept=literal(r"\1\2"),
-        exponent=literal(r"e\+?(-?)0*([0-9])"),
-        short=literal(r"e\1\2"),
+        differ=casts.digits_differ(text),
     )

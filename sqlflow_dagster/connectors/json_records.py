@@ -33,7 +33,8 @@ _NEVER = "%%"
 _SAMPLE = 500
 _MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIMESTAMP_NS")
 _CASES = "the fields {} differ only in case, which DuckDB does not tell apart; have one renamed"
-_ROW = quote("_sqlflow_row")
+_OWN_ROW = "_sqlflow_row"
+_ROW = quote(_OWN_ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,11 @@ class Records:
         if not isinstance(found, Struct):
             kind = nested.name_of(found) if found else "nothing"
             raise SourceFailed(f"{self._names}: the records are no JSON objects with fields ({kind[:100]})")
+        ours = [name for name in found.fields if name.casefold() in (PATH, _OWN_ROW)]
+        if ours:
+            raise SourceFailed(
+                f"{self._names}: the field {ours[0]!r} has a name that is kept for SQLFlow's own"
+            )
         folded = [name.casefold() for name in found.fields]
         twice = [name for name in found.fields if folded.count(name.casefold()) > 1]
         if twice:

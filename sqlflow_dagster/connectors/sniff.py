@@ -87,6 +87,11 @@ def sniff(files: Sequence[tuple[File, str]], form: Form, declared: Iterable[str]
     return Sniffed(delimiter, header, samples, types)
 
 
+def delimiter_of(delimiter: str) -> str:
+    """Return the one character that stands for a delimiter of several while Python reads the text."""
+    return delimiter if len(delimiter) == 1 else "\x1f"
+
+
 def unique(names: Iterable[str]) -> tuple[str, ...]:
     """Return names that a table can have: none empty, none twice, no control characters."""
     taken: set[str] = set()
@@ -109,6 +114,7 @@ def _parts(file: File, kind: str, form: Form, budget: int) -> list[str]:
             return []
         whole = file.size <= len(head) if kind == "none" else len(head) <= budget
         encoding = "utf-8-sig" if form.encoding in ("utf-8", "utf8") else form.encoding
+        _check_encoding(file, head, encoding)
         first = head.decode(encoding, "replace").removeprefix("\ufeff")
         parts = [first if whole else first[: first.rfind("\n") + 1] or first]
         if whole or kind != "none" or encoding != "utf-8-sig":
@@ -121,7 +127,25 @@ def _parts(file: File, kind: str, form: Form, budget: int) -> list[str]:
         return parts
 
 
+def _check_encoding(file: File, head: bytes, encoding: str) -> None:
+    """Refuse a file that is not in the encoding, as far as its header shows; DuckDB checks the rest."""
+    if encoding != "utf-8-sig":
+        return
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head[1:64:2].count(0) > 16 or head[:64:2].count(0) > 16:
+        raise SourceFailed(f"{file.name}: it looks like UTF-16; set `encoding` to 'utf-16'")
+    line = head.partition(b"\n")[0]
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        if error.end < len(line) or len(line) < len(head):
+            raise SourceFailed(
+                f"{file.name}:1: a byte is not utf-8 ({error.reason}); set `encoding` (latin-1, cp1252, utf-16 …)"
+            ) from error
+
+
 def _read(text: str, delimiter: str, form: Form) -> list[list[str]]:
+    # Python's reader takes one character as a delimiter.
+    text, delimiter = text.replace(delimiter, delimiter_of(delimiter)), delimiter_of(delimiter)
     lines: Iterable[str] = io.StringIO(text, newline="")
     if form.comment:
         lines = (line for line in lines if not line.startswith(form.comment))

@@ -1,12 +1,17 @@
 """CSV files → typed rows, or an error that names file and line."""
 
 import bz2
+import csv
 import datetime as dt
 import gzip
+import io
 import lzma
+import re
 from decimal import Decimal
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sqlflow_dagster.errors import BadOption, SourceFailed
 
@@ -108,7 +113,18 @@ def test_a_declared_type_takes_what_it_can_hold(folder, kind, value, expected):
 
 @pytest.mark.parametrize(
     ("before", "late"),
-    [("12", "007"), ("12", "4.7"), ("12", "1_0"), ("4.15", "4.155"), ("4.15", "004.15"), ("12", "N/A")],
+    [
+        ("12", "007"),
+        ("12", "4.7"),
+        ("12", "1_0"),
+        ("4.15", "4.155"),
+        ("4.15", "004.15"),
+        ("12", "N/A"),
+        ("1.5e3", "9007199254740993"),
+        ("1.5e3", "0.12345678901234567891"),
+        ("1.5e3", "1e400"),
+        ("1.5e3", "007"),
+    ],
 )
 def test_a_late_value_that_the_sample_did_not_show_is_an_error_with_its_line(folder, before, late):
     lines = [f"{before},{'x' * 200}\n"] * 60_000
@@ -437,3 +453,118 @@ def test_a_type_that_is_none_is_refused(folder, kind):
 def test_tabs_part_the_values_of_tsv(folder):
     folder.write("a.tsv", 'id\tv\n1\ta,b\n2\t"x\ty"\n')
     assert folder.rows("TSV", path="a.tsv") == [(1, "a,b"), (2, "x\ty")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,v\n1,a\n".encode("utf-16"), "a.csv: it looks like UTF-16; set `encoding` to 'utf-16'"),
+        ("id,v\n1,abc\n2,abcdefghijklm\n3,abcdefg\n".encode("utf-16-be"), "a.csv: it looks like UTF-16"),
+        ("id,Ärger\n1,a\n".encode("latin-1"), "a.csv:1: a byte is not utf-8"),
+        (b"id,v\r\n1,a\n2,b\r\n", "a.csv: the ends of lines differ"),
+        (b"id,v\n1,a\rb\n2,c\n", "a.csv: the ends of lines differ"),
+        (b"_sqlflow_path,v\n1,a\n", "kept for SQLFlow's own"),
+        (b"_sqlflow_tried_0,v\n1,a\n", "kept for SQLFlow's own"),
+        (b"a,b\n1,2\n3;4\n", "a.csv:3: Expected Number of Columns"),
+        (b"id,v\n1,a\n  \n", "a.csv:3: Expected Number of Columns"),
+    ],
+)
+def test_what_is_no_csv_of_this_form_is_an_error_that_names_file_and_remedy(folder, text, says):
+    folder.write("a.csv", text)
+    with pytest.raises(SourceFailed, match=re.escape(says)):
+        folder.read("CSV", path="a.csv")
+
+
+def test_files_with_other_ends_of_lines_are_all_read(folder):
+    folder.write("in/a.csv", "id,v\r1,a\r2,b\r")
+    folder.write("in/b.csv", "id,v\n3,c\n")
+    folder.write("in/c.csv", "id,v\r\n4,d\r\n")
+    assert [row[0] for row in folder.rows("CSV", path="in")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "rows"),
+    [
+        ("a||b\n1||x|y\n", {"delimiter": "||"}, [(1, "x|y")]),
+        ('a,b\n1,"say \\"x\\""\n', {"escape": "\\"}, [(1, 'say "x"')]),
+        ('a,b\n1,"x\n', {"quote": ""}, [(1, '"x')]),
+        ("a,b\n1,'x,y'\n", {"quote": "'"}, [(1, "x,y")]),
+        ("a,b\n1,x\0y\n", {}, [(1, "x\0y")]),
+    ],
+    ids=["long delimiter", "escape", "no quotes", "other quotes", "NUL"],
+)
+def test_other_forms_are_read(folder, text, options, rows):
+    folder.write("a.csv", text)
+    assert folder.rows("CSV", path="a.csv", **options) == rows
+    assert folder.rows("CSV", path="a.csv", bad_rows="quarantine", **options) == rows
+
+
+@pytest.mark.parametrize("type_", ["CSV", "JSONL"])
+def test_odd_folders_of_partitions_are_columns_with_their_texts(folder, type_):
+    row = "id\n1\n" if type_ == "CSV" else '{"id": 1}'
+    folder.write(f"in/k=a%2Fb/j=01/m=__HIVE_DEFAULT_PARTITION__/n=1=2/x.{type_.lower()}", row)
+    result = folder.read(type_, path="in")
+    assert dict(zip(result.columns, result.rows[0], strict=True)) == {
+        "id": 1, "k": "a/b", "j": "01", "m": None, "n": "1=2",
+    }  # fmt: skip
+    with pytest.raises(SourceFailed, match="'a/b' of column \"k\" is no INTEGER"):
+        folder.read(type_, path="in", types={"k": "INTEGER"})
+
+
+def test_a_column_of_the_file_wins_over_a_folder_of_its_name(folder):
+    folder.write("in/K=5/x.csv", "id,k\n1,9\n")
+    result = folder.read("CSV", path="in")
+    assert (result.columns, result.rows) == ({"id": "BIGINT", "k": "BIGINT"}, [(1, 9)])
+
+
+cells = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8),
+    st.sampled_from(["", ",", '"', "a\nb", '""', " x ", "NULL", "é", "007", "1e5", "\\", "'", "#"]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"])
+)
+def test_rows_agree_with_an_independent_reader(folder, rows, end):
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator=end).writerows([("a", "b", "c"), *rows])
+    folder.write("a.csv", text.getvalue())
+    expected = list(csv.reader(io.StringIO(text.getvalue(), newline="")))[1:]
+    types = dict.fromkeys("abc", "VARCHAR")
+    for options in ({}, {"bad_rows": "quarantine"}):
+        assert folder.rows("CSV", path="a.csv", types=types, **options) == [tuple(row) for row in expected]
+
+
+values = st.one_of(
+    st.integers(-(10**22), 10**22).map(str),
+    st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=3).map(
+        str
+    ),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.dates().map(str),
+    st.datetimes().map(str),
+    st.sampled_from(
+        ["007", "+1", "1_0", "0x10", "1e5", "true", "NA", "1,5", "$5", "12:30", "-0", ".5", "5.", "1E400"]
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(column=st.lists(values, min_size=1, max_size=6))
+def test_whatever_type_is_found_out_it_writes_the_same_values(folder, column):
+    folder.write("a.csv", "k,v\n" + "".join(f'k,"{value}"\n' for value in column))
+    result = folder.read("CSV", path="a.csv")
+    for text, (_k, value) in zip(column, result.rows, strict=True):
+        match result.columns["v"].partition("(")[0]:
+            case "BIGINT" | "DECIMAL" | "DOUBLE":
+                assert Decimal(str(value)) == Decimal(text)
+            case "VARCHAR":
+                assert value == text
+            case "BOOLEAN":
+                assert str(value).lower() == text.lower()
+            case "DATE" | "TIMESTAMP":
+                assert dt.datetime.fromisoformat(text) == dt.datetime.fromisoformat(str(value))
+            case kind:
+                assert kind == "TIMESTAMP_NS"
