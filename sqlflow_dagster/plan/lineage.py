@@ -248,8 +248,7 @@ class Walk:
         if kind in ("CONSTANT", "PARAMETER"):
             return NOTHING
         if kind == "COLUMN_REF":
-            names = node["column_names"]
-            return NOTHING if names[0].casefold() in bound else scope.resolve(names)
+            return _named(node["column_names"], scope, bound)
         if kind == "POSITIONAL_REFERENCE":
             return _at(scope.star, int(node.get("index", 0)) - 1)
         if kind == "FUNCTION":
@@ -292,6 +291,13 @@ class Walk:
 def _stored(name: str, table: TableName, known: Sequence[str] | None) -> Relation:
     columns = [Column(column, frozenset({(table, column)})) for column in known or ()]
     return Relation(name, tuple(columns) or None, table, table.schema.casefold())
+
+
+def _named(names: Sequence[str], scope: Scope, bound: frozenset[str]) -> Inputs:
+    if names[0].casefold() not in bound:
+        return scope.resolve(names)
+    # `x.x` may be a field of the lambda's parameter, or the column of a table called like it.
+    return None if len(names) > 1 and scope.has_relation(names[0]) else NOTHING
 
 
 def _at(columns: Columns, index: int) -> Inputs:

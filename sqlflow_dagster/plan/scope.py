@@ -154,6 +154,11 @@ class Scope:
             return Found(None)
         return Found(self.aliases[name])
 
+    def has_relation(self, alias: str) -> bool:
+        """Whether this scope or one around it has something in FROM under that name."""
+        mine = any(relation.alias.casefold() == alias.casefold() for relation in self.relations)
+        return mine or (self.parent is not None and self.parent.has_relation(alias))
+
     def resolves(self, name: str) -> bool:
         """Whether this scope or one around it may have the name."""
         return self.find([name]) is not None or (self.parent is not None and self.parent.resolves(name))

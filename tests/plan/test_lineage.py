@@ -169,6 +169,10 @@ CASES = {
     "json-arrow": ("SELECT j -> 'x' AS x, j ->> '$.x' AS y FROM s", {"x": "s.j", "y": "s.j"}),
     "lambda": ("SELECT list_transform(l, lambda a: a + t) AS x FROM s", {"x": "s.l s.t"}),
     "lambda-shadows": ("SELECT list_transform(l, lambda t: t + 1) AS x FROM s", {"x": "s.l"}),
+    "lambda-or-table": (
+        "SELECT list_transform(l, lambda t: t.b) AS x, list_transform([s.s], lambda u: u.f) AS y FROM s, t",
+        {"x": "?", "y": "s.s"},
+    ),
     "comprehension": ("SELECT [t + e FOR e IN l IF e > 1] AS x FROM s", {"x": "s.l s.t"}),
     "method": ("SELECT b.upper() AS x FROM (SELECT b::VARCHAR AS b FROM t)", {"x": "?"}),
     "position": ("SELECT #2 AS x FROM t", {"x": "t.b"}),
