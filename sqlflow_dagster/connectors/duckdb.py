@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
@@ -61,6 +61,8 @@ class DuckDBOptions(LocalOptions):
 
 class DuckDBSinkOptions(LocalSinkOptions):
     """Which table of a DuckDB file is written, and how."""
+
+    schema_: str | None = Field(None, alias="schema", min_length=1, description="The table's schema; `main`.")
 
 
 class DuckDB(Tables[DuckDBOptions]):

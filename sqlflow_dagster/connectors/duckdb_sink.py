@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.duckdb import is_locked
 from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, located
-from sqlflow_dagster.errors import ExportFailed, RetryLater
+from sqlflow_dagster.errors import BadOption, ExportFailed, RetryLater
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, bound, fold, join, literal, quote, sql
 
@@ -34,6 +35,10 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     wanted = cast("LocalSinkOptions", options)
     wanted.check()
     where = located(place, target, wanted.table, ("duckdb",))
+    if schema := getattr(wanted, "schema_", None):
+        if where.schema:
+            raise BadOption(f"schema: the table is in the schema {where.schema!r} already", option="schema")
+        where = replace(where, schema=schema)
     place.spool.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder:
         made = Path(folder) / "rows.duckdb"
@@ -116,10 +121,7 @@ class _Writer:
                     rows=_ROWS,
                     same=join(
                         " AND ",
-                        (
-                            sql("t.{c} IS NOT DISTINCT FROM s.{c}", c=quote(c))
-                            for c in self._options.primary_key
-                        ),
+                        (sql("t.{c} IS NOT DISTINCT FROM s.{c}", c=quote(c)) for c in self._options.keys),
                     ),
                 )
             )
@@ -152,14 +154,14 @@ class _Writer:
         return row[0] if row else None
 
     def _check_keys(self) -> None:
-        keys: Sequence[str] = self._options.primary_key
+        keys: Sequence[str] = self._options.keys
         if not keys:
             return
         known = {fold(name) for name in self._columns}
         missing = [key for key in keys if fold(key) not in known]
         if missing:
             raise ExportFailed(
-                f"{self._where}: the query gives no column {', '.join(missing)}, which is the primary_key"
+                f"{self._where}: the query gives no column {', '.join(missing)}, which names a row"
             )
         listed = join(", ", map(quote, keys))
         twice = self._connection.execute(

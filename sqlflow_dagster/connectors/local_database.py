@@ -48,26 +48,26 @@ class LocalSinkOptions(Options):
     """Which table an export writes, and how."""
 
     aliases: ClassVar[Mapping[str, str]] = {
-        "table_name": "table", "write_mode": "mode", "if_exists": "mode", "key": "primary_key",
-        "keys": "primary_key", "unique_key": "primary_key", "key_columns": "primary_key",
+        "table_name": "table", "write_mode": "mode", "if_exists": "mode",
+        "key": "keys", "primary_key": "keys", "unique_key": "keys", "upsert_keys": "keys",
     }  # fmt: skip
 
     table: str | None = Field(
         None, min_length=1, description="The table, where the target names the file alone."
     )
     mode: Annotated[Literal["replace", "append", "upsert"], BeforeValidator(_mode)] = Field(
-        "replace", description="`replace` the table, `append` to it, or `upsert` rows by `primary_key`."
+        "replace", description="`replace` the table, `append` to it, or `upsert` rows by `keys`."
     )
-    primary_key: Annotated[tuple[str, ...], BeforeValidator(parameters.keys)] = Field(
-        (), description="Columns by which `upsert` tells rows apart."
+    keys: Annotated[tuple[str, ...], BeforeValidator(parameters.keys)] = Field(
+        (), description="Columns that name a row, for `upsert`."
     )
 
     def check(self) -> None:
         """Raise BadOption where the options contradict each other."""
-        if self.mode == "upsert" and not self.primary_key:
-            raise BadOption("primary_key: `upsert` needs it; name the columns that tell rows apart")
-        if self.mode != "upsert" and self.primary_key:
-            raise BadOption(f"primary_key: `{self.mode}` does not go by it; set `mode` to upsert")
+        if self.mode == "upsert" and not self.keys:
+            raise BadOption("keys: mode `upsert` needs the columns that name a row", option="keys")
+        if self.mode != "upsert" and self.keys:
+            raise BadOption(f"keys: mode `{self.mode}` does not go by them; use `upsert`", option="keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def located(place: Place, target: str, table: str | None, schemes: Sequence[str]
 
     Raises BadOption where there is no table or two, NotAllowed outside the project.
     """
-    parts = without_scheme(target, schemes).split("/")
+    parts = without_scheme(target, schemes).replace("#", "/").split("/")
     at = next((index for index, part in enumerate(parts) if _is_file(part)), len(parts) - 1)
     file, named = "/".join(parts[: at + 1]), ".".join(part for part in parts[at + 1 :] if part)
     if named and table:

@@ -157,7 +157,8 @@ def parse(options_type: type[_M], params: Mapping[str, Any]) -> tuple[_M, tuple[
     given, notices = _present_names(options_type, params)
     problems = [*_unknown(options_type, given), *_refused(options_type, given)]
     notices += [f"{name}: {why}" for name, why in _inherited(options_type, "idle").items() if given.get(name)]
-    known = {name: value for name, value in given.items() if name in options_type.model_fields}
+    fields = _fields(options_type)
+    known = {fields[name]: value for name, value in given.items() if name in fields}
     try:
         model = options_type.model_validate(known)
     except ValidationError as error:
@@ -187,10 +188,15 @@ def _inherited(options_type: type[BaseModel], attribute: str) -> dict[str, str]:
     return {name: text for name, text in merged.items() if text is not None}
 
 
+def _fields(options_type: type[BaseModel]) -> dict[str, str]:
+    """The model's fields by the names that people write: `schema` is the field `schema_`."""
+    return {field.alias or name: name for name, field in options_type.model_fields.items()}
+
+
 def _present_names(
     options_type: type[BaseModel], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    fields = options_type.model_fields
+    fields = _fields(options_type)
     aliases = {old: new for old, new in _inherited(options_type, "aliases").items() if old not in fields}
     given = {name: value for name, value in params.items() if name not in aliases}
     notices: list[str] = []
@@ -207,7 +213,7 @@ def _present_names(
 
 
 def _unknown(options_type: type[BaseModel], given: Mapping[str, Any]) -> list[str]:
-    fields = options_type.model_fields
+    fields = _fields(options_type)
     refused = _inherited(options_type, "refused")
     names = [name for name in [*fields, *_inherited(options_type, "aliases")] if name not in refused]
     problems = []

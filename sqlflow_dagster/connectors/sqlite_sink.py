@@ -145,10 +145,10 @@ class _Writer:
 
     def _check_keys(self) -> None:
         known = {fold(name) for name in self._columns}
-        missing = [key for key in self._options.primary_key if fold(key) not in known]
+        missing = [key for key in self._options.keys if fold(key) not in known]
         if missing:
             raise ExportFailed(
-                f"{self._where}: the query gives no column {', '.join(missing)}, which is the primary_key"
+                f"{self._where}: the query gives no column {', '.join(missing)}, which names a row"
             )
 
     def _create(self, name: str) -> None:
@@ -196,10 +196,7 @@ class _Writer:
         self._check_twice()
         same = join(
             " AND ",
-            (
-                sql("s.{c} IS {table}.{c}", c=quote(key), table=self._table)
-                for key in self._options.primary_key
-            ),
+            (sql("s.{c} IS {table}.{c}", c=quote(key), table=self._table) for key in self._options.keys),
         )
         self._connection.execute(
             sql(
@@ -213,7 +210,7 @@ class _Writer:
         self._connection.execute(sql("DROP TABLE {new}", new=quote(_NEW)))
 
     def _check_twice(self) -> None:
-        keys = join(", ", map(quote, self._options.primary_key))
+        keys = join(", ", map(quote, self._options.keys))
         twice = self._connection.execute(
             sql(
                 "SELECT {keys} FROM {new} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1",

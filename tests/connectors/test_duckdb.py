@@ -293,6 +293,7 @@ def test_an_export_makes_the_table_with_every_type(bench):
         ("duckdb:///data/out.duckdb/t", 'OPTIONS {"mode": "OVERWRITE"}', "FROM t"),
         ("data/out.duckdb", 'OPTIONS {"table": "s.t"}', "FROM s.t"),
         ("data/out.duckdb/t", "TYPE DUCKDB", "FROM t"),
+        ("data/out.duckdb#t", 'TYPE DUCKDB OPTIONS {"schema": "s"}', "FROM s.t"),
         ("data/out.db/t", "TYPE DUCKDB", "FROM t"),
         ("deep/er/out", 'TYPE DUCKDB OPTIONS {"table_name": "t"}', "FROM t"),
     ],
@@ -377,9 +378,10 @@ def test_what_does_not_fit_is_refused_and_the_table_is_as_it_was(bench, query, o
     ("target", "options", "match"),
     [
         ("data/out.duckdb", "{}", "names no table; write e.g. duckdb://data/out.duckdb/orders"),
+        ("duckdb://data/out.duckdb/s/t", '{"schema": "u"}', "in the schema 's' already"),
         ("duckdb://data/out.duckdb/t", '{"table": "u"}', "names the table 't' already"),
-        ("duckdb://data/out.duckdb/t", '{"mode": "upsert"}', "`upsert` needs it"),
-        ("duckdb://data/out.duckdb/t", '{"primary_key": "id"}', "`replace` does not go by it"),
+        ("duckdb://data/out.duckdb/t", '{"mode": "upsert"}', "keys: mode `upsert` needs"),
+        ("duckdb://data/out.duckdb/t", '{"primary_key": "id"}', "keys: mode `replace` does not"),
     ],
 )
 def test_wrong_options_are_refused(bench, target, options, match):

@@ -7,6 +7,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from sqlflow_dagster.connectors.options import SourceOptions, parse
+from sqlflow_dagster.connectors.registry import find
 from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.sql import Condition
 
@@ -175,3 +176,11 @@ def test_a_secret_is_in_no_repr_and_no_error():
 )
 def test_a_rate_is_requests_a_minute(given, expected):
     assert parse(SourceOptions, {"rate_limit": given})[0].rate_limit == expected
+
+
+@pytest.mark.parametrize("kind", ["POSTGRES", "DUCKDB"])
+def test_a_name_that_pydantic_has_taken_is_a_parameter_all_the_same(kind):
+    options, _notices = parse(find(kind).sink_options_type, {"table": "t", "schema": "s"})
+    assert options.schema_ == "s"
+    with pytest.raises(BadOption, match="did you mean 'schema'"):
+        parse(find(kind).sink_options_type, {"schem": "s"})
