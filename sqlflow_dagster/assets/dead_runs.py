@@ -28,6 +28,7 @@ _BEFORE_RESOURCES |= {
 }
 _IN_PROCESS = "Executing steps in process"
 PIPELINE_TAG = "sqlflow/pipeline"
+_begun_here: set[str] = set()
 _GONE = "nothing is lost: the next run goes on from the cursors in the warehouse"
 
 
@@ -39,8 +40,17 @@ def begin_in_main_process(instance: DagsterInstance, run: DagsterRun) -> list[st
     """
     if multiprocessing.parent_process() is not None:
         return []
+    _begun_here.add(run.run_id)
+    if all(run.tags.get(name) == value for name, value in process_tags(run.run_id).items()):
+        # It was tagged as it was created, by `sqlflow run`, which has looked for dead ones too.
+        return []
     tag_run(instance, run, own_process_drives=True)
     return mark_dead_runs(instance)
+
+
+def begun_in_main_process(run_id: str) -> bool:
+    """Whether `begin_in_main_process` has seen this run."""
+    return run_id in _begun_here
 
 
 def tag_run(instance: DagsterInstance, run: DagsterRun, *, own_process_drives: bool) -> None:

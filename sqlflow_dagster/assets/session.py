@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from sqlflow_dagster.assets.cursors import RunStorage
-from sqlflow_dagster.assets.dead_runs import mark_dead_runs, tag_run
+from sqlflow_dagster.assets.dead_runs import begun_in_main_process, mark_dead_runs, tag_run
 from sqlflow_dagster.assets.resources import KEY, SQLFlowResource
 from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.plan.nodes import Pipeline
@@ -30,6 +30,8 @@ _TEMPORARY_HOME = ".tmp_dagster_home_"
 _begun: set[str] = set()
 _checked: set[tuple[str, str]] = set()
 _warned: list[str] = []
+# When the first run of a retry chain was created.
+_started: dict[str, datetime] = {}
 
 
 def begin_run(context: dg.AssetExecutionContext) -> None:
@@ -41,6 +43,8 @@ def begin_run(context: dg.AssetExecutionContext) -> None:
     drives = not context.get_step_execution_context().retry_mode.deferred
     if drives:
         _warn_of_lost_home(context.instance)
+    if begun_in_main_process(run.run_id):
+        return
     tag_run(context.instance, run, own_process_drives=drives)
     for run_id in mark_dead_runs(context.instance):
         log.warning("the run %s was marked failed: its process is gone", run_id)
@@ -101,10 +105,12 @@ def _run_date(context: dg.AssetExecutionContext, zone: ZoneInfo) -> str:
     tick = tags.get(_TICK)
     if tick:
         return datetime.fromisoformat(tick).astimezone(zone).date().isoformat()
-    record = context.instance.get_run_record_by_id(tags.get(_ROOT_RUN, context.run.run_id))
-    started = record.create_timestamp if record else datetime.now(UTC)
-    aware = started if started.tzinfo else started.replace(tzinfo=UTC)
-    return aware.astimezone(zone).date().isoformat()
+    root = tags.get(_ROOT_RUN, context.run.run_id)
+    if root not in _started:
+        record = context.instance.get_run_record_by_id(root)
+        started = record.create_timestamp if record else datetime.now(UTC)
+        _started[root] = started if started.tzinfo else started.replace(tzinfo=UTC)
+    return _started[root].astimezone(zone).date().isoformat()
 
 
 def _warn_of_lost_home(instance: dg.DagsterInstance) -> None:

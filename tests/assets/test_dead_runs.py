@@ -65,6 +65,12 @@ def executor(message):
     )
 
 
+def patient(home):
+    """The same instance, whose runs have ten minutes to start."""
+    (home / "dagster.yaml").write_text("run_monitoring: {enabled: true, start_timeout_seconds: 600}\n")
+    return dg.DagsterInstance.get()
+
+
 def dead_pid():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -82,7 +88,6 @@ def status(deployment, run):
 )
 def test_a_run_killed_before_it_could_name_its_process_is_failed_after_a_while(deployment, begun, events):
     run = begun(events=events)
-    assert mark_dead_runs(deployment.instance) == []
     time.sleep(1.2)
     assert mark_dead_runs(deployment.instance) == [run.run_id]
     assert status(deployment, run) == "FAILURE"
@@ -101,6 +106,13 @@ def test_a_run_that_waits_for_its_first_step_is_left_alone(deployment, begun, ev
     begun(events=events)
     time.sleep(1.2)
     assert mark_dead_runs(deployment.instance) == []
+
+
+def test_a_run_that_has_only_just_begun_is_left_alone(deployment, begun, home):
+    begun(events=(started,))
+    time.sleep(1.2)
+    with patient(home) as instance:
+        assert mark_dead_runs(instance) == []
 
 
 def test_a_run_of_other_assets_is_left_alone(deployment, begun):
@@ -144,10 +156,11 @@ def test_a_living_run_is_left_alone(deployment, begun):
     assert deployment.instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
 
 
-def test_a_run_that_repeats_another_is_not_judged_by_that_ones_process(deployment, begun):
+def test_a_run_that_repeats_another_is_not_judged_by_that_ones_process(deployment, begun, home):
     first = begun()
-    run = begun(status=dg.DagsterRunStatus.STARTED, tags=process_tags(first.run_id, dead_pid()))
-    assert run.run_id not in mark_dead_runs(deployment.instance)
+    begun(status=dg.DagsterRunStatus.STARTED, tags=process_tags(first.run_id, dead_pid()))
+    with patient(home) as instance:
+        assert mark_dead_runs(instance) == []
 
 
 def test_the_daemon_is_told_of_dead_processes(deployment, begun):
