@@ -7,7 +7,7 @@ a step gets its variables, its connector and its warehouse here.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Connector, Place, Stream
-from sqlflow_dagster.connectors.options import needless, parse
+from sqlflow_dagster.connectors.options import SourceOptions, needless, parse
 from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError
 from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
 from sqlflow_dagster.plan.build import build
@@ -237,6 +237,7 @@ class ConnectorCatalog:
         options, notices = parse(kind.options_type, dict(params))
         with kind(options, self.place) as connector:
             streams = _streams(connector)
+        _check_bounds(options, streams)
         return SourceFacts(
             sync_mode=options.sync_mode,
             primary_key=options.primary_key,
@@ -287,6 +288,15 @@ def _shape(pipeline: Pipeline | None) -> list[tuple[Any, ...]]:
             case Export():
                 shape.append((step.name, step.type, step.reads))
     return shape
+
+
+def _check_bounds(options: SourceOptions, streams: Sequence[StreamFacts]) -> None:
+    """Raise BadOption for bounds of a cursor where no stream has a column for one."""
+    if not streams or any(stream.cursor_field for stream in streams):
+        return
+    for name in ("start_date", "end_date", "lookback_window"):
+        if getattr(options, name) and (name != "lookback_window" or options.sync_mode != "full_refresh"):
+            raise BadOption(f"{name}: it is told by a column; name it in `cursor_field`", option=name)
 
 
 def _sink_options(kind: type[Connector[Any]], values: Mapping[str, Any]) -> BaseModel:

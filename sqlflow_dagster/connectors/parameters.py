@@ -197,6 +197,8 @@ def _condition(column: Any, operator: Any, operand: Any) -> Condition:
         raise ValueError(f"{column}: the list is empty and would match no row")
     if len(values) > 1 and sign not in ("IN", "NOT IN"):
         raise ValueError(f"{column}: {sign} takes one value")
+    if None in values and sign not in ("=", "!=", "IN", "NOT IN"):
+        raise ValueError(f'{column}: nothing is {sign} null; write null or "!= null"')
     return Condition(str(column), sign, cast("tuple[Value, ...]", values))
 
 

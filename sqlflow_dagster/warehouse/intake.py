@@ -51,6 +51,7 @@ class Intake:
     read: int = 0
     size: int | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, None] = field(default_factory=dict)
     replaces: set[str] = field(default_factory=set)
     reached: Cursor | None = None
     horizon: Cursor | None = None
@@ -183,6 +184,7 @@ class Intake:
                 )
 
     def _store(self, rows: Sql, query: Query, rejects: quarantine.Rejects | None = None) -> None:
+        self.seen.update(dict.fromkeys(query.columns))
         if not self._made:
             statement = sql("CREATE OR REPLACE TABLE {rows} AS {query}", rows=rows, query=query.text)
             self._count(self.connection.execute(statement, query.values))

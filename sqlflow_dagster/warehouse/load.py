@@ -122,6 +122,8 @@ class _Load:
 
     def commit(self, *, complete: bool) -> None:
         """Commit all that came since the last commit."""
+        if self.intake.seen:
+            self.intake.wanted.check_named(self.intake.seen)
         if self.direct:
             self._guarded(lambda: self._store(complete=complete))
             return

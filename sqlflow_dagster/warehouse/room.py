@@ -9,7 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
-from sqlflow_dagster.warehouse import marks, tables
+from sqlflow_dagster.warehouse import comparison, marks, tables
 from sqlflow_dagster.warehouse.selection import PROVENANCE
 
 if TYPE_CHECKING:
@@ -72,20 +72,10 @@ def _of_range(connection: DuckDBPyConnection, spec: LoadSpec) -> Sql | None:
     column, kind = next((n, k) for n, k in known.items() if fold(n) == wanted)
     start = spec.window.start if spec.window else spec.since.value if spec.since else ""
     end = spec.window.end if spec.window else spec.shape.end
-    parts = [_bound(column, kind, ">=", start)]
+    parts = [comparison.bound(connection, quote(column), kind, ">=", start)]
     if end:
-        parts.append(_bound(column, kind, "<", end))
+        parts.append(comparison.bound(connection, quote(column), kind, "<", end))
     return join(" AND ", parts)
-
-
-def _bound(column: str, kind: str, operator: str, value: str) -> Sql:
-    return sql(
-        "{column} {operator} CAST({value} AS {kind})",
-        column=quote(column),
-        operator=Sql(operator),
-        value=literal(value),
-        kind=Sql(kind),
-    )
 
 
 def _own(connection: DuckDBPyConnection, where: Sql, spec: LoadSpec) -> Sql | None:

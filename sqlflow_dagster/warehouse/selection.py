@@ -6,18 +6,18 @@ stored. What a connector pushes down to its source is only ever a matter of spee
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
-from sqlflow_dagster.sql import Condition, Sql, Value, fold, is_name, join, literal, quote, sql
-from sqlflow_dagster.warehouse import types
+from sqlflow_dagster.sql import Sql, Value, fold, is_name, join, literal, quote, sql
+from sqlflow_dagster.warehouse import comparison, types
 from sqlflow_dagster.warehouse.shape import Shape
 
 PROVENANCE = "_sqlflow_file"
@@ -26,10 +26,11 @@ _BATCH = "batch"
 
 
 class Query(NamedTuple):
-    """A SELECT and the values bound to its `$1`, `$2` …."""
+    """A SELECT, the values bound to its `$1`, `$2` …, and the columns that its relation has."""
 
     text: Sql
     values: list[Value]
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,11 @@ class Wanted:
         described = connection.execute(sql(template, relation=relation), list(parameters)).fetchall()
         self.check_names([row[0] for row in described])
         columns = {row[0]: row[1] for row in described}
-        self._check(columns)
+        self._refuse_missing([*self.keys, *([self.cursor_field] if self.cursor_field else [])], columns)
         kept = self._kept(columns, provenance=provenance, untyped=untyped)
-        self._check_kept(kept)
+        self._check_kept(kept, columns)
         values = list(parameters)
-        conditions = [*self._conditions(values), *self._bounds(connection, columns)]
+        conditions = [*self._conditions(connection, columns, values), *self._bounds(connection, columns)]
         if bad:
             kept[bad] = quote(_BATCH, bad)
         if bad and conditions:
@@ -88,6 +89,7 @@ class Wanted:
                 where=join(" AND ", conditions) if conditions else Sql("TRUE"),
             ),
             values,
+            tuple(columns),
         )
 
     def check_names(self, columns: Sequence[str]) -> None:
@@ -108,16 +110,24 @@ class Wanted:
                 "does not tell apart; rename one at the source"
             )
 
-    def _check(self, columns: Mapping[str, str]) -> None:
-        folded = {fold(name) for name in columns}
+    def check_named(self, seen: Collection[str]) -> None:
+        """Raise LoadRefused for a column that the parameters name and no batch of a read had.
+
+        A page may lack a column; one that is never there is misspelt, and would be stored as it is.
+        """
         shape = self.shape
-        needed = [*self.keys, *shape.columns, *shape.mask, *(c.column for c in shape.conditions)]
-        needed += [self.cursor_field] if self.cursor_field else []
-        missing = [name for name in dict.fromkeys(needed) if fold(name) not in folded]
+        named = [*shape.columns, *shape.exclude, *shape.mask, *(c.column for c in shape.conditions)]
+        self._refuse_missing(named, seen)
+
+    def _refuse_missing(self, named: Sequence[str], columns: Collection[str]) -> None:
+        folded = {fold(name): name for name in columns}
+        missing = [name for name in dict.fromkeys(named) if fold(name) not in folded]
         if missing:
+            near = difflib.get_close_matches(fold(missing[0]), folded, n=1)
+            hint = f"did you mean {folded[near[0]]!r}? " if near else ""
             raise LoadRefused(
-                f"{self.label}: the source has no column {', '.join(map(repr, missing))}; "
-                f"it has {', '.join(columns)}"
+                f"{self.label}: the source has no column {', '.join(map(repr, missing))}; {hint}"
+                f"It has {', '.join(columns)}"
             )
 
     def _kept(
@@ -138,7 +148,10 @@ class Wanted:
             kept[OWNER] = sql("{owner} AS {name}", owner=literal(self.owner), name=quote(OWNER))
         return kept
 
-    def _check_kept(self, kept: Mapping[str, Sql]) -> None:
+    def _check_kept(self, kept: Mapping[str, Sql], columns: Mapping[str, str]) -> None:
+        if not kept:
+            self._refuse_missing(self.shape.columns, columns)
+            raise LoadRefused(f"{self.label}: `exclude_columns` leaves no column of {', '.join(columns)}")
         folded = {fold(name) for name in kept}
         needed = [*self.keys, *([self.cursor_field] if self.cursor_field else [])]
         lost = [name for name in needed if fold(name) not in folded]
@@ -152,12 +165,21 @@ class Wanted:
                 "merge by; take it out of exclude_columns and mask, or into columns (a key may be hashed)"
             )
 
-    def _conditions(self, values: list[Value]) -> Iterator[Sql]:
-        """The filters; their values are added to `values` and bound."""
+    def _conditions(
+        self, connection: DuckDBPyConnection, columns: Mapping[str, str], values: list[Value]
+    ) -> Iterator[Sql]:
+        """The filters; their values are added to `values` and bound. A column that is not there is NULL."""
+        known = {fold(name): (quote(_BATCH, name), kind) for name, kind in columns.items()}
         for condition in self.shape.conditions:
-            first = len(values) + 1
-            values += condition.values
-            yield _condition(condition, first)
+            column, kind = known.get(fold(condition.column), (Sql("NULL"), "VARCHAR"))
+            try:
+                compared, bound = comparison.condition(connection, column, kind, condition, len(values) + 1)
+            except ValueError as error:
+                raise LoadRefused(
+                    f"{self.label}: {error}, which the column {condition.column!r} is; mend `filters`"
+                ) from error
+            values += bound
+            yield compared
 
     def _bounds(self, connection: DuckDBPyConnection, columns: Mapping[str, str]) -> Iterator[Sql]:
         """From `since` and the start on, before the end; a NULL cursor is in no order and always read."""
@@ -180,19 +202,11 @@ class Wanted:
     def _bound(
         self, connection: DuckDBPyConnection, column: str, kind: str, operator: str, value: str
     ) -> Sql:
-        typed = sql("CAST({value} AS {kind})", value=literal(value), kind=Sql(kind))
         try:
-            connection.execute(sql("SELECT {typed}", typed=typed)).fetchall()
-        except duckdb.ConversionException as error:
-            raise LoadRefused(
-                f"{self.label}: {value!r} is no {kind}, which the cursor column {column!r} is"
-            ) from error
-        return sql(
-            "({column} {operator} {typed} OR {column} IS NULL)",
-            column=quote(_BATCH, column),
-            operator=Sql(operator),
-            typed=typed,
-        )
+            compared = comparison.bound(connection, quote(_BATCH, column), kind, operator, value)
+        except ValueError as error:
+            raise LoadRefused(f"{self.label}: {error}, which the cursor column {column!r} is") from error
+        return sql("({compared} OR {column} IS NULL)", compared=compared, column=quote(_BATCH, column))
 
 
 def _value(name: str, kind: str, mask: str | None, *, untyped: bool) -> Sql:
@@ -210,13 +224,3 @@ def _value(name: str, kind: str, mask: str | None, *, untyped: bool) -> Sql:
         case _:
             return column
     return sql("{value} AS {alias}", value=value, alias=alias)
-
-
-def _condition(condition: Condition, first: int) -> Sql:
-    places = [Sql(f"${first + index}") for index in range(len(condition.values))]
-    column = quote(_BATCH, condition.column)
-    if condition.operator not in ("IN", "NOT IN"):
-        return sql("{c} {o} {p}", c=column, o=Sql(condition.operator), p=places[0])
-    if not places:
-        return Sql("FALSE" if condition.operator == "IN" else "TRUE")
-    return sql("{c} {o} ({p})", c=column, o=Sql(condition.operator), p=join(", ", places))
