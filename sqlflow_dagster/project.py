@@ -237,7 +237,7 @@ class ConnectorCatalog:
         options, notices = parse(kind.options_type, dict(params))
         with kind(options, self.place) as connector:
             streams = _streams(connector)
-        _check_bounds(options, streams)
+        _check_bounds(options, streams or ())
         return SourceFacts(
             sync_mode=options.sync_mode,
             primary_key=options.primary_key,

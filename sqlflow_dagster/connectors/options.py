@@ -62,7 +62,8 @@ class SourceOptions(Options):
     )
     cursor_field: Annotated[str | None, BeforeValidator(read.path)] = Field(
         None,
-        description="Column that grows with every change; a dotted path or a list of its parts. "
+        description="Column that grows with every change. A dotted path, or a list of its parts, names a field "
+        "of a struct, which is then a column of that name too. "
         "`incremental` needs it unless the connector has a cursor of its own.",
     )
     primary_key: Annotated[tuple[str, ...], BeforeValidator(read.keys)] = Field(

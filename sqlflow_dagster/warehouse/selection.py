@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor
@@ -31,6 +32,13 @@ class Query(NamedTuple):
     text: Sql
     values: list[Value]
     columns: tuple[str, ...]
+
+
+class Field(NamedTuple):
+    """A value inside a column, and its DuckDB type."""
+
+    value: Sql
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +77,16 @@ class Wanted:
         described = connection.execute(sql(template, relation=relation), list(parameters)).fetchall()
         self.check_names([row[0] for row in described])
         columns = {row[0]: row[1] for row in described}
-        self._refuse_missing([*self.keys, *([self.cursor_field] if self.cursor_field else [])], columns)
-        kept = self._kept(columns, provenance=provenance, untyped=untyped)
+        fields = self._fields(connection, relation, parameters, columns)
+        self._refuse_missing(self._needed, [*columns, *fields])
+        kept = {**self._kept(columns, provenance=provenance, untyped=untyped), **_aliased(fields)}
+        columns |= {name: kind for name, (_value, kind) in fields.items()}
         self._check_kept(kept, columns)
         values = list(parameters)
-        conditions = [*self._conditions(connection, columns, values), *self._bounds(connection, columns)]
+        conditions = [
+            *self._conditions(connection, columns, fields, values),
+            *self._bounds(connection, columns, fields),
+        ]
         if bad:
             kept[bad] = quote(_BATCH, bad)
         if bad and conditions:
@@ -153,8 +166,7 @@ class Wanted:
             self._refuse_missing(self.shape.columns, columns)
             raise LoadRefused(f"{self.label}: `exclude_columns` leaves no column of {', '.join(columns)}")
         folded = {fold(name) for name in kept}
-        needed = [*self.keys, *([self.cursor_field] if self.cursor_field else [])]
-        lost = [name for name in needed if fold(name) not in folded]
+        lost = [name for name in self._needed if fold(name) not in folded]
         mask = {fold(name): how for name, how in self.shape.mask.items()}
         lost += [key for key in self.keys if mask.get(fold(key)) in ("redact", "null")]
         if self.cursor_field and fold(self.cursor_field) in mask:
@@ -166,10 +178,15 @@ class Wanted:
             )
 
     def _conditions(
-        self, connection: DuckDBPyConnection, columns: Mapping[str, str], values: list[Value]
+        self,
+        connection: DuckDBPyConnection,
+        columns: Mapping[str, str],
+        fields: Mapping[str, Field],
+        values: list[Value],
     ) -> Iterator[Sql]:
         """The filters; their values are added to `values` and bound. A column that is not there is NULL."""
         known = {fold(name): (quote(_BATCH, name), kind) for name, kind in columns.items()}
+        known |= {fold(name): field for name, field in fields.items()}
         for condition in self.shape.conditions:
             column, kind = known.get(fold(condition.column), (Sql("NULL"), "VARCHAR"))
             try:
@@ -181,32 +198,85 @@ class Wanted:
             values += bound
             yield compared
 
-    def _bounds(self, connection: DuckDBPyConnection, columns: Mapping[str, str]) -> Iterator[Sql]:
+    def _bounds(
+        self, connection: DuckDBPyConnection, columns: Mapping[str, str], fields: Mapping[str, Field]
+    ) -> Iterator[Sql]:
         """From `since` and the start on, before the end; a NULL cursor is in no order and always read."""
         if self.cursor_field is None:
             return
         wanted = fold(self.cursor_field)
         column, kind = next((n, k) for n, k in columns.items() if fold(n) == wanted)
+        value = fields[column].value if column in fields else quote(_BATCH, column)
         if self.since and self.since.type != "JSON":
             if not types.comparable(self.since.type, kind):
                 raise LoadRefused(
                     f"{self.label}: the cursor column {column!r} was {self.since.type} and is {kind} now; "
                     "declare its type, or reset the cursor (`sqlflow cursors reset`)"
                 )
-            yield self._bound(connection, column, kind, ">=", self.since.value)
+            yield self._bound(connection, value, kind, ">=", self.since.value)
         if self.shape.start:
-            yield self._bound(connection, column, kind, ">=", self.shape.start)
+            yield self._bound(connection, value, kind, ">=", self.shape.start)
         if self.shape.end:
-            yield self._bound(connection, column, kind, "<", self.shape.end)
+            yield self._bound(connection, value, kind, "<", self.shape.end)
 
     def _bound(
-        self, connection: DuckDBPyConnection, column: str, kind: str, operator: str, value: str
+        self, connection: DuckDBPyConnection, column: Sql, kind: str, operator: str, value: str
     ) -> Sql:
         try:
-            compared = comparison.bound(connection, quote(_BATCH, column), kind, operator, value)
+            compared = comparison.bound(connection, column, kind, operator, value)
         except ValueError as error:
-            raise LoadRefused(f"{self.label}: {error}, which the cursor column {column!r} is") from error
-        return sql("({compared} OR {column} IS NULL)", compared=compared, column=quote(_BATCH, column))
+            raise LoadRefused(
+                f"{self.label}: {error}, which the cursor column {self.cursor_field!r} is"
+            ) from error
+        return sql("({compared} OR {column} IS NULL)", compared=compared, column=column)
+
+    @property
+    def _needed(self) -> list[str]:
+        """The columns without which rows cannot be merged."""
+        return [*self.keys, *([self.cursor_field] if self.cursor_field else [])]
+
+    def _fields(
+        self,
+        connection: DuckDBPyConnection,
+        relation: Sql,
+        parameters: Sequence[Value],
+        columns: Mapping[str, str],
+    ) -> dict[str, Field]:
+        """Fields inside structs that are the key or the cursor, by their dotted names.
+
+        Each is kept as a column of that name too, so that rows are merged by columns alone.
+        """
+        folded = {fold(name): name for name in columns}
+        found: dict[str, Field] = {}
+        for name in dict.fromkeys(self._needed):
+            first, _dot, rest = name.partition(".")
+            if (
+                fold(name) in folded
+                or not rest
+                or not columns.get(folded.get(fold(first), ""), "").startswith("STRUCT")
+            ):
+                continue
+            value = quote(_BATCH, folded[fold(first)], *rest.split("."))
+            query = sql(
+                "DESCRIBE SELECT {value} FROM {relation} AS {batch}",
+                value=value,
+                relation=relation,
+                batch=quote(_BATCH),
+            )
+            try:
+                row = connection.execute(query, list(parameters)).fetchone()
+            except duckdb.BinderException:
+                # There is no such field; what is missing is said of all names at once.
+                continue
+            if row:
+                found[name] = Field(value, row[1])
+        return found
+
+
+def _aliased(fields: Mapping[str, Field]) -> dict[str, Sql]:
+    return {
+        name: sql("{value} AS {name}", value=field.value, name=quote(name)) for name, field in fields.items()
+    }
 
 
 def _value(name: str, kind: str, mask: str | None, *, untyped: bool) -> Sql:

@@ -7,6 +7,9 @@ statement of the module's docstring reads. The far side is written by others' co
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import sqlite3
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -256,4 +259,89 @@ class DuckDB(Arrangement):
         return {"id": "INTEGER", "updated_at": "TIMESTAMP"}
 
 
-ARRANGEMENTS: list[type[Arrangement]] = [Csv, Tsv, Json, Jsonl, Parquet, Excel, InMemory, DuckDB]
+class Sqlite(Arrangement):
+    type, required = "SQLITE", "path"
+    renamed = ("database", "path", "nowhere.sqlite", "data/far.sqlite")
+    target = '"sqlite://output/out.sqlite/written"'
+    written: ClassVar = {"path": "output/out.sqlite", "table": "written", "types": COLUMNS}
+    params: ClassVar = {"path": "data/far.sqlite", "table": "rows", "types": COLUMNS}
+
+    def put(self, rows):
+        self.make("far", "rows", COLUMNS, rows)
+
+    def make(self, file, table, columns, rows):
+        path = self.bench.root / f"data/{file}.sqlite"
+        path.parent.mkdir(exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            named = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+            connection.execute(f"CREATE TABLE {table} ({named})")
+            places = ", ".join("?" for _ in columns)
+            connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+
+    def wide(self, count):
+        with duckdb.connect() as connection:
+            select = f"SELECT range, repeat(md5(range::VARCHAR), 40) FROM range({count})"
+            rows = iter(connection.execute(select).fetchone, None)
+            self.make("far", "rows", {"id": "INTEGER", "text": "TEXT"}, rows)
+
+    def documented(self):
+        for table in ("users", "orders"):
+            rows = [(1, "2026-01-01 00:00:00")]
+            self.make("app", table, {"id": "INTEGER", "updated_at": "TIMESTAMP"}, rows)
+        return {"id": "BIGINT", "updated_at": "TIMESTAMP"}
+
+
+class Postgres(Arrangement):
+    """A database of a real server, which tests/connectors/postgres starts."""
+
+    type, required = "POSTGRES", "cursor_field"
+    # Its batches need a secret of the warehouse; the benchmarks measure whole loads.
+    bounded = False
+    renamed = ("table_name", "table", "nowhere", "rows")
+    types: ClassVar = COLUMNS
+
+    def __init__(self, bench, database):
+        super().__init__(bench)
+        self.database = database
+
+    @property
+    def params(self):
+        return {"connection": self.database.url, "table": "rows"}
+
+    def put(self, rows):
+        self.make("rows", COLUMNS)
+        with self.database.connect() as connection, connection.cursor() as cursor:
+            places = ", ".join("%s" for _ in COLUMNS)
+            cursor.executemany(f"INSERT INTO rows VALUES ({places})", rows)
+
+    def make(self, table, columns):
+        named = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        self.database.run(f"DROP TABLE IF EXISTS {table}", f"CREATE TABLE {table} ({named})")
+
+    def wide(self, count):
+        self.make("rows", {"id": "BIGINT", "text": "TEXT"})
+        self.database.run(
+            f"INSERT INTO rows SELECT n, repeat(md5(n::text), 40) FROM generate_series(0, {count - 1}) AS n"
+        )
+
+    def documented(self):
+        self.make("orders", {"id": "BIGINT", "updated_at": "TIMESTAMP"})
+        self.database.run("INSERT INTO orders VALUES (1, '2026-01-01')")
+        self.bench.write(".env", f"DATABASE_URL={self.database.url}\n")
+        return {"id": "BIGINT", "updated_at": "TIMESTAMP"}
+
+    @property
+    def target(self):
+        return f'"{self.database.url}#public.written"'
+
+    @property
+    def written(self):
+        return {"connection": self.database.url, "table": "written"}
+
+
+ARRANGEMENTS: list[type[Arrangement]] = [
+    Csv, Tsv, Json, Jsonl, Parquet, Excel, InMemory, DuckDB, Sqlite,
+]  # fmt: skip
+if importlib.util.find_spec("pgserver"):
+    ARRANGEMENTS.append(Postgres)

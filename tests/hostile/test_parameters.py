@@ -194,6 +194,24 @@ def test_bounds_without_a_cursor_are_refused(hostile, bound):
         hostile.load(PAGE, **{bound: "2026-01-01"})
 
 
+@pytest.mark.parametrize(
+    "key", [{}, {"primary_key": "id"}, {"primary_key": [["data", "key"]]}], ids=["none", "column", "nested"]
+)
+def test_the_cursor_may_be_a_field_inside_a_struct(each_kind, key):
+    def page(*rows):
+        return " UNION ALL ".join(
+            f"SELECT {i} AS id, {{'key': {i}, 'at': TIMESTAMP '2026-01-0{day}', 'v': {v}}} AS data"
+            for i, day, v in rows
+        )
+
+    given = {"sync_mode": "incremental", "cursor_field": ["DATA", "at"], **key}
+    each_kind.ok(page((1, 1, 1), (2, 2, 2)), **given)
+    outcome = each_kind.ok(page((1, 1, 9), (2, 2, 3), (3, 2, 3)), page((4, 4, 4)), **given)
+    assert outcome.rows == 3
+    assert each_kind.rows("SELECT id, data.v FROM p.t ORDER BY id") == [(1, 1), (2, 3), (3, 3), (4, 4)]
+    assert outcome.cursor_after.value == "2026-01-04 00:00:00"
+
+
 @pytest.mark.parametrize("key", ["id, name", ["id", "name"], [["id"], ["name"]]], ids=str)
 def test_a_key_of_several_columns_in_every_form(each_kind, key):
     page = "SELECT * FROM (VALUES (1, 'a', 1), (1, 'b', 2), (NULL, 'a', 3)) AS t(id, name, v)"
