@@ -13,8 +13,10 @@
 `LOAD * FROM crm;` loads each table into one of its own. Types are those of the file. Patterns
 (`"tables": "fact_*"`, `"schemas": "tenant_*"`) are looked up by `sqlflow discover`. Views and
 queries run apart, where they can read nothing but the file itself. A file that is written to while
-it is read is read again. Writing is one transaction: `replace` makes the table anew with the columns
-of the result and its indexes, without its constraints.
+it is read is read again. `EXPORT … TO "duckdb://data/out.duckdb/schema.table"` is one transaction:
+`replace` makes the table anew with the columns of the result and its indexes, without its constraints;
+`append` adds rows once a run, retries included (`_sqlflow.exports` remembers it); `upsert` merges by `keys`.
+A value that a column of a table already there would change is refused.
 """
 
 from __future__ import annotations

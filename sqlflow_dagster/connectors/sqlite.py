@@ -16,7 +16,10 @@ values and no value is changed: whole numbers BIGINT (BOOLEAN where declared and
 DOUBLE, or DECIMAL(p,s) where declared and exact; text VARCHAR, or DATE, TIMESTAMP, TIMESTAMPTZ, TIME where
 declared and all in ISO 8601; numbers among text VARCHAR; a number in a date column stays a number; BLOBs
 among other values are refused. `types` declares others. What is read is one statement of SQLite.
-Writing is one transaction: `replace` makes the table anew and swaps it, with its indexes and triggers.
+`EXPORT … TO "sqlite://data/out.sqlite/table"` is one transaction: `replace` makes the table anew and swaps
+it, with its indexes and triggers; `append` adds rows once a run, retries included (`_sqlflow_exports`
+remembers it); `upsert` merges by `keys`. Decimals of more than 15 digits and whole numbers of more than 64
+bits are stored as text; a value that a column of a table already there would change is refused.
 """
 
 from __future__ import annotations
@@ -158,7 +161,7 @@ def _tables(connection: sqlite3.Connection) -> list[Table]:
     """The tables and views, those apart that are parts of virtual tables."""
     found = connection.execute(
         "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND type <> 'shadow'"
-        " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+        " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_sqlflow\\_%' ESCAPE '\\' ORDER BY name"
     ).fetchall()
     tables = []
     for name, kind in found:

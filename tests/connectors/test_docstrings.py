@@ -1,20 +1,19 @@
-"""The example at the top of each connector is one that runs."""
+"""The example at the top of each connector is one that a project may have."""
 
 import inspect
 import textwrap
 
 import pytest
 
-from sqlflow_dagster.connectors.options import parse as read_options
 from sqlflow_dagster.connectors.registry import find, types
-from sqlflow_dagster.language.parser import parse
+from sqlflow_dagster.project import load_project
 
 
 @pytest.mark.parametrize("name", types())
-def test_the_example_in_the_docstring_is_a_source_of_its_type(name):
-    kind = find(name)
-    _lead, _colons, rest = inspect.getdoc(inspect.getmodule(kind)).partition("::\n\n")
-    block = rest.partition("\n\n")[0] if rest else ""
-    (source, *_others) = parse(textwrap.dedent(block), name).statements
-    assert source.type.text == name
-    read_options(kind.options_type, source.params.value)
+def test_the_example_in_the_docstring_is_a_source_of_its_type(bench, name):
+    _lead, _colons, rest = inspect.getdoc(inspect.getmodule(find(name))).partition("::\n\n")
+    example = textwrap.dedent(rest.partition("\n\n")[0])
+    bench.write(".env", "DATABASE_URL=postgresql://user:password@host/shop")
+    bench.pipeline(example)
+    (source,) = load_project(bench.root).plan.pipeline("p").sources
+    assert source.type == name

@@ -432,6 +432,11 @@ def test_append_adds_once_for_every_run(bench):
     for run in ("a", "a", "b"):
         export(bench, "SELECT 1 AS a", options='OPTIONS {"mode": "append"}', run_id=run)
     assert look(bench) == [(1,), (1,)]
+    bench.pipeline('SOURCE s TYPE SQLITE PARAMS {"path": "data/out.sqlite"};\nLOAD * FROM s;', "q")
+    project = load_project(bench.root, undiscovered=True)
+    assert [stream.name for source in project.plan.undiscovered for stream in project.discover(source)] == [
+        "t"
+    ]
 
 
 def test_upsert_replaces_rows_by_key(bench):
