@@ -64,7 +64,7 @@ def new_name(name: Name) -> Name:
 
 def create_like(connection: Connection, old: Name, new: Name) -> None:
     """Make an empty table with the old one's columns, defaults, checks and indexes."""
-    _run(connection, sql("CREATE TABLE {new} (LIKE {old} INCLUDING ALL)", new=quote(*new), old=quote(*old)))
+    run(connection, sql("CREATE TABLE {new} (LIKE {old} INCLUDING ALL)", new=quote(*new), old=quote(*old)))
 
 
 def swap(connection: Connection, oid: int, old: Name, new: Name, *, like: bool) -> None:
@@ -78,19 +78,19 @@ def swap(connection: Connection, oid: int, old: Name, new: Name, *, like: bool) 
             whom=quote(grantee) if grantee else Sql("PUBLIC"),
             more=Sql(" WITH GRANT OPTION") if grantable else Sql(""),
         )
-        _run(connection, statement)
+        run(connection, statement)
     if comment:
-        _run(connection, sql("COMMENT ON TABLE {new} IS {text}", new=quote(*new), text=literal(comment)))
+        run(connection, sql("COMMENT ON TABLE {new} IS {text}", new=quote(*new), text=literal(comment)))
     if not own:
-        _run(connection, sql("ALTER TABLE {new} OWNER TO {owner}", new=quote(*new), owner=quote(owner)))
+        run(connection, sql("ALTER TABLE {new} OWNER TO {owner}", new=quote(*new), owner=quote(owner)))
     indexes = rows_of(connection, _INDEXES, [oid])
     if indexes and not like:
         names = ", ".join(row[0] for row in indexes)
         log.warning("%s.%s: its columns changed, and its indexes went with them: %s", *old, names)
-    _run(connection, sql("DROP TABLE {old}", old=quote(*old)))
+    run(connection, sql("DROP TABLE {old}", old=quote(*old)))
     if like:
         _name_indexes(connection, indexes, new)
-    _run(connection, sql("ALTER TABLE {new} RENAME TO {name}", new=quote(*new), name=quote(old.name)))
+    run(connection, sql("ALTER TABLE {new} RENAME TO {name}", new=quote(*new), name=quote(old.name)))
 
 
 def _name_indexes(connection: Connection, indexes: Sequence[tuple[Any, ...]], new: Name) -> None:
@@ -99,7 +99,7 @@ def _name_indexes(connection: Connection, indexes: Sequence[tuple[Any, ...]], ne
     oid = rows_of(connection, find, [quote(*new)])[0][0]
     for (wanted, _), (made, _) in zip(indexes, rows_of(connection, _INDEXES, [oid]), strict=True):
         rename = "ALTER INDEX {made} RENAME TO {wanted}"
-        _run(connection, sql(rename, made=quote(new.schema, made), wanted=quote(wanted)))
+        run(connection, sql(rename, made=quote(new.schema, made), wanted=quote(wanted)))
 
 
 def rows_of(connection: Connection, query: str, values: Any = None) -> list[tuple[Any, ...]]:
@@ -110,6 +110,7 @@ def rows_of(connection: Connection, query: str, values: Any = None) -> list[tupl
         return rows
 
 
-def _run(connection: Connection, statement: Sql) -> None:
+def run(connection: Connection, statement: Sql) -> None:
+    """Run a statement that gives no rows."""
     with connection.cursor() as cursor:
         cursor.execute(statement)

@@ -39,6 +39,7 @@ class Server:
     options: str = ""
 
     def ctl(self, *arguments: str) -> None:
+        _pgserver()
         from pgserver._commands import pg_ctl
 
         pg_ctl(list(arguments), pgdata=self.folder, user=self.user)
@@ -70,23 +71,39 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def new_server(folder: Path, options: str = "") -> Server:
+def _pgserver():
     # It warns of a folder for sockets, where there is none, when it is imported.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pgserver
+    return pgserver
 
-    made = pgserver.get_server(folder, cleanup_mode=None)
+
+def new_server(folder: Path, options: str = "") -> Server:
+    made = _pgserver().get_server(folder, cleanup_mode=None)
     server = Server(folder, _free_port(), made.system_user, options)
     server.ctl("-w", "-m", "immediate", "stop")
     (folder / "pg_hba.conf").write_text(_HBA)
     return server
 
 
+def _sweep(place: Path) -> None:
+    """Stop the servers of test runs that were killed; each folder is called by its run's process."""
+    for folder in place.glob("sqlflow-pg-*"):
+        if Path(f"/proc/{folder.name.rpartition('-')[2]}").exists():
+            continue
+        owner = "pgserver" if os.geteuid() == 0 else None
+        with contextlib.suppress(subprocess.CalledProcessError, OSError):
+            Server(folder / "data", 0, owner).stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def server():
     # Its sockets' paths are short, and its user may enter the folder.
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"sqlflow-pg-{os.getpid()}"
+    place = Path(os.environ.get("TMPDIR", "/tmp"))
+    _sweep(place)
+    folder = place / f"sqlflow-pg-{os.getpid()}"
     folder.mkdir(mode=0o755)
     made = new_server(folder / "data", "-c max_prepared_transactions=5 -c wal_level=logical")
     made.start()

@@ -1,0 +1,321 @@
+"""Rows in Postgres' binary format → a table, by the mode, inside a transaction that the caller ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlflow_dagster.connectors import postgres_replace
+from sqlflow_dagster.connectors.postgres_client import Connection, translated
+from sqlflow_dagster.connectors.postgres_options import PostgresSinkOptions
+from sqlflow_dagster.connectors.postgres_replace import rows_of, run
+from sqlflow_dagster.connectors.postgres_wire import Wire, as_json
+from sqlflow_dagster.connectors.tables import Name
+from sqlflow_dagster.errors import ExportFailed, SourceError
+from sqlflow_dagster.sql import Sql, join, quote, sql
+
+_STAGE = quote("pg_temp", "_sqlflow_rows")
+_BUFFER = 1 << 20
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' OR a.attidentity = 'a'
+FROM pg_catalog.pg_attribute AS a
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+_TABLE = """
+SELECT c.oid, c.relkind
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s
+"""
+_UNIQUE = """
+SELECT array_agg(a.attname ORDER BY k.place)
+FROM pg_catalog.pg_index AS i
+CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+GROUP BY i.indexrelid
+"""
+# Pairs of types between which a cast may change a value without a word.
+_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "money")
+_MOMENTS = ("date", "time", "timestamp")
+
+
+@dataclass
+class Writer:
+    """One export into one table, inside a transaction."""
+
+    connection: Connection
+    name: Name
+    columns: list[Wire]
+    options: PostgresSinkOptions
+    binary: Path
+    oid: int | None = None
+    staged: bool = False
+
+    def prepare(self) -> None:
+        """Look the table up, and how the columns are to go into it."""
+        self.oid = self._found()
+        if self.oid is not None:
+            self._as_the_table_has_them(self.oid)
+        self.columns = [as_json(wire) if wire.final == "json" else wire for wire in self.columns]
+
+    def write(self) -> None:
+        """Bring the rows into the table by the mode."""
+        oid = self.oid
+        if self.options.mode == "upsert":
+            self._check_keys()
+        if oid is None:
+            self._create(self.name)
+            self._fill(self.name)
+        elif self.options.mode == "append":
+            self._fill(self.name)
+        elif self.options.mode == "upsert":
+            self._merge(oid)
+        else:
+            self._replace(oid)
+
+    def _found(self) -> int | None:
+        found = rows_of(self.connection, _TABLE, [*self.name])
+        if found and found[0][1] not in ("r", "p"):
+            raise ExportFailed(f"{self._label}: it is no table; drop it, or write another table")
+        if not found and not self.options.create:
+            raise ExportFailed(f"{self._label}: there is no such table, and `create` is false")
+        if not found:
+            schemas = rows_of(
+                self.connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", [self.name.schema]
+            )
+            if not schemas:
+                run(self.connection, sql("CREATE SCHEMA {name}", name=quote(self.name.schema)))
+        return int(found[0][0]) if found else None
+
+    @property
+    def _label(self) -> str:
+        return f"{self.name.schema}.{self.name.name}"
+
+    def _as_the_table_has_them(self, oid: int) -> None:
+        """Give the columns the names and types of the table that is there; refuse those it lacks."""
+        there = {row[0]: (row[1], row[2]) for row in rows_of(self.connection, _COLUMNS, [oid])}
+        folded: dict[str, str] = {}
+        for name in there:
+            folded.setdefault(name.casefold(), name)
+        known = [
+            replace(wire, name=name, final=there[name][0])
+            if (name := wire.name if wire.name in there else folded.get(wire.name.casefold(), ""))
+            else wire
+            for wire in self.columns
+        ]
+        lacking = [wire.name for wire in known if wire.name not in there]
+        made = [wire.name for wire in known if wire.name in there and there[wire.name][1]]
+        if made:
+            raise ExportFailed(
+                f"{self._label}: Postgres makes the column {', '.join(made)} itself; leave it out"
+            )
+        if lacking and (self.options.mode != "replace" or postgres_replace.needed_by(self.connection, oid)):
+            raise ExportFailed(
+                f"{self._label}: the table has no column {', '.join(lacking)}; add it there, or leave it out of "
+                "the query"
+            )
+        self.columns = known
+
+    def _create(self, name: Name) -> None:
+        """Make the table with the columns as they are at the end, and the key of an upsert."""
+        parts = [sql("{n} {kind}", n=quote(wire.name), kind=Sql(wire.final)) for wire in self.columns]
+        if self.options.mode == "upsert":
+            parts.append(sql("PRIMARY KEY ({keys})", keys=join(", ", map(quote, self._keys))))
+        run(self.connection, sql("CREATE TABLE {t} ({parts})", t=quote(*name), parts=join(", ", parts)))
+
+    def _fill(self, name: Name) -> None:
+        """Add the rows to a table: straight, or where types differ by way of a stage and casts."""
+        if all(map(_goes_straight, self.columns)):
+            self._copy(quote(*name))
+            return
+        self._stage()
+        self._check_casts()
+        self._insert(name)
+
+    def _insert(self, name: Name, tail: Sql | None = None) -> None:
+        run(
+            self.connection,
+            sql(
+                "INSERT INTO {table} ({names}) SELECT {values} FROM {stage} AS s {tail}",
+                table=quote(*name),
+                names=join(", ", (quote(wire.name) for wire in self.columns)),
+                values=join(", ", map(_cast, self.columns)),
+                stage=_STAGE,
+                tail=tail or Sql(""),
+            ),
+        )
+
+    def _stage(self) -> None:
+        if self.staged:
+            return
+        self.staged = True
+        parts = [sql("{n} {kind}", n=quote(wire.name), kind=Sql(wire.sent)) for wire in self.columns]
+        made = "CREATE TEMP TABLE {stage} ({parts}) ON COMMIT DROP"
+        run(self.connection, sql(made, stage=quote("_sqlflow_rows"), parts=join(", ", parts)))
+        self._copy(_STAGE)
+        run(self.connection, sql("ANALYZE {stage}", stage=_STAGE))
+
+    def _copy(self, table: Sql) -> None:
+        names = join(", ", (quote(wire.name) for wire in self.columns))
+        statement = sql("COPY {table} ({names}) FROM STDIN (FORMAT binary)", table=table, names=names)
+        with self.connection.cursor() as cursor, self.binary.open("rb") as file:
+            cursor.copy_expert(statement, file, _BUFFER)
+
+    def _check_casts(self) -> None:
+        """Refuse what a column of the table cannot hold, by its name and a value."""
+        for wire in self.columns:
+            if not _goes_straight(wire):
+                self._check_cast(wire)
+
+    def _check_cast(self, wire: Wire) -> None:
+        c = quote("s", wire.name)
+        cast_ = _cast(wire)
+        changed = sql("{cast} IS NULL", cast=cast_)
+        if back := _back(wire):
+            parts = {"cast": cast_, "back": Sql(back), "c": c}
+            changed = sql("CAST({cast} AS {back}) IS DISTINCT FROM CAST({c} AS {back})", **parts)
+        query = sql(
+            "SELECT CAST({c} AS text) FROM {stage} AS s WHERE {c} IS NOT NULL AND {changed} LIMIT 1",
+            c=c,
+            stage=_STAGE,
+            changed=changed,
+        )
+        run(self.connection, Sql("SAVEPOINT cast_check"))
+        try:
+            with translated({}):
+                found = rows_of(self.connection, query)
+        except SourceError as error:
+            run(self.connection, Sql("ROLLBACK TO SAVEPOINT cast_check"))
+            said = str(error).partition(": ")[2]
+            raise ExportFailed(
+                f"{self._label}: its column {wire.name!r} is {wire.final}: {said}; CAST it in the query, or mend "
+                "the table; nothing was stored"
+            ) from error
+        if found:
+            raise ExportFailed(
+                f"{self._label}: its column {wire.name!r} is {wire.final}, which cannot hold {found[0][0]!r} as it is; "
+                "CAST it in the query, or mend the table; nothing was stored"
+            )
+
+    @property
+    def _keys(self) -> list[str]:
+        """The keys as the table spells them."""
+        folded = {wire.name.casefold(): wire.name for wire in self.columns}
+        missing = [key for key in self.options.keys if key.casefold() not in folded]
+        if missing:
+            raise ExportFailed(
+                f"{self._label}: the query gives no column {', '.join(missing)}, which is in `keys`"
+            )
+        return [folded[key.casefold()] for key in self.options.keys]
+
+    def _check_keys(self) -> None:
+        """Refuse two rows of one key: which of them is to stay cannot be known."""
+        keys = self._keys
+        self._stage()
+        listed = join(", ", map(quote, keys))
+        shown = join(", ", (sql("CAST({k} AS text)", k=quote(key)) for key in keys))
+        twice = rows_of(
+            self.connection,
+            sql(
+                "SELECT {shown} FROM {stage} GROUP BY {listed} HAVING count(*) > 1 LIMIT 1",
+                shown=shown,
+                listed=listed,
+                stage=_STAGE,
+            ),
+        )
+        if twice:
+            raise ExportFailed(
+                f"{self._label}: the query gives the key {', '.join(map(str, twice[0]))} more than once; keep one row "
+                "by QUALIFY row_number() OVER (PARTITION BY …) = 1"
+            )
+
+    def _merge(self, oid: int) -> None:
+        """Update the rows whose key is there, and add the others; rows without a key match each other."""
+        self._check_casts()
+        keys = self._keys
+        unique = [set(row[0]) for row in rows_of(self.connection, _UNIQUE, [oid])]
+        null = join(" OR ", (sql("{k} IS NULL", k=quote(key)) for key in keys))
+        empty = rows_of(
+            self.connection, sql("SELECT 1 FROM {stage} WHERE {null} LIMIT 1", stage=_STAGE, null=null)
+        )
+        others = [wire for wire in self.columns if wire.name not in keys]
+        if set(keys) in unique and not empty:
+            sets = join(", ", (sql("{n} = EXCLUDED.{n}", n=quote(wire.name)) for wire in others))
+            action = sql("DO UPDATE SET {sets}", sets=sets) if others else Sql("DO NOTHING")
+            tail = sql("ON CONFLICT ({keys}) {do}", keys=join(", ", map(quote, keys)), do=action)
+            self._insert(self.name, tail)
+            return
+        # Without an index that says so, nobody else may add the same key meanwhile.
+        run(self.connection, sql("LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE", t=quote(*self.name)))
+        casts = {wire.name: _cast(wire) for wire in self.columns}
+        same = join(
+            " AND ",
+            (sql("t.{k} IS NOT DISTINCT FROM {cast}", k=quote(key), cast=casts[key]) for key in keys),
+        )
+        parts = {"t": quote(*self.name), "stage": _STAGE, "same": same}
+        if others:
+            sets = join(", ", (sql("{n} = {v}", n=quote(w.name), v=casts[w.name]) for w in others))
+            run(
+                self.connection,
+                sql("UPDATE {t} AS t SET {sets} FROM {stage} AS s WHERE {same}", sets=sets, **parts),
+            )
+        self._insert(self.name, sql("WHERE NOT EXISTS (SELECT 1 FROM {t} AS t WHERE {same})", **parts))
+
+    def _replace(self, oid: int) -> None:
+        """Swap the table for a new one that has its place; in place where others hang on it."""
+        if postgres_replace.needed_by(self.connection, oid):
+            run(self.connection, sql("LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE", t=quote(*self.name)))
+            run(self.connection, sql("DELETE FROM {t}", t=quote(*self.name)))
+            self._fill(self.name)
+            return
+        there = {row[0] for row in rows_of(self.connection, _COLUMNS, [oid])}
+        like = there == {wire.name for wire in self.columns}
+        new = postgres_replace.new_name(self.name)
+        if like:
+            postgres_replace.create_like(self.connection, self.name, new)
+        else:
+            self._create(new)
+        self._fill(new)
+        postgres_replace.swap(self.connection, oid, self.name, new, like=like)
+
+
+# What goes as it is, and is called otherwise on the way.
+_SAME = {
+    ("varchar[]", "character varying[]"),
+    ("text", "character varying"), ("timestamp", "timestamp without time zone"),
+    ("timestamptz", "timestamp with time zone"), ("time", "time without time zone"),
+    ("timetz", "time with time zone"), ("timestamp[]", "timestamp without time zone[]"),
+    ("timestamptz[]", "timestamp with time zone[]"), ("time[]", "time without time zone[]"),
+    ("timetz[]", "time with time zone[]"), ("varbit", "bit varying"),
+}  # fmt: skip
+
+
+def _cast(wire: Wire) -> Sql:
+    """The staged column in the table's type. A text that is too long is an error, and is not cut."""
+    c = quote("s", wire.name)
+    if wire.sent == wire.final or (wire.final.startswith(("character", "text")) and wire.sent == "text"):
+        return c
+    return sql("CAST({c} AS {kind})", c=c, kind=Sql(wire.final))
+
+
+def _back(wire: Wire) -> str | None:
+    """The type in which a value and what became of it are compared, where a cast may change it."""
+    sent, final = wire.sent, wire.final
+    if sent == "text" and final.startswith("numeric("):
+        return "numeric[]" if final.endswith("[]") else "numeric"
+    numbers = sent.startswith(_NUMBERS) and final.startswith(_NUMBERS)
+    moments = sent.startswith(_MOMENTS) and final.startswith(_MOMENTS)
+    return sent if numbers or moments else None
+
+
+def _goes_straight(wire: Wire) -> bool:
+    """Whether a column of the table takes what is sent without a cast."""
+    sent, final = wire.sent, wire.final
+    if sent == final or (sent, final) in _SAME:
+        return True
+    return (sent == "text" and final.startswith("character")) or (
+        sent[:8] == "numeric(" and final == "numeric"
+    )
