@@ -181,3 +181,18 @@ CREATE TABLE x AS SELECT "A B" FROM "weird ""name""";
     assert (bench.root / "output/options.csv").read_text() == "THEN|END IF;\n"
     assert (bench.root / "output/key.tsv").read_text() == "to\ttype\n1\t2\n"
     assert bench.query("FROM p.x") == [(1,)]
+
+
+def test_names_beyond_ascii_are_those_that_duckdb_knows(bench):
+    bench.pipeline(
+        """CREATE TABLE "Maß" AS SELECT 1 AS "Größe", 2 AS "größe2", 'İ' AS "İ";
+CREATE TABLE "MASS" AS SELECT * FROM "maß";
+CREATE TABLE "Straße" MODE UPSERT KEY ("straße", strasse) AS
+WITH "Änderung" AS (SELECT "GRöße" AS "straße", 7 AS strasse FROM "Maß") FROM "Änderung";
+CREATE TABLE "ÄÖ" AS FROM "Straße";
+EXPORT "maß" TO "output/maß.csv";
+"""
+    )
+    bench.ok()
+    assert bench.query('FROM p."ÄÖ"') == [(1, 7)]
+    assert (bench.root / "output/maß.csv").read_text() == "Größe,größe2,İ\n1,2,İ\n"

@@ -8,6 +8,7 @@ from sqlflow_dagster.language.objects import number
 from sqlflow_dagster.language.reader import Reader, Wrong, nearest, shown
 from sqlflow_dagster.language.tokens import QUOTED_NAME, VARIABLE, Token
 from sqlflow_dagster.language.tree import Bare, Mode, ModeKind, Name, Table, Text
+from sqlflow_dagster.sql import fold
 
 LOAD_MODES = ("REPLACE", "APPEND", "UPSERT")
 TRANSFORM_MODES = (*LOAD_MODES, "INCREMENTAL")
@@ -140,7 +141,7 @@ def keys(reader: Reader) -> tuple[Name, ...]:
     if bracket:
         reader.expect(")", "write KEY (column, …)")
     for index, column in enumerate(columns):
-        if column.text.casefold() in (other.text.casefold() for other in columns[:index]):
+        if fold(column.text) in (fold(other.text) for other in columns[:index]):
             span = column.span
             raise Wrong(f"the key column {column.text} is given twice", "keep one", span.start, span.end)
     return tuple(columns)

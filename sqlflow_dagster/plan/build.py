@@ -35,7 +35,7 @@ from sqlflow_dagster.plan.validate import (
     check_writers,
 )
 from sqlflow_dagster.settings import Scalar, Settings
-from sqlflow_dagster.sql import TableName
+from sqlflow_dagster.sql import TableName, fold
 
 
 def build(
@@ -148,7 +148,7 @@ def _pipeline(
     check_views(planned, report)
     check_loads(planned, report)
     declared = [found for found in draft.sources.declared.values() if found]
-    isolated = {d.source.name.casefold() for d in declared if d.facts and d.facts.isolate}
+    isolated = {fold(d.source.name) for d in declared if d.facts and d.facts.isolate}
     return Pipeline(
         name=draft.file.name,
         path=draft.file.path,

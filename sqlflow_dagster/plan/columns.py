@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sqlflow_dagster import sql
 from sqlflow_dagster.plan.scope import NOTHING, Column, Inputs, Relation, Scope, union
 
 # The columns of a result; None where their number or order is not known.
@@ -59,12 +60,12 @@ def has(columns: Sequence[Column], name: str) -> bool:
 
 def same(name: str | None, other: str) -> bool:
     """Return whether two names mean one column."""
-    return name is not None and name.casefold() == other.casefold()
+    return name is not None and fold(name) == fold(other)
 
 
 def fold(name: str | None) -> str:
     """Return a name in the case that comparisons use; nothing for a column without one."""
-    return (name or "").casefold()
+    return sql.fold(name or "")
 
 
 def _by_name(results: Sequence[tuple[Column, ...]]) -> Columns:

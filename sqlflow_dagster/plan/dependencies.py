@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlflow_dagster.plan.deep import deeply
+from sqlflow_dagster.sql import fold
 
 # Functions whose tables stand in a value, where no parser sees them.
 _HIDING = frozenset({"query", "query_table", "json_execute_serialized_sql"})
@@ -76,7 +77,7 @@ class _Walk:
         elif kind == "RECURSIVE_CTE_NODE":
             # Only the right side sees the name: the left one reads a stored table of that name.
             self.visit(node["left"], ctes)
-            self.visit(node["right"], ctes | {str(node.get("cte_name", "")).casefold()})
+            self.visit(node["right"], ctes | {fold(str(node.get("cte_name", "")))})
             return
         for key, value in node.items():
             if key != "cte_map" and isinstance(value, (dict, list)):
@@ -86,7 +87,7 @@ class _Walk:
         for entry in entries:
             # A body sees the names before it, and not its own.
             self.visit(entry["value"]["query"], ctes)
-            ctes |= {entry["key"].casefold()}
+            ctes |= {fold(entry["key"])}
         return ctes
 
     def table(self, node: Node, ctes: frozenset[str]) -> None:
@@ -97,8 +98,8 @@ class _Walk:
             position=node.get("query_location"),
             bare=not node.get("alias"),
         )
-        recurring = ref.schema.casefold() == "recurring" and ref.name.casefold() in ctes
-        named_by_with = not ref.schema and ref.name.casefold() in ctes
+        recurring = ref.schema.casefold() == "recurring" and fold(ref.name) in ctes
+        named_by_with = not ref.schema and fold(ref.name) in ctes
         if not (recurring or named_by_with or (not ref.schema and _FILE.search(ref.name))):
             self.tables.append(ref)
 
@@ -115,5 +116,5 @@ class _Walk:
         names = [str(name) for name in node.get("column_names", [])]
         if node.get("class") == "COLUMN_REF" and 1 <= len(names) <= 2:
             schema = names[0] if len(names) == 2 else ""
-            if schema or names[-1].casefold() not in ctes:
+            if schema or fold(names[-1]) not in ctes:
                 self.tables.append(TableRef(names[-1], schema, "", node.get("query_location"), bare=False))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlflow_dagster.sql import fold
+
 Node = Mapping[str, Any]
 
 
@@ -25,7 +27,7 @@ def arguments(node: Node) -> list[Node]:
 def parameters(node: Node) -> frozenset[str]:
     """Return the folded names before a lambda's arrow: one, or several in a row."""
     nodes = node.get("children", []) if node.get("class") == "FUNCTION" else [node]
-    return frozenset(str(n["column_names"][-1]).casefold() for n in nodes if n.get("column_names"))
+    return frozenset(fold(str(n["column_names"][-1])) for n in nodes if n.get("column_names"))
 
 
 def has_star(node: Any) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from sqlflow_dagster.plan.nodes import Export, Group, Load, Step
-from sqlflow_dagster.sql import TableName
+from sqlflow_dagster.sql import TableName, fold
 
 # What a step writes: a table, or where an export goes.
 _Place = TableName | str
@@ -99,8 +99,8 @@ def _joined(steps: Sequence[Step], isolated: Collection[str]) -> Iterator[tuple[
     readers: dict[_Place, list[int]] = {}
     views = Views()
     for index, step in enumerate(steps):
-        if isinstance(step, Load) and step.source.name.casefold() not in isolated:
-            yield sources.setdefault(step.source.name.casefold(), index), index
+        if isinstance(step, Load) and fold(step.source.name) not in isolated:
+            yield sources.setdefault(fold(step.source.name), index), index
         tables = views.read(step)
         if not views.take(step, tables):
             # Making a view reads no rows, so a later write need not wait for it.
@@ -215,7 +215,7 @@ def _group(pipeline: str, steps: list[Step], taken: set[str]) -> Group:
 
 def _kind(steps: Sequence[Step]) -> Literal["source", "table", "export", "merged"]:
     loads = [step for step in steps if isinstance(step, Load)]
-    one_source = len({load.source.name.casefold() for load in loads}) == 1
+    one_source = len({fold(load.source.name) for load in loads}) == 1
     if one_source and len(loads) == len(steps) == len({load.table.folded for load in loads}):
         return "source"
     if len(steps) > 1:

@@ -68,7 +68,7 @@ class Walk:
     def __init__(self, schemas: Schemas, search_path: Sequence[str]) -> None:
         """Keep the stored tables."""
         self.tables = {table.folded: (table, columns) for table, columns in schemas.items()}
-        self.search_path = [schema.casefold() for schema in search_path]
+        self.search_path = [fold(schema) for schema in search_path]
 
     def query(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
         """Return the columns of a query, None where their number or order is not known."""
@@ -88,13 +88,13 @@ class Walk:
         for entry in node.get("cte_map", {}).get("map", []):
             value = entry["value"]
             columns = self.query(value["query"]["node"], ctes, outer)
-            ctes = {**ctes, entry["key"].casefold(): renamed(columns, value.get("aliases", []))}
+            ctes = {**ctes, fold(entry["key"]): renamed(columns, value.get("aliases", []))}
         return ctes
 
     def _recursive(self, node: Node, ctes: Ctes, outer: Scope | None) -> Columns:
         if node.get("key_targets"):  # USING KEY also replaces rows
             return None
-        name = str(node.get("cte_name", "")).casefold()
+        name = fold(str(node.get("cte_name", "")))
         columns = renamed(self.query(node["left"], ctes, outer), node.get("aliases", []))
         for _ in range(_MOST_ROUNDS):
             again = self.query(node["right"], {**ctes, name: columns}, outer)
@@ -115,7 +115,7 @@ class Walk:
                 return None
             columns += found
             if item.get("alias"):
-                aliases = {**scope.aliases, item["alias"].casefold(): found[0].inputs}
+                aliases = {**scope.aliases, fold(item["alias"]): found[0].inputs}
                 scope = replace(scope, aliases=aliases)
         return without_twins(columns)
 
@@ -134,7 +134,7 @@ class Walk:
         if item.get("expr"):
             return None
         owner = item.get("relation_name")
-        columns = _columns_of(scope, owner.casefold()) if owner else scope.star
+        columns = _columns_of(scope, fold(owner)) if owner else scope.star
         if columns is None:
             return None
         dropped = [str(name) for name in item.get("exclude_list", [])]
@@ -145,8 +145,8 @@ class Walk:
             if sum(same(column.name, name) for column in columns) != 1:
                 return None
         kept = [c for c in columns if not any(same(c.name, name) for name in dropped)]
-        values = {name.casefold(): self.value(value, scope, ctes) for name, value in replaced.items()}
-        names = {name.casefold(): value for name, value in renamed.items()}
+        values = {fold(name): self.value(value, scope, ctes) for name, value in replaced.items()}
+        names = {fold(name): value for name, value in renamed.items()}
         return [
             Column(names.get(fold(c.name), c.name), values.get(fold(c.name), c.inputs)) if c.name else c
             for c in kept
@@ -180,12 +180,12 @@ class Walk:
 
     def _table(self, node: Node, ctes: Ctes) -> Relation:
         schema, name = str(node.get("schema_name", "")), str(node["table_name"])
-        if not schema and name.casefold() in ctes:
-            return Relation(name, ctes[name.casefold()])
+        if not schema and fold(name) in ctes:
+            return Relation(name, ctes[fold(name)])
         if node.get("catalog_name") or node.get("at_clause"):
             return Relation(name)
-        for candidate in [schema.casefold()] if schema else self.search_path:
-            stored = self.tables.get(TableName(candidate, name.casefold()))
+        for candidate in [fold(schema)] if schema else self.search_path:
+            stored = self.tables.get(TableName(candidate, fold(name)))
             if stored:
                 return _stored(name, *stored)
         return Relation(name)
@@ -219,7 +219,7 @@ class Walk:
         if kind in ("SEMI", "ANTI"):
             return left
         relations = (*left.relations, *right.relations)
-        using = [name.casefold() for name in node.get("using_columns", [])]
+        using = [fold(name) for name in node.get("using_columns", [])]
         if node.get("ref_type") == "NATURAL":
             if left.star is None or right.star is None:
                 return Scope(relations=relations, star=None, murky=True, parent=outer)
@@ -290,11 +290,11 @@ class Walk:
 
 def _stored(name: str, table: TableName, known: Sequence[str] | None) -> Relation:
     columns = [Column(column, frozenset({(table, column)})) for column in known or ()]
-    return Relation(name, tuple(columns) or None, table, table.schema.casefold())
+    return Relation(name, tuple(columns) or None, table, fold(table.schema))
 
 
 def _named(names: Sequence[str], scope: Scope, bound: frozenset[str]) -> Inputs:
-    if names[0].casefold() not in bound:
+    if fold(names[0]) not in bound:
         return scope.resolve(names)
     # `x.x` may be a field of the lambda's parameter, or the column of a table called like it.
     return None if len(names) > 1 and scope.has_relation(names[0]) else NOTHING
@@ -305,5 +305,5 @@ def _at(columns: Columns, index: int) -> Inputs:
 
 
 def _columns_of(scope: Scope, alias: str) -> Columns:
-    owners = [relation for relation in scope.relations if relation.alias.casefold() == alias]
+    owners = [relation for relation in scope.relations if fold(relation.alias) == alias]
     return owners[0].columns if len(owners) == 1 else None

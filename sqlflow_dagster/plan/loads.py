@@ -15,7 +15,7 @@ from sqlflow_dagster.plan.nodes import Load, LoadMode, Source
 from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.settings import ConnectorProfile
-from sqlflow_dagster.sql import TableName
+from sqlflow_dagster.sql import TableName, fold
 
 _MODES: dict[str, LoadMode] = {"REPLACE": "replace", "APPEND": "append", "UPSERT": "upsert"}
 _DESTINATIONS: dict[str, LoadMode] = {"overwrite": "replace", "append": "append", "append_dedup": "upsert"}
@@ -57,7 +57,7 @@ class Sources:
             self.file.unread.any_table = True
             return
         name = placed.prefix + written
-        key = name.casefold()
+        key = fold(name)
         if key in self.declared:
             line = self._places[key].statement.span.line
             hint = f"it is declared at line {line} already; rename one of them, or take one out"
@@ -155,7 +155,7 @@ class Sources:
             # `schema.table` of a database becomes `schema__table`.
             name = placed.prefix + stream.name.replace(".", "__")
             wanted = Wanted(placed, declared, stream, TableName(self.file.schema, name))
-            twin = tables.setdefault(name.casefold(), wanted)
+            twin = tables.setdefault(fold(name), wanted)
             if twin is not wanted:
                 message = f"the streams {twin.stream.name!r} and {stream.name!r} would be one table {name!r}"
                 placed.problem(self.report, message, "load one of them by name, into a table of its own")
@@ -166,11 +166,11 @@ class Sources:
         if written is None:
             return None
         for name in dict.fromkeys((placed.prefix + written, written)):
-            if name.casefold() in self.declared:
-                return self.declared[name.casefold()]
+            if fold(name) in self.declared:
+                return self.declared[fold(name)]
         if self.file.unread.may_make(written):
             return None
-        near = difflib.get_close_matches(written.casefold(), self.declared, n=1)
+        near = difflib.get_close_matches(fold(written), self.declared, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"declare it: SOURCE {written} TYPE … PARAMS {{…}};"
         placed.problem(self.report, f"unknown source {written!r}", hint, statement.source.span)
         return None
@@ -183,7 +183,7 @@ class Sources:
         if name is None:
             return None
         for stream in streams:
-            if stream.name.casefold() == name.casefold():
+            if fold(stream.name) == fold(name):
                 return stream
         names = [stream.name for stream in streams]
         near = difflib.get_close_matches(name, names, n=1)
@@ -200,7 +200,7 @@ class Sources:
         last = statement.table.parts[-1] if statement.table else statement.source
         table = placed.fixed(self.report, last.text, last.span) or ""
         for stream in streams:
-            if stream.name.casefold() == table.casefold():
+            if fold(stream.name) == fold(table):
                 return stream
         message = "the source declares no stream"
         if streams:

@@ -8,7 +8,7 @@ from sqlflow_dagster.language import tree
 from sqlflow_dagster.plan.placed import File, Placed, noted
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import OWN_SCHEMA
-from sqlflow_dagster.sql import TableName, quote
+from sqlflow_dagster.sql import TableName, fold, quote
 
 _PASSWORD = re.compile(r"(://[^\s:/@]*):(?!\$\{)[^\s/@]+(?=@)")
 
@@ -42,7 +42,7 @@ def table_name(report: Report, file: File, placed: Placed, table: tree.Table) ->
         return None
     if len(parts) == 1:
         return TableName(file.schema, placed.prefix + parts[0])
-    if parts[0].casefold() == OWN_SCHEMA:
+    if fold(parts[0]) == OWN_SCHEMA:
         message = f"the schema {OWN_SCHEMA} is the product's own"
         placed.problem(report, message, "choose another one", table.span)
         return None

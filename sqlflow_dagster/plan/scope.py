@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlflow_dagster.sql import TableName
+from sqlflow_dagster.sql import TableName, fold
 
 # The stored columns that a value is made of; None where that is not certain.
 Inputs = frozenset[tuple[TableName, str]] | None
@@ -91,7 +91,7 @@ class Scope:
 
     def resolve(self, parts: Sequence[str]) -> Inputs:
         """Return what a column reference means."""
-        names = [part.casefold() for part in parts]
+        names = [fold(part) for part in parts]
         scope: Scope | None = self
         while scope is not None:
             found = scope.find(names)
@@ -110,10 +110,10 @@ class Scope:
 
     def _qualified(self, names: Sequence[str]) -> Found | None:
         if len(names) > 2:
-            full = [r for r in self.relations if r.schema == names[0] and r.alias.casefold() == names[1]]
+            full = [r for r in self.relations if r.schema == names[0] and fold(r.alias) == names[1]]
             if full:
                 return _column(full, names[2]) or Found(None)
-        owners = [r for r in self.relations if r.alias.casefold() == names[0]]
+        owners = [r for r in self.relations if fold(r.alias) == names[0]]
         return _column(owners, names[1]) if owners else None
 
     def _single(self, name: str, *, whole_row: bool) -> Found | None:
@@ -129,7 +129,7 @@ class Scope:
         if vague:
             return self._vague(name, vague)
         if whole_row:
-            rows = [relation for relation in self.relations if relation.alias.casefold() == name]
+            rows = [relation for relation in self.relations if fold(relation.alias) == name]
             if rows:
                 return Found(rows[0].all()) if len(rows) == 1 else Found(None)
         return self._alias(name)
@@ -143,7 +143,7 @@ class Scope:
             and self.parent is None
             and name not in self.aliases
             and name not in _BARE_FUNCTIONS | _ROW_IDS
-            and all(relation.alias.casefold() != name for relation in self.relations)
+            and all(fold(relation.alias) != name for relation in self.relations)
         )
         return Found(frozenset({(only.table, name)})) if certain and only and only.table else Found(None)
 
@@ -156,7 +156,7 @@ class Scope:
 
     def has_relation(self, alias: str) -> bool:
         """Whether this scope or one around it has something in FROM under that name."""
-        mine = any(relation.alias.casefold() == alias.casefold() for relation in self.relations)
+        mine = any(fold(relation.alias) == fold(alias) for relation in self.relations)
         return mine or (self.parent is not None and self.parent.has_relation(alias))
 
     def resolves(self, name: str) -> bool:
@@ -165,7 +165,7 @@ class Scope:
 
 
 def _known(relation: Relation, name: str) -> Found | None:
-    hits = [c for c in relation.columns or () if c.name is not None and c.name.casefold() == name]
+    hits = [c for c in relation.columns or () if c.name is not None and fold(c.name) == name]
     if not hits:
         return None
     return Found(hits[0].inputs if len(hits) == 1 else None)

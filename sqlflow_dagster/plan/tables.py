@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from sqlflow_dagster.language.tree import Source
 from sqlflow_dagster.plan.dependencies import TableRef
 from sqlflow_dagster.plan.placed import File, Placed
-from sqlflow_dagster.sql import TableName
+from sqlflow_dagster.sql import TableName, fold
 
 OWN_SCHEMA = "_sqlflow"
 # Schemas and names of DuckDB itself: readable, made by nobody.
 _SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
 _SYSTEM_NAMES = ("duckdb_", "pg_", "sqlite_", "pragma_")
+_MOST_LOOKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Tables:
     open_ended: set[str] = field(default_factory=set)
     _writes: dict[TableName, list[Write]] = field(default_factory=dict)
     _by_pipeline: dict[str, list[Write]] = field(default_factory=dict)
+    _looks: int = 0
     _by_name: dict[str, dict[TableName, TableName]] = field(default_factory=dict)
 
     def add(self, write: Write) -> None:
@@ -83,12 +85,12 @@ class Tables:
             found = self._unqualified(file, name)
             if found:
                 return found
-        if ref.name.casefold().startswith(_SYSTEM_NAMES):
+        if fold(ref.name).startswith(_SYSTEM_NAMES):
             return None
         return self._unknown(file, placed, ref)
 
     def _unqualified(self, file: File, name: str) -> TableName | Unknown | None:
-        candidates = self._by_name.get(name.casefold(), {})
+        candidates = self._by_name.get(fold(name), {})
         own = candidates.get(TableName(file.schema, name).folded)
         if own or not candidates:
             return own
@@ -101,16 +103,16 @@ class Tables:
         return Unknown(f"the table {name!r} is ambiguous: there are {listed}", "write the schema before it")
 
     def _qualified(self, file: File, ref: TableRef) -> TableName | Unknown | None:
-        schema = ref.schema.casefold()
+        schema = fold(ref.schema)
         if schema in _SYSTEM_SCHEMAS:
             return None
         if schema == OWN_SCHEMA:
             return Unknown(f"the schema {OWN_SCHEMA} is the product's own", "read the tables themselves")
-        found = self._by_name.get(ref.name.casefold(), {}).get(TableName(schema, ref.name.casefold()))
+        found = self._by_name.get(fold(ref.name), {}).get(TableName(schema, fold(ref.name)))
         if found:
             return found
-        pipelines = {other.name.casefold() for other in self.files}
-        if self.one_schema and schema in pipelines and schema != self.one_schema.casefold():
+        pipelines = {fold(other.name) for other in self.files}
+        if self.one_schema and schema in pipelines and schema != fold(self.one_schema):
             return Unknown(
                 f"there is no schema {ref.schema!r}: the profile puts all tables into {self.one_schema!r}",
                 f"write {ref.name}, or {self.one_schema}.{ref.name}",
@@ -121,12 +123,12 @@ class Tables:
         if self._unread(ref, placed.prefix if placed else ""):
             return Unknown("")
         shown = f"{ref.schema}.{ref.name}" if ref.schema else ref.name
-        if placed is not None and ref.name.casefold() in _sources(file):
+        if placed is not None and fold(ref.name) in _sources(file):
             return Unknown(
                 f"unknown table {shown!r}",
                 f"it is a SOURCE: write LOAD {ref.name} FROM {ref.name}; before it",
             )
-        near = difflib.get_close_matches(ref.name.casefold(), self._by_name, n=1)
+        near = self._near(ref.name)
         if not near:
             return Unknown(f"unknown table {shown!r}", "no LOAD or CREATE of the project makes it")
         own = sorted(self._by_name[near[0]].values(), key=lambda table: table.schema != file.schema)
@@ -135,6 +137,11 @@ class Tables:
             f"did you mean {own[0].name if own[0].schema == file.schema else own[0]!s}?",
         )
 
+    def _near(self, name: str) -> list[str]:
+        """The nearest known name; looked for a hundred times at most, as each look compares all names."""
+        self._looks += 1
+        return difflib.get_close_matches(fold(name), self._by_name, n=1) if self._looks <= _MOST_LOOKS else []
+
     def _unread(self, ref: TableRef, prefix: str) -> bool:
         """Whether a file or statement that could not be read may make the table."""
         names = dict.fromkeys((prefix + ref.name, ref.name))
@@ -142,7 +149,7 @@ class Tables:
             self._may_make(other, name)
             for other in self.files
             for name in names
-            if not ref.schema or ref.schema.casefold() == other.schema.casefold()
+            if not ref.schema or fold(ref.schema) == fold(other.schema)
         )
 
     def _may_make(self, file: File, name: str) -> bool:
@@ -151,4 +158,4 @@ class Tables:
 
 def _sources(file: File) -> set[str]:
     statements = (placed.statement for placed in file.placed)
-    return {item.name.text.casefold() for item in statements if isinstance(item, Source)}
+    return {fold(item.name.text) for item in statements if isinstance(item, Source)}

@@ -23,7 +23,7 @@ from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import Tables, Unknown
 from sqlflow_dagster.settings import ConnectorProfile
-from sqlflow_dagster.sql import TableName, quote
+from sqlflow_dagster.sql import TableName, fold, quote
 
 _MODES: dict[str, TransformMode] = {
     "REPLACE": "replace",
@@ -216,7 +216,7 @@ class Maker:
         """The body as written; only INCLUDE … AS alias gives its tables their prefixed names."""
         if not placed.prefix:
             return body.query.sql
-        return body.with_names((r, t) for r, t in pairs if r.name.casefold() != t.name.casefold())
+        return body.with_names((r, t) for r, t in pairs if fold(r.name) != fold(t.name))
 
 
 def _places(body: Body, pairs: Sequence[tuple[TableRef, TableName]]) -> tuple[Read, ...]:

@@ -130,7 +130,7 @@ def check_loads(planned: Sequence[Planned], report: Report) -> None:
         load, wanted = item.step, item.wanted
         if not isinstance(load, Load) or wanted is None or not load.incremental:
             continue
-        key = (load.source.name.casefold(), load.stream.casefold(), load.table.folded)
+        key = (fold(load.source.name), fold(load.stream), load.table.folded)
         if key in seen:
             message = f"the stream {load.stream!r} is loaded incrementally into {load.table.name!r} twice"
             hint = f"line {seen[key]} does it already, and both would move one cursor; keep one LOAD"
@@ -192,12 +192,12 @@ def _check_step(report: Report, item: Planned, columns: Sequence[str] | None) ->
     statement = item.placed.statement
     if columns is None or not isinstance(statement, tree.Create) or statement.mode is None:
         return
-    have = {column.casefold(): column for column in columns}
+    have = {fold(column): column for column in columns}
     names = [*statement.mode.keys, *([statement.mode.by] if statement.mode.by else [])]
     for written in names:
         name = item.placed.fixed(report, written.text, written.span)
-        if name is not None and name.casefold() not in have:
-            near = difflib.get_close_matches(name.casefold(), have, n=1)
+        if name is not None and fold(name) not in have:
+            near = difflib.get_close_matches(fold(name), have, n=1)
             hint = f"did you mean {have[near[0]]}?" if near else f"it gives {', '.join(columns)}"
             message = f"the column {name!r} is not in the query's result"
             item.placed.problem(report, message, hint, written.span)
