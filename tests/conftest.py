@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sqlflow_dagster.resilience.clock import waits_off
+
+# No property is judged by how busy the machine is; and what CI tries is the same each time.
+settings.register_profile("product", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("product")
 
 
 @dataclass

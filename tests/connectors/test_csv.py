@@ -523,7 +523,7 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"])
 )
@@ -551,7 +551,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(column=st.lists(values, min_size=1, max_size=6))
 def test_whatever_type_is_found_out_it_writes_the_same_values(folder, column):
     folder.write("a.csv", "k,v\n" + "".join(f'k,"{value}"\n' for value in column))

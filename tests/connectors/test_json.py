@@ -307,7 +307,7 @@ numbers = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(numbers, st.lists(numbers, max_size=3), st.text()), min_size=1, max_size=5))
 def test_rows_agree_with_an_independent_reader(folder, rows):
     text = "\n".join(

@@ -50,7 +50,7 @@ def test_any_text_gives_a_tree_or_typed_errors(text):
 
 @pytest.mark.proof
 @given(texts | damaged())
-@settings(max_examples=20_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20_000, suppress_health_check=[HealthCheck.too_slow])
 def test_very_many_texts_give_a_tree_or_typed_errors(text):
     fuzz_parser.check(text)
 

@@ -93,7 +93,7 @@ def needs(groups):
 
 
 @given(pipelines(), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_of_the_groups_gives_the_result_of_the_file(desk, text, random):
     groups = desk.plan(text).pipeline("p").groups
     in_file_order = World()

@@ -142,7 +142,7 @@ def programs(draw):
     return steps
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(programs())
 def test_groups_in_their_order_do_what_the_file_says(steps):
     groups = group_steps("p", steps)
@@ -152,7 +152,7 @@ def test_groups_in_their_order_do_what_the_file_says(steps):
     assert seen(order) == seen(enumerate(steps))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(programs())
 def test_no_group_waits_for_one_behind_it_and_each_table_has_one(steps):
     groups = group_steps("p", steps)

@@ -155,8 +155,6 @@ class KeylessLoads(Loads):
     keyed = False
 
 
-_SETTINGS = settings(
-    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-)
+_SETTINGS = settings(max_examples=20, stateful_step_count=12, suppress_health_check=list(HealthCheck))
 TestLoads, TestKeylessLoads = Loads.TestCase, KeylessLoads.TestCase
 TestLoads.settings = TestKeylessLoads.settings = _SETTINGS

@@ -138,7 +138,7 @@ class Writers(RuleBasedStateMachine):
 
 TestWriters = Writers.TestCase
 TestWriters.settings = settings(
-    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=12, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -492,7 +492,7 @@ BODIES = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(["TIMESTAMP", "DATE", "TIMESTAMPTZ", "TIMESTAMP_NS"]),
     body=st.sampled_from(sorted(BODIES)),
