@@ -32,15 +32,23 @@ _ZONED = re.compile(
 _CLOCK = re.compile(r"(?:[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?\n)*")
 _LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9]{3}")
 _BIGINT = 2**63 - 1
+_FEW = 200
 _SCALES = (2, 4, 6, 9)
 
 
 def type_of(values: Iterable[str]) -> str:
     """Return the type that all of the values have; blank ones say nothing."""
-    distinct = sorted({value for value in values if value.strip()})
-    if not distinct or any("\n" in value for value in distinct):
+    distinct = [value for value in set(values) if value and not value.isspace()]
+    if len(distinct) > 2 * _FEW and _type(distinct[:_FEW]) == "VARCHAR":
+        # What some of the values have no type for, all of them have none for.
         return "VARCHAR"
+    return _type(distinct)
+
+
+def _type(distinct: Sequence[str]) -> str:
     joined = "\n".join(distinct) + "\n"
+    if not distinct or joined.count("\n") > len(distinct):
+        return "VARCHAR"
     if _WHOLE.fullmatch(joined):
         return _whole(distinct)
     if _FIXED.fullmatch(joined):
