@@ -149,6 +149,8 @@ class Files(Connector[O]):
     reads_once: ClassVar[bool] = False
     # Whether every file is copied into the spool, where more may be written beside it.
     copies: ClassVar[bool] = False
+    # Whether DuckDB takes no byte-order mark in this format.
+    has_no_mark: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, files: Sequence[Readable]) -> Selected | None:
@@ -300,7 +302,8 @@ class Files(Connector[O]):
         kind = spool.compression(file, options.compression)
         encoding = getattr(options, "encoding", "utf-8")
         outside = file.name.startswith("/")
-        if kind == "none" and encoding == "utf-8" and not self.copies:
+        as_it_is = kind == "none" and encoding == "utf-8" and not self.copies
+        if as_it_is and not (self.has_no_mark and spool.has_mark(file)):
             return Readable(file, file.path, 0 if outside else len(str(file.path)) - len(file.name), "")
         caps = spool.Caps(options.max_uncompressed_bytes, options.max_compression_ratio)
         base, lead = len(str(folder)) + 1, "/" if outside else ""

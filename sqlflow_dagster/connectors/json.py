@@ -28,6 +28,10 @@ from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql
 
 _LARGEST_OBJECT = 16 * 2**20
+_MALFORMED = re.compile(
+    r'Malformed JSON in file "(?P<file>[^"]*)", at byte (?P<byte>\d+) in (?P<unit>line|record/value) (?P<number>\d+): '
+    r"(?P<what>[^\n.]*)"
+)
 _TWICE = re.compile(r'Duplicate name (".*?") in struct')
 _HEAD = 64 * 2**10
 
@@ -54,6 +58,7 @@ L = TypeVar("L", bound=LinesOptions)
 class ReadsJson(Files[L]):
     """Files of JSON objects."""
 
+    has_no_mark = True
     # What the format says; else each file shows it.
     layout: ClassVar[str | None] = None
 
@@ -97,6 +102,13 @@ def _explainer(files: Sequence[Readable]) -> Callable[[str], str]:
 
     def explain(message: str) -> str:
         text = with_names(message)
+        if broken := _MALFORMED.search(text):
+            # DuckDB counts one too many here.
+            number = int(broken["number"]) - 1
+            place = f":{number}" if broken["unit"] == "line" else f": record {number}"
+            return (
+                f"{broken['file']}{place}: malformed JSON at byte {broken['byte']}: {broken['what'].strip()}"
+            )
         if "maximum_object_size" in text:
             return f"{text}; raise `max_object_bytes` where a record is that long"
         if twice := _TWICE.search(text):
@@ -117,6 +129,8 @@ def _layout(item: Readable) -> str | None:
     with item.path.open("rb") as stream:
         head = stream.read(_HEAD)
     whole = len(head) < _HEAD
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SourceFailed(f"{item.file.name}: it is UTF-16, and JSON is read as UTF-8; have it written so")
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not head:
         return None

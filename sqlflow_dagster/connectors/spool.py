@@ -68,6 +68,12 @@ def opened(file: File, kind: str) -> IO[bytes]:
     return cast("IO[bytes]", pa.CompressedInputStream(pa.OSFile(str(file.path)), kind))
 
 
+def has_mark(file: File) -> bool:
+    """Whether the file begins with the byte-order mark of UTF-8."""
+    with file.path.open("rb") as stream:
+        return stream.read(3) == codecs.BOM_UTF8
+
+
 def pieces(file: File, kind: str, caps: Caps) -> Iterator[bytes]:
     """Yield the file's decompressed bytes. Raises SourceFailed for a broken file or a bomb."""
     made = 0
@@ -103,7 +109,8 @@ def spooled(file: File, folder: Path, kind: str, encoding: str, caps: Caps) -> P
 def recoded(file: File, chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     """Yield the chunks as UTF-8 without a byte-order mark."""
     if codecs.lookup(encoding).name == "utf-8":
-        yield from chunks
+        for number, chunk in enumerate(chunks):
+            yield chunk if number else chunk.removeprefix(codecs.BOM_UTF8)
         return
     decoder: Callable[..., Any] = codecs.getincrementaldecoder(encoding)("strict").decode
     lines = 1

@@ -321,3 +321,28 @@ def test_rows_agree_with_an_independent_reader(folder, rows):
         assert Decimal(str(v)) == Decimal(record["v"])
         assert [Decimal(str(item)) for item in s["l"]] == [Decimal(item) for item in record["s"]["l"]]
         assert t == record["t"]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n{"a": 2}\n', '[{"a": 1}, {"a": 2}]'])
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress], ids=["plain", "gz"])
+def test_a_byte_order_mark_is_no_part_of_the_records(folder, text, pack):
+    name = "a.json" if pack(b"x") == b"x" else "a.json.gz"
+    folder.write(name, pack(("\ufeff" + text).encode()))
+    assert folder.rows("JSON", path=name) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("line", [1, 2, 30_000])
+def test_a_broken_line_is_named_by_its_number(folder, line):
+    lines = ['{"a": 1}'] * 40_000
+    lines[line - 1] = '{"a": 1 x}'
+    folder.write("a.jsonl", "\n".join(lines))
+    with pytest.raises(
+        SourceFailed, match=rf"^a.jsonl:{line}: malformed JSON at byte 9: unexpected character"
+    ):
+        folder.read("JSONL", path="a.jsonl")
+
+
+def test_utf_16_is_named(folder):
+    folder.write("a.jsonl", '{"a": 1}'.encode("utf-16"))
+    with pytest.raises(SourceFailed, match="a.jsonl: it is UTF-16"):
+        folder.read("JSONL", path="a.jsonl")
