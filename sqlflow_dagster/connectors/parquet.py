@@ -30,6 +30,7 @@ from sqlflow_dagster.connectors.files import (
     by_place,
     named,
     options_sql,
+    partition_sql,
     partition_types,
     struct_sql,
     whole_sql,
@@ -105,11 +106,34 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
         )
         selects = []
         for group in groups:
-            read = self._read(group, folders)
             provenance = options.row_provenance or bool(options.types)
-            select = whole_sql(read, group, folders, provenance=provenance)
+            if _is_odd(group, folders, options.types):
+                select = self._with_folders(ask, group, folders, provenance=provenance)
+            else:
+                select = whole_sql(self._read(group, folders), group, folders, provenance=provenance)
             selects.append(self._typed(ask, select) if options.types else select)
         return join(" UNION ALL BY NAME ", selects)
+
+    def _with_folders(
+        self, ask: Ask, files: Sequence[Readable], folders: Mapping[str, str], *, provenance: bool
+    ) -> Sql:
+        """The SELECT of files whose folders DuckDB would read otherwise than their names say."""
+        select = whole_sql(self._read(files, {}), files, {}, provenance=True)
+        taken = {str(row[0]).casefold() for row in ask(sql("DESCRIBE {select}", select=select))}
+        declared = {name.casefold() for name in self.options.types}
+        file = quote(PROVENANCE)
+        columns = [
+            sql(
+                "{value} AS {name}",
+                value=partition_sql(file, key, kind, guessed=key.casefold() not in declared),
+                name=quote(key),
+            )
+            for key, kind in folders.items()
+            if key.casefold() not in taken
+        ]
+        columns.insert(0, sql("* EXCLUDE ({file})", file=file))
+        columns += [file] if provenance else []
+        return sql("SELECT {columns} FROM ({select})", columns=join(", ", columns), select=select)
 
     def _typed(self, ask: Ask, select: Sql) -> Sql:
         """The SELECT with the declared columns converted exactly; one that is missing is NULL."""
@@ -151,6 +175,13 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
             files=join(", ", (item.pattern for item in files)),
             options=options_sql(given),
         )
+
+
+def _is_odd(files: Sequence[Readable], folders: Mapping[str, str], types: Mapping[str, str]) -> bool:
+    """Whether folders have declared types, which DuckDB would round to, or values with `=`, which it does not see."""
+    declared = {name.casefold() for name in types}
+    values = (value for item in files for value in item.file.partitions.values() if value)
+    return any(key.casefold() in declared for key in folders) or any("=" in value for value in values)
 
 
 def _value(name: str, found: str, kind: str, where: Sql) -> Sql:

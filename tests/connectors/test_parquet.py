@@ -173,3 +173,18 @@ def test_an_empty_parquet_file_gives_its_columns(folder):
     parquet(folder, "a.parquet", "SELECT 1::SMALLINT AS id WHERE false")
     result = folder.read("PARQUET", path="a.parquet")
     assert (result.columns, result.rows) == ({"id": "SMALLINT"}, [])
+
+
+def test_odd_folders_of_partitions_are_columns_with_their_texts(folder):
+    parquet(folder, "in/k=a%2Fb/j=01/m=__HIVE_DEFAULT_PARTITION__/n=1=2/x.parquet", "SELECT 1 AS id")
+    result = folder.read("PARQUET", path="in", row_provenance=True)
+    row = dict(zip(result.columns, result.rows[0], strict=True))
+    assert {key: row[key] for key in "kjmn"} == {"k": "a/b", "j": "01", "m": None, "n": "1=2"}
+    assert (row["id"], list(row)[-1]) == (1, "_sqlflow_file")
+
+
+def test_a_folder_that_a_declared_type_would_change_is_an_error(folder):
+    parquet(folder, "in/k=4.7/x.parquet", "SELECT 1 AS id")
+    assert folder.rows("PARQUET", path="in", types={"k": "DECIMAL(4,1)"}) == [(1, Decimal("4.7"))]
+    with pytest.raises(SourceFailed, match="'4.7' of column \"k\" is no INTEGER"):
+        folder.read("PARQUET", path="in", types={"k": "INTEGER"})
