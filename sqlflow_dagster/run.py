@@ -264,6 +264,7 @@ def _take(session: Session, intake: Intake, batch: Batch) -> None:
                 provenance=batch.provenance,
                 replaces=batch.replaces,
                 horizon=batch.horizon,
+                left_out=batch.left_out,
                 explain=batch.explain,
             )
         case Arrow():

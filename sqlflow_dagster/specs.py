@@ -47,6 +47,7 @@ def load_spec(
             conditions=options.filters,
             start=options.start_date if since is None else None,
             end=options.end_date,
+            several=len(connector.streams()) > 1,
         ),
         schema_policy=options.schema_policy or session.project.settings.profile.schema_policy,
         run_id=session.run_id,

@@ -116,8 +116,9 @@ class Scan:
     drops unless the LOAD keeps provenance; `replaces` are values of it whose stored rows this
     batch takes the place of. `position` is where the source stands after this batch, for
     streams that make their own cursor. `horizon` is where a cursor column's cursor stops, though
-    later rows are stored too: a row up to it may not be visible yet. `explain` turns DuckDB's
-    message about a failed read into one that names the file, the line and the parameter to mend, or
+    later rows are stored too: a row up to it may not be visible yet. `left_out` are
+    columns that the source has and the options do not want. `explain` turns DuckDB's message about a
+    failed read into one that names the file, the line and the parameter to mend, or
     into the error to raise instead (RetryLater where waiting mends it).
     """
 
@@ -130,6 +131,7 @@ class Scan:
     replaces: tuple[str, ...] = ()
     position: Cursor | None = None
     horizon: Cursor | None = None
+    left_out: tuple[str, ...] = ()
     explain: Callable[[str], str | SQLFlowError] | None = None
 
 

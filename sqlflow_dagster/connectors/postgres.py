@@ -112,6 +112,7 @@ class Postgres(Tables[PostgresOptions]):
                 attach=(self._attach,),
                 position=position,
                 horizon=horizon,
+                left_out=selected.left_out,
                 explain=Explain(self._told, label),
             )
 

@@ -52,11 +52,15 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The two SELECTs: `remote` for Postgres, and what DuckDB makes of its rows, `name` its database."""
+    """The two SELECTs: `remote` for Postgres, and what DuckDB makes of its rows, `name` its database.
+
+    `left_out` are columns of the relation that nobody wants.
+    """
 
     remote: Sql
     travels: tuple[Travel, ...]
     label: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def columns(self) -> dict[str, str]:
@@ -114,7 +118,8 @@ def select(relation: Sql, columns: Sequence[Column], wanted: Wanted, label: str)
         relation=relation,
         where=join(" AND ", where) if where else Sql("TRUE"),
     )
-    return Selected(remote, tuple(kept), label)
+    names = {item.column.name for item in kept}
+    return Selected(remote, tuple(kept), label, tuple(name for name in travels if name not in names))
 
 
 def _aliased(item: Travel) -> Sql:

@@ -75,13 +75,14 @@ class Intake:
         provenance: bool = False,
         replaces: Sequence[str] = (),
         horizon: Cursor | None = None,
+        left_out: Sequence[str] = (),
         explain: _Explain | None = None,
     ) -> None:
         """Take the rows of a SELECT that DuckDB runs itself.
 
         A function as `query` is given what it may ask of DuckDB, and returns the SELECT. `explain`
         rewrites DuckDB's message, or gives the error to raise instead. The cursor is not to pass the
-        `horizon` of the first batch that has one.
+        `horizon` of the first batch that has one. The source has the columns `left_out` too.
         """
         with self._taking(explain):
             # Before the warehouse is asked for a place: other loads wait for its lock.
@@ -89,6 +90,7 @@ class Intake:
             self._attach(attach)
             rows = self._rows(native=True)
             text = query(self._ask) if callable(query) else query
+            self.seen.update(dict.fromkeys(left_out))
             relation = sql("({query}\n)", query=text)
             bad = rejects.column if rejects else None
             selected = self.wanted.select(

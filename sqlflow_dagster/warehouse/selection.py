@@ -129,7 +129,8 @@ class Wanted:
         A page may lack a column; one that is never there is misspelt, and would be stored as it is.
         """
         shape = self.shape
-        named = [*shape.columns, *shape.exclude, *shape.mask, *(c.column for c in shape.conditions)]
+        named = [*shape.columns, *(condition.column for condition in shape.conditions)]
+        named += [] if shape.several else [*shape.exclude, *shape.mask]
         self._refuse_missing(named, seen)
 
     def _refuse_missing(self, named: Sequence[str], columns: Collection[str]) -> None:

@@ -18,7 +18,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Columns to keep and to leave out, what to mask, rows to keep, and bounds of the cursor column."""
+    """Columns to keep and to leave out, what to mask, rows to keep, and bounds of the cursor column.
+
+    `several` says that this holds for several streams, of which one may lack what another has.
+    """
 
     columns: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -26,3 +29,4 @@ class Shape:
     conditions: tuple[Condition, ...] = ()
     start: str | None = None
     end: str | None = None
+    several: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
@@ -88,7 +88,7 @@ class LoadSpec:
         shape = self.shape
         if self.window:
             start, end = self.window.start, self.window.end
-            shape = Shape(shape.columns, shape.exclude, shape.mask, shape.conditions, start, end)
+            shape = replace(shape, start=start, end=end)
         return Wanted(
             label=f"{self.key.source}.{self.key.stream}",
             shape=shape,

@@ -191,6 +191,56 @@ def test_a_full_refresh_holds_what_the_source_holds(source):
     assert source.rows() == []
 
 
+WANTED = [
+    ({"filters": {"id": [1, 20], "ok": None}}, [20]),
+    ({"filters": {"name": None}}, [20]),
+    ({"filters": {"name": {"!=": None}, "id": ">= 4"}}, [4, 5]),
+    ({"filters": {"name": ["five", None]}}, [5, 20]),
+    ({"filters": {"name": {"not in": ["five"]}, "id": "< 3"}}, [1, 2]),
+    ({"filters": {"amount": "> 2.1"}}, [3, 4, 5]),
+    ({"filters": {"amount": 2.1}}, [2]),
+    ({"filters": {"id": "2.5"}}, []),
+    ({"filters": {"id": {">": 1.5, "<": "4.4"}}}, [2, 3, 4]),
+    ({"filters": {"day": "2025-02-03"}}, [3]),
+    ({"filters": {"day": ">= 2025-02-03T12:00:00"}}, [4, 5]),
+    ({"filters": {"changed": "<= 2026-01-02 08:00:00.123"}}, [1, 2]),
+    ({"filters": {"ok": True}}, [2, 4]),
+    ({"filters": {"name": "x' OR '1'='1"}}, []),
+    ({"cursor_field": "changed", "start_date": "2026-01-02", "end_date": "2026-01-04T08:00:00.123"}, [2, 3]),
+    ({"cursor_field": "day", "start_date": "2025-02-02T12:00:00", "filters": {"id": "<= 5"}}, [3, 4, 5]),
+]
+
+
+def test_filters_and_bounds_mean_the_same_for_every_source(source):
+    """Also where the connector sends them to the far side."""
+    source.far.put([row(1), row(2), row(3), row(4), row(5, name="five"), NULLS])
+    text = ""
+    for number, (params, _ids) in enumerate(WANTED):
+        given = json.dumps({**source.far.params, **params})
+        text += f"SOURCE s{number} TYPE {source.far.type} PARAMS {given};\nLOAD t{number} FROM s{number};\n"
+    source.bench.pipeline(text)
+    outcomes = source.bench.run()
+    told = {}
+    for number, (params, ids) in enumerate(WANTED):
+        outcome = outcomes[f"t{number}"]
+        found = outcome.error or sorted(i for (i,) in source.bench.query(f"SELECT id FROM p.t{number}"))
+        if found != ids:
+            told[str(params)] = found
+    assert told == {}
+
+
+def test_columns_are_left_out_and_masked_before_anything_is_stored(source):
+    source.load(
+        row(1, name="Ann"), row(2, name="Ann"), NULLS,
+        columns=["ID", "name", "day", "ok"], exclude_columns=["OK"], mask={"name": "hash", "day": "redact"},
+    )  # fmt: skip
+    rows = source.bench.query("SELECT id::BIGINT, name, day FROM p.t ORDER BY id")
+    assert list(source.types()) == ["id", "name", "day"]
+    assert rows[0][1] == rows[1][1] != "Ann"
+    assert [row[2] for row in rows] == ["***", "***", None]
+    assert b"Ann" not in (source.bench.root / "data/warehouse.duckdb").read_bytes()
+
+
 def test_an_unknown_parameter_is_refused_with_the_nearest_name(source):
     for name in registry.find(source.far.type).options_type.model_fields:
         misspelt = name[:-1] + "z" + name[-1]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sqlflow_dagster.connectors.base import Stream
 from sqlflow_dagster.connectors.options import SourceOptions, parse
 from sqlflow_dagster.errors import BadOption, LoadRefused, PipelineError, SQLFlowError
 from sqlflow_dagster.sql import Sql
@@ -119,6 +120,12 @@ def test_a_column_may_be_missing_in_some_pages(each_kind, option):
     found = [row[0] for row in each_kind.rows()]
     assert found == [1, 2]
     assert "secret" not in str(each_kind.rows())
+
+
+def test_one_of_several_streams_may_lack_what_is_masked_or_left_out(hostile):
+    hostile.far.streams = [Stream("t"), Stream("other")]
+    hostile.ok("SELECT 1 AS id", exclude_columns=["card"], mask=["email"])
+    assert hostile.rows() == [(1,)]
 
 
 def test_a_mask_is_the_same_for_the_same_value_and_tells_nothing(each_kind):
