@@ -303,3 +303,18 @@ def test_a_bad_row_of_a_file_is_set_aside_once_and_the_others_are_stored(bench, 
         ("data/orders2.csv:3", "5,soon,1"),
         ("data/orders2.csv:4", "6,2026-01-03"),
     ]
+
+
+def test_the_engines_options_of_the_profile_hold_in_every_query(bench):
+    bench.write(
+        "profiles/dev.yml",
+        "engines: {duckdb: {path: data/own.duckdb, memory_limit: 300MB, threads: 1, timezone: Asia/Tokyo,"
+        " temp_directory: spill}}\n",
+    )
+    names = ("threads", "memory_limit", "TimeZone", "temp_directory")
+    columns = ", ".join(f"current_setting('{name}')::VARCHAR AS \"{name}\"" for name in names)
+    bench.pipeline(f'CREATE TABLE t AS SELECT {columns};\nEXPORT SELECT * FROM t TO "output/t.csv";')
+    bench.ok()
+    _, row = (bench.root / "output/t.csv").read_text().splitlines()
+    assert row == f"1,286.1 MiB,Asia/Tokyo,{bench.root}/spill"
+    assert (bench.root / "data/own.duckdb").exists()
