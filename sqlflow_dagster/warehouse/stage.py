@@ -78,8 +78,11 @@ def drop(connection: DuckDBPyConnection, table: TableName, kind: str) -> int:
     return rows
 
 
-def check_keys(connection: DuckDBPyConnection, table: TableName, keys: Sequence[str]) -> None:
-    """Raise QueryFailed where `RESULT` lacks a key column or has two rows of one key."""
+def check_keys(connection: DuckDBPyConnection, table: TableName, keys: Sequence[str]) -> tuple[str, ...]:
+    """Return a notice where several rows of `RESULT` have one key: they replace that key's rows together.
+
+    Raises QueryFailed where it lacks a key column.
+    """
     found = tables.columns(connection, RESULT)
     known = {fold(name) for name in found}
     missing = [key for key in keys if fold(key) not in known]
@@ -100,11 +103,13 @@ def check_keys(connection: DuckDBPyConnection, table: TableName, keys: Sequence[
             result=RESULT,
         )
     ).fetchone()
-    if twice:
-        raise QueryFailed(
-            f"{table}: the query gives the key {twice[0]} {twice[1]} times; aggregate it, or keep one row "
-            "by QUALIFY row_number() OVER (PARTITION BY …) = 1"
-        )
+    if not twice:
+        return ()
+    notice = (
+        f"the query gives the key {twice[0]} {twice[1]} times, and all of its rows are stored; for one row a key "
+        "aggregate it, or keep one by QUALIFY row_number() OVER (PARTITION BY …) = 1"
+    )
+    return (notice,)
 
 
 def check_no_nulls(connection: DuckDBPyConnection, table: TableName, by: str) -> None:

@@ -195,7 +195,7 @@ def _append(connection: DuckDBPyConnection, spec: TransformSpec, functions: Func
 
 def _upsert(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
     stage.stage(connection, spec.table, functions.bind(connection, spec.sql))
-    stage.check_keys(connection, spec.table, spec.keys)
+    notices = stage.check_keys(connection, spec.table, spec.keys)
     emptied, changes = stage.make_room(connection, spec.table, spec.schema_policy, anew=spec.anew)
     same = join(" AND ", (sql("t.{key} IS NOT DISTINCT FROM r.{key}", key=quote(key)) for key in spec.keys))
     statement = sql(
@@ -206,7 +206,7 @@ def _upsert(connection: DuckDBPyConnection, spec: TransformSpec, functions: Func
     )
     deleted = tables.deleted(connection, statement)
     inserted = tables.insert(connection, spec.table, stage.RESULT, _EVERYTHING)
-    return _Change(inserted, emptied + deleted, changes)
+    return _Change(inserted, emptied + deleted, changes, notices)
 
 
 def _incremental(connection: DuckDBPyConnection, spec: TransformSpec, functions: Functions) -> _Change:
