@@ -168,6 +168,9 @@ def value_sql(column: Column, kind: str, *, guessed: bool, label: str) -> Sql:
     """Return DuckDB's expression that makes a value of its text, or raises where it is none of that type."""
     if kind == "BLOB":
         return sql("unhex({c})", c=quote(column.name))
+    if kind == "DOUBLE" and guessed:
+        # Its texts are those that `text_sql` wrote: more digits than a number needs, to be exact.
+        return sql("CAST({c} AS DOUBLE)", c=quote(column.name))
     return casts.converted(column.name, kind, guessed=guessed, where=literal(label))
 
 
