@@ -34,7 +34,8 @@ class Source:
     pipeline: str
     name: str
     type: str
-    params: Mapping[str, Any]
+    # A password may be written out in it.
+    params: Mapping[str, Any] = field(repr=False)
     location: Location
     # SET values that this statement sees, unexpanded, in the order they were set.
     scope: Mapping[str, Template] = field(default_factory=dict)
@@ -96,9 +97,9 @@ class Export:
     sql: str
     target: str
     type: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
     # Parameters of the profile's connector where TO names one, else empty.
-    params: Mapping[str, Any]
+    params: Mapping[str, Any] = field(repr=False)
     reads: tuple[TableName, ...]
     scope: Mapping[str, Template]
     location: Location
