@@ -237,7 +237,11 @@ class Explain:
     def __call__(self, message: str) -> SQLFlowError:
         """Return the error that the message stands for."""
         server = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*?)\s*(?:\n|$)", message)
-        text = server[1] if server else message.partition("\n")[0].removeprefix("Invalid Input Error: ")
+        # After the query that DuckDB repeats, where it does, stands what became of it.
+        repeats = "Failed to " in message.partition("\n")[0]
+        said = message.rpartition('": ')[2] if repeats else message.partition("\n")[0]
+        said = " ".join(said.split()).removeprefix("Invalid Input Error: ")
+        text = server[1] if server else said
         if "permission denied" in text:
             return _by_code("42501", f"{where(self.told)}, {self.label}: {text}", self.told, self.label)
         if "statement timeout" in text:

@@ -128,10 +128,15 @@ def _aliased(item: Travel) -> Sql:
 
 
 def _kept(travels: Mapping[str, Travel], wanted: Wanted) -> list[Travel]:
+    """The columns that are read; one that is left out comes as NULL, so that its name is known."""
+    needed = {name.casefold() for name in wanted.needed}
     chosen = {name.casefold() for name in wanted.columns} or {name.casefold() for name in travels}
-    chosen -= {name.casefold() for name in wanted.excluded}
-    chosen |= {name.casefold() for name in wanted.needed}
-    return [item for name, item in travels.items() if name.casefold() in chosen]
+    excluded = {name.casefold() for name in wanted.excluded} - needed
+    return [
+        Travel(item.column, Sql("CAST(NULL AS text)"), "VARCHAR") if name.casefold() in excluded else item
+        for name, item in travels.items()
+        if name.casefold() in chosen | needed | excluded
+    ]
 
 
 def _check_declared(columns: Sequence[Column], types: Mapping[str, str], label: str) -> None:
