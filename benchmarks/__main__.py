@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run the cases, print the table, write `docs/benchmarks.md`."""
+"""`python -m benchmarks`: run the cases, print the table, put them into `docs/benchmarks.md`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from benchmarks import peers, report
 from benchmarks.cases import CASES
 from benchmarks.figures import Figure, Sizes
 
+_DEFAULTS = {"rows": 10_000_000, "peer_rows": 1_000_000, "rounds": 3}
 _PEERS = Path(__file__).parents[1] / ".peers"
 
 
@@ -23,7 +24,7 @@ def main() -> int:
         for name, why in failed.items():
             print(f"{name} cannot be installed: {why}", file=sys.stderr)
         return 0
-    figures, loads, sizes = _measure(arguments)
+    figures = _measure(arguments)
     report.show(figures)
     if arguments.compare:
         slower = report.slower(figures)
@@ -31,8 +32,6 @@ def main() -> int:
             "\n".join(["slower than committed:", *slower]) if slower else "nothing is slower than committed"
         )
         return 1 if slower else 0
-    if not arguments.no_page and arguments.cases == list(CASES):
-        report.write(figures, sizes, loads)
     return 0 if all(figure.met for figure in figures) else 1
 
 
@@ -51,32 +50,36 @@ def _arguments() -> argparse.Namespace:
         "--install-peers", action="store_true", help="only install the tools to compare with, into .peers"
     )
     arguments = parser.parse_args()
-    sizes = {"rows": 10_000_000, "peer_rows": 1_000_000, "rounds": 3}
-    if arguments.compare:
-        sizes |= {name: report.committed()[name] for name in sizes}
-    for name, size in sizes.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, size)
     arguments.cases = arguments.cases or list(CASES)
     if unknown := sorted(set(arguments.cases) - set(CASES)):
         parser.error(f"no such case: {', '.join(unknown)}")
     return arguments
 
 
-def _measure(arguments: argparse.Namespace) -> tuple[list[Figure], list[float], Sizes]:
+def _measure(arguments: argparse.Namespace) -> list[Figure]:
+    figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="sqlflow_bench_") as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        installed = _PEERS if _PEERS.exists() else None
-        sizes = Sizes(folder.resolve(), arguments.rows, arguments.rounds, arguments.peer_rows, installed)
-        figures: list[Figure] = []
-        loads = [os.getloadavg()[0]]
         for name in arguments.cases:
+            sizes = _sizes(arguments, name, folder.resolve())
+            found = []
             for figure in CASES[name](sizes):
                 print(report.line(figure), file=sys.stderr, flush=True)
-                figures.append(figure)
-                loads.append(os.getloadavg()[0])
-    return figures, loads, sizes
+                found.append(figure)
+            if found and not (arguments.no_page or arguments.compare):
+                report.write(name, found, sizes, os.getloadavg()[0])
+            figures += found
+    return figures
+
+
+def _sizes(arguments: argparse.Namespace, name: str, folder: Path) -> Sizes:
+    """The sizes asked for; in a comparison those that the committed results of the case have."""
+    known = report.committed()["cases"].get(name, {}) if arguments.compare else {}
+    chosen = {
+        size: getattr(arguments, size) or known.get(size, default) for size, default in _DEFAULTS.items()
+    }
+    return Sizes(folder, **chosen, peers=_PEERS if _PEERS.exists() else None)
 
 
 if __name__ == "__main__":

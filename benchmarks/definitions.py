@@ -14,7 +14,7 @@ from benchmarks.measure import Command, Runs, interleaved, once, paired
 
 # Twice the work may take this much more than twice the time before it counts as faster than linear.
 _LINEAR_SLACK = 1.15
-_LEAST_ROUNDS = 5
+_LEAST_ROUNDS = 3
 _PARTS = ("plan", "assets", "repository", "jobs")
 
 # Dagster itself is imported first: its import is shown beside, as the baseline.

@@ -18,7 +18,7 @@ from benchmarks.measure import Command, Runs, Usage, interleaved, once, paired
 _LOAD_LIMIT = 1.15
 _GROWTH_LIMIT = 1.20
 _NOTHING_NEW_LIMIT = 0.3
-_LEAST_ROUNDS = 5
+_LEAST_ROUNDS = 3
 
 
 def loads(sizes: Sizes) -> Iterator[Figure]:

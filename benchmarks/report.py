@@ -27,7 +27,7 @@ Written by `make bench`; do not edit. `benchmarks.json` beside it holds the same
 runs all of it again and fails where a ratio to a baseline of the same run is more than 15 % greater than here.
 
 Each command is a process of its own, measured to its end with its children (`wait4`) by a launcher that is
-smaller than any of them. Commands that are compared run in turn, {rounds} times or more, every second round the
+smaller than any of them. Commands that are compared run in turn, every second round the
 other way about. Medians are shown; a ratio is the median of the rounds' own ratios. Inputs and bytecode are warm.
 Before the times of a load are taken, both ways are held to the same table: types, count, and the sum of a hash
 of each column.
@@ -41,9 +41,9 @@ Dagster alone. The input has six columns (bigint, integer, decimal, two texts, t
 |---|---|---|---|---|
 {rows}
 
-Machine: {machine}.
-Load average while it ran: {load}. Where that is near or above the number of cores, others were at work
-on the machine: wall times are then longer than they need be, and ratios and CPU seconds are what to trust.
+Machine: {machine}. Each line tells the load average after its case. Where that is above the number of
+cores, others were at work on the machine: wall times and CPU seconds are then longer than they need be (a busy
+sibling core and shared caches cost CPU time too), and only ratios are to be trusted.
 Versions: {versions}.
 """
 
@@ -61,35 +61,45 @@ def show(figures: Sequence[Figure]) -> None:
     Console().print(table)
 
 
-def write(figures: Sequence[Figure], sizes: Sizes, loads: Sequence[float]) -> None:
-    """Write figures, machine, versions and the load averages seen to the page and the results."""
-    machine = f"{_processor()}, {os.cpu_count()} cores, {_memory()} memory, {platform.system()} {platform.release()}"
-    versions = {"Python": platform.python_version()}
-    versions |= {name: version(name) for name in ("dagster", "duckdb", "sqlglot", "pyarrow")}
-    load = f"{min(loads):.1f} to {max(loads):.1f}"
-    rows = "\n".join(
-        f"| {_mark(figure)} | {figure.case} | {figure.measured} | {figure.limit} | {figure.detail} |"
-        for figure in figures
-    )
-    PAGE.write_text(
-        _HOW.format(
-            rounds=sizes.rounds,
-            rows=rows,
-            machine=machine,
-            load=load,
-            versions=", ".join(f"{name} {number}" for name, number in versions.items()),
-        )
-    )
-    results = {
-        "rows": sizes.rows,
-        "peer_rows": sizes.peer_rows,
-        "rounds": sizes.rounds,
-        "machine": machine,
-        "load": load,
-        "versions": versions,
+def write(name: str, figures: Sequence[Figure], sizes: Sizes, load: float) -> None:
+    """Put the figures of a case in the place of its old ones, and write results and page anew.
+
+    `load` is the load average while it ran.
+    """
+    found = committed() if RESULTS.exists() else {"cases": {}}
+    cases = found["cases"]
+    cases[name] = {
+        **{key: getattr(sizes, key) for key in ("rows", "peer_rows", "rounds")},
+        "load": round(load, 1),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory()} memory, "
+        f"{platform.system()} {platform.release()}",
+        "versions": {
+            "Python": platform.python_version(),
+            **{package: version(package) for package in ("dagster", "duckdb", "sqlglot", "pyarrow")},
+        },
         "figures": [asdict(figure) for figure in figures],
     }
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    RESULTS.write_text(json.dumps({"cases": cases}, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(_page(cases))
+
+
+def _page(cases: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {'✔' if item['met'] else '✘'} | {item['case']} | {item['measured']} | {item['limit']} | "
+        f"{item['detail']}; {case['rounds']} rounds, load {case['load']} |"
+        for case in cases.values()
+        for item in case["figures"]
+    )
+    return _HOW.format(
+        rows=rows,
+        machine="; ".join(dict.fromkeys(case["machine"] for case in cases.values())),
+        versions="; ".join(
+            dict.fromkeys(
+                ", ".join(f"{name} {number}" for name, number in case["versions"].items())
+                for case in cases.values()
+            )
+        ),
+    )
 
 
 def committed() -> dict[str, Any]:
@@ -100,7 +110,9 @@ def committed() -> dict[str, Any]:
 
 def slower(figures: Sequence[Figure]) -> list[str]:
     """Return a line for each figure whose ratio is worse than the committed one."""
-    before = {item["case"]: item["ratio"] for item in committed()["figures"]}
+    before = {
+        item["case"]: item["ratio"] for case in committed()["cases"].values() for item in case["figures"]
+    }
     return [
         f"{figure.case}: {figure.ratio:.2f} x {figure.beside}, committed {before[figure.case]:.2f} x"
         for figure in figures

@@ -14,7 +14,7 @@ from benchmarks.figures import Figure, Sizes, verdict
 from benchmarks.measure import Command, interleaved, once, paired
 
 _START_LIMIT = 3.0
-_LEAST_ROUNDS = 5
+_LEAST_ROUNDS = 3
 
 # The least that a Dagster user would write for the same table.
 _BARE = """
