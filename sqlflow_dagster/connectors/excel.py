@@ -138,7 +138,7 @@ class Excel(Files[ExcelOptions]):
         values = [
             sql(
                 "{value} AS {name}",
-                value=casts.converted(name, types[fold(name)], guessed=fold(name) not in declared, where=row),
+                value=_value(name, types[fold(name)], row, guessed=fold(name) not in declared),
                 name=quote(name),
             )
             for name in table.columns
@@ -161,6 +161,13 @@ class Excel(Files[ExcelOptions]):
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         """Store all rows in the workbook `target`, or leave what is there."""
         return write_workbook(rows, target, options, place)
+
+
+def _value(name: str, kind: str, row: Sql, *, guessed: bool) -> Sql:
+    if kind == "DOUBLE" and guessed:
+        # The texts are those of numbers, with all of their digits.
+        return sql("CAST(nullif({name}, '') AS DOUBLE)", name=quote(name))
+    return casts.converted(name, kind, guessed=guessed, where=row)
 
 
 def _csv_of(item: Readable) -> Path:

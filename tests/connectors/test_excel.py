@@ -257,6 +257,8 @@ def test_an_empty_text_is_text_among_texts_and_null_among_numbers(folder):
     )
     result = read_sheet(folder, sheet)
     assert (result.columns["n"], result.rows) == ("BIGINT", [("", 1), ("x", None), (None, 2)])
+    result = read_sheet(folder, sheet.replace("<v>2</v>", "<v>2.5</v>"))
+    assert (result.columns["n"], result.rows) == ("DOUBLE", [("", 1.0), ("x", None), (None, 2.5)])
 
 
 def test_an_error_cell_fails_the_read_or_is_null_and_its_text_is_text(folder):
