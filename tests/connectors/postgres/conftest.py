@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -89,8 +90,8 @@ def new_server(folder: Path, options: str = "") -> Server:
 
 def _sweep(place: Path) -> None:
     """Stop the servers of test runs that were killed; each folder is called by its run's process."""
-    for folder in place.glob("sqlflow-pg-*"):
-        if Path(f"/proc/{folder.name.rpartition('-')[2]}").exists():
+    for folder in place.glob("sqlflow-pg-*-*"):
+        if Path(f"/proc/{folder.name.split('-')[2]}").exists():
             continue
         owner = "pgserver" if os.geteuid() == 0 else None
         with contextlib.suppress(subprocess.CalledProcessError, OSError):
@@ -103,8 +104,8 @@ def server():
     # Its sockets' paths are short, and its user may enter the folder.
     place = Path(os.environ.get("TMPDIR", "/tmp"))
     _sweep(place)
-    folder = place / f"sqlflow-pg-{os.getpid()}"
-    folder.mkdir(mode=0o755)
+    folder = Path(tempfile.mkdtemp(prefix=f"sqlflow-pg-{os.getpid()}-", dir=place))
+    folder.chmod(0o755)
     made = new_server(folder / "data", "-c max_prepared_transactions=5 -c wal_level=logical")
     made.start()
     _administer(made, f"CREATE ROLE reader LOGIN PASSWORD '{READER_PASSWORD}'")
