@@ -193,6 +193,15 @@ def test_a_wrong_rule_is_named(far, resilience, told):
     assert told in str(caught.value)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C means what it means at a terminal: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_cuts_short_what_is_waited_for(tmp_path, flaky):
     """In real time: Ctrl-C while a read waits for minutes."""
     from tests.conftest import Workbench
