@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 
-from sqlflow_dagster.assets import markdown
 from sqlflow_dagster.assets.names import legal_name, place
+from sqlflow_dagster.assets.pipeline_job import PipelineJob
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.plan.nodes import Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
@@ -34,20 +33,8 @@ class Job:
     """One job of a pipeline: its name, Dagster's definition, and the time partitions it has."""
 
     name: str
-    definition: Any  # what define_asset_job returns has no public name
+    definition: PipelineJob
     partitions: TimePartitions | None
-
-
-def pipeline_job(
-    name: str, keys: Sequence[dg.AssetKey], pipeline: Pipeline, partitions: TimePartitions | None
-) -> Job:
-    """Return the job that runs the given assets of a pipeline."""
-    definition = dg.define_asset_job(
-        name,
-        selection=dg.AssetSelection.assets(*keys),
-        description=markdown.text(pipeline.description) or None,
-    )
-    return Job(name, definition, partitions)
 
 
 # --- partitions

@@ -10,9 +10,10 @@ from typing import Any
 
 import dagster as dg
 
-from sqlflow_dagster.assets import automation, sensors
+from sqlflow_dagster.assets import automation, markdown, sensors
 from sqlflow_dagster.assets.names import Keys, Names, keys_of
 from sqlflow_dagster.assets.ops import GroupOp, group_asset
+from sqlflow_dagster.assets.pipeline_job import pipeline_job
 from sqlflow_dagster.assets.resources import KEY, SQLFlowResource
 from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData
 from sqlflow_dagster.errors import SettingsError
@@ -209,11 +210,12 @@ def _jobs(
     specs = [spec for op in ops for spec in op.specs]
     whole = [spec.key for spec in specs if spec.partitions_def is None]
     parts = [spec.key for spec in specs if spec.partitions_def is not None]
-    jobs = [automation.pipeline_job(name, whole, pipeline, None)] if whole else []
+    description = markdown.text(pipeline.description) or None
+    jobs = [automation.Job(name, pipeline_job(name, whole, description), None)] if whole else []
     if parts:
         parts_name = names.take(f"{name}_partitions") if whole else name
         partitions = automation.partitions_of(project, pipeline)
-        jobs.append(automation.pipeline_job(parts_name, parts, pipeline, partitions))
+        jobs.append(automation.Job(parts_name, pipeline_job(parts_name, parts, description), partitions))
     return jobs
 
 

@@ -68,6 +68,49 @@ def test_a_component_can_be_subclassed_like_a_translator(deployment):
     assert spec.tags["team"] == "shop"
 
 
+# --- jobs beside a user's own
+
+
+@dg.asset
+def rates():
+    """A user's asset."""
+
+
+@dg.asset_check(asset=dg.AssetKey(["p", "t"]), additional_deps=[rates])
+def few_rows():
+    """A user's check of a pipeline's table."""
+    return dg.AssetCheckResult(passed=True)
+
+
+def contents(job):
+    """What a job is made of: its ops with where their inputs come from, and what it makes and knows of."""
+    graph = job.asset_layer.asset_graph
+    return (
+        {str(invocation): inputs for invocation, inputs in job.graph.dependencies.items()},
+        {node.name for node in job.graph.nodes},
+        graph.executable_asset_keys,
+        graph.get_all_asset_keys(),
+        graph.asset_check_keys,
+        job.partitions_def,
+    )
+
+
+def test_a_pipelines_job_is_what_dagster_makes_of_its_assets(deployment):
+    deployment.pipeline(
+        'SOURCE s TYPE CSV PARAMS {"path": "data/*.csv"};\nLOAD t FROM s;\nLOAD u FROM s;\n'
+        "CREATE TABLE v AS SELECT * FROM t;\nCREATE TABLE w AS SELECT * FROM v, q.other;"
+    )
+    deployment.pipeline("CREATE TABLE other AS SELECT 1 AS x;", "q")
+    deployment.pipeline("CREATE TABLE reader AS SELECT * FROM p.t;", "r")
+    ours = dg.Definitions.merge(
+        build_definitions(deployment.bench.root), dg.Definitions([rates], asset_checks=[few_rows])
+    )
+    theirs = dg.define_asset_job("p", selection=dg.AssetSelection.assets(*(["p", table] for table in "tuvw")))
+    job = ours.resolve_job_def("p")
+    assert contents(job) == contents(theirs.resolve(ours.resolve_asset_graph()))
+    assert set(few_rows.check_keys) <= job.asset_layer.asset_graph.asset_check_keys
+
+
 # --- the warehouse beside dagster-duckdb
 
 
