@@ -30,7 +30,8 @@ from sqlflow_dagster.connectors import postgres_catalog as catalog
 from sqlflow_dagster.connectors import postgres_health
 from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
-from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, Slot, startup, where
+from sqlflow_dagster.connectors.pool import Slot
+from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, startup, where
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions, server
 from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
 from sqlflow_dagster.connectors.postgres_types import Column

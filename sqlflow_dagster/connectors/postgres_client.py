@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlflow_dagster.connectors import pool
 from sqlflow_dagster.errors import (
     BadOption,
     NotAllowed,
@@ -20,8 +20,7 @@ from sqlflow_dagster.errors import (
     SQLFlowError,
 )
 
-# The driver comes without types.
-Connection = Any
+Connection = pool.Connection
 
 # What texts and times depend on, so that values read the same whatever the server's defaults are.
 _SESSION = (
@@ -93,79 +92,26 @@ def startup(
     return told
 
 
-@dataclass
-class Connections:
-    """At most `most` connections to one server at a time, DuckDB's among them; `least` are kept open."""
+class Connections(pool.Connections):
+    """Connections to one Postgres server."""
 
-    told: Mapping[str, str]
-    least: int
-    most: int
-    _idle: list[Connection] = field(default_factory=list)
-    _busy: int = 0
-    _free: threading.Condition = field(default_factory=threading.Condition)
+    def connect(self) -> Connection:
+        return connect(self.told)
 
     @contextmanager
-    def slot(self) -> Iterator[Slot]:
-        """Wait until one more connection is allowed; it is taken until the block ends."""
-        with self._free:
-            self._free.wait_for(lambda: self._busy < self.most)
-            self._busy += 1
-            surplus = [self._idle.pop() for _ in range(max(0, self._busy + len(self._idle) - self.most))]
-        try:
-            # One that stands idle serves this slot; only those beyond are closed.
-            yield Slot(self, surplus)
-        finally:
-            _close(surplus)
-            with self._free:
-                self._busy -= 1
-                self._free.notify()
+    def transaction(self, connection: Connection) -> Iterator[None]:
+        with translated(self.told):
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            yield
+            connection.rollback()
 
-    def take(self) -> Connection | None:
-        """Return an idle connection, None where there is none."""
-        with self._free:
-            return self._idle.pop() if self._idle else None
+    def descriptor(self, connection: Connection) -> int | None:
+        return None if connection.closed else int(connection.fileno())
 
-    def give_back(self, connection: Connection) -> bool:
-        """Keep a connection for the next slot; whether it is kept."""
-        with self._free:
-            kept = len(self._idle) < self.least and self._busy + len(self._idle) < self.most
-            if kept:
-                self._idle.append(connection)
-        return kept
-
-    def idle(self) -> list[int]:
-        """Return the descriptors of connections that stand idle."""
-        with self._free:
-            return [connection.fileno() for connection in self._idle if not connection.closed]
-
-    def close(self) -> None:
-        """Close what stands idle."""
-        with self._free:
-            idle, self._idle = self._idle, []
-        _close(idle)
-
-
-@dataclass
-class Slot:
-    """Leave for one connection."""
-
-    pool: Connections
-    _own: list[Connection]
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Open one read-only transaction of a single snapshot; errors of the server become ours."""
-        connection = (self._own.pop() if self._own else self.pool.take()) or connect(self.pool.told)
-        fine = False
-        try:
-            with translated(self.pool.told):
-                connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-                yield connection
-                connection.rollback()
-            fine = True
-        finally:
-            if not fine or not self.pool.give_back(connection):
-                _close([connection])
+    def end(self, connection: Connection) -> None:
+        # It may be broken already; there is nothing to lose in it.
+        with suppress(_driver().Error):
+            connection.close()
 
 
 def connect(told: Mapping[str, str]) -> Connection:
@@ -269,10 +215,3 @@ def _driver() -> Any:
     except ImportError as error:
         raise ProjectError("Postgres needs its driver: pip install 'sqlflow-dagster[postgres]'") from error
     return psycopg2
-
-
-def _close(connections: list[Connection]) -> None:
-    for connection in connections:
-        # It may be broken already; there is nothing to lose in it.
-        with suppress(_driver().Error):
-            connection.close()

@@ -28,7 +28,7 @@ _SHARED = {
     "attached", "tables", "discovered", "http", "wire", "silence", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "parquet_schemas",
-    "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
+    "pool", "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
     "postgres_sink", "postgres_types", "postgres_wire", "postgres_replace", "postgres_writer",
 }  # fmt: skip
 _ALIASES = {
