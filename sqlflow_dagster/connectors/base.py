@@ -36,6 +36,7 @@ __all__ = [
     "Attach",
     "Batch",
     "Connector",
+    "Estimate",
     "Family",
     "Health",
     "JsonLines",
@@ -188,6 +189,15 @@ class Health:
     facts: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
+class Estimate(NamedTuple):
+    """What a read would take, as far as a listing tells: `usd` is None where nobody asks for money."""
+
+    files: int
+    bytes: int
+    requests: int = 0
+    usd: float | None = None
+
+
 class Rows(Protocol):
     """The result of an EXPORT's query, as the warehouse hands it to `write`."""
 
@@ -278,6 +288,14 @@ class Connector(ABC, Generic[O]):
         """
         del since
         return ()
+
+    def estimate(self, since: Cursor | None) -> Estimate | None:
+        """Return what `read` would take, from a listing alone; None for systems that cannot say.
+
+        Raises what a listing raises.
+        """
+        del since
+        return None
 
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:

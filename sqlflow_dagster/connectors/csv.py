@@ -29,10 +29,10 @@ from pydantic import BeforeValidator, Field
 from sqlflow_dagster.connectors import casts, csv_bad_rows, parameters
 from sqlflow_dagster.connectors.base import Rejects
 from sqlflow_dagster.connectors.csv_errors import Explainer
+from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import (
     PATH,
     PROVENANCE,
-    FileOptions,
     Files,
     Readable,
     Selected,

@@ -27,9 +27,9 @@ from pydantic import BaseModel, BeforeValidator, Field
 from sqlflow_dagster.connectors import casts, parameters, sheet_table, text_rows, workbook, worksheet
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.excel_sink import ExcelSinkOptions, write_workbook
+from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import (
     PROVENANCE,
-    FileOptions,
     Files,
     Readable,
     Selected,

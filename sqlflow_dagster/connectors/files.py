@@ -15,13 +15,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
-from pydantic import BeforeValidator, Field
-
-from sqlflow_dagster.connectors import casts, manifest, parameters, paths, spool, streamed
-from sqlflow_dagster.connectors.base import Ask, Connector, Family, Health, Rejects, Scan, Stream
-from sqlflow_dagster.connectors.options import SourceOptions
+from sqlflow_dagster.connectors import budget, casts, listing, manifest, paths, spool, streamed
+from sqlflow_dagster.connectors.base import (
+    Ask,
+    Connector,
+    Estimate,
+    Family,
+    Health,
+    Rejects,
+    Scan,
+    Stream,
+)
+from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.streamed import Pipe
 from sqlflow_dagster.cursor import Cursor
@@ -35,70 +42,6 @@ _LEAST_PIPED = 4 * 2**20
 # The column that carries the path while DuckDB reads.
 PATH = "_sqlflow_path"
 PROVENANCE = "_sqlflow_file"
-Compression = Literal["auto", "none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli", "snappy"]
-_OTHER_COMPRESSIONS = {
-    "gz": "gzip", "zst": "zstd", "bzip2": "bz2", "lzma": "xz", "br": "brotli",
-    "uncompressed": "none", "detect": "auto", "infer": "auto", "": "auto",
-}  # fmt: skip
-
-
-def compression_name(value: Any) -> Any:
-    """Return our name of a compression."""
-    name = parameters.lower(value)
-    return _OTHER_COMPRESSIONS.get(name, name) if isinstance(name, str) else name
-
-
-class FileOptions(SourceOptions):
-    """The parameters of every file format."""
-
-    aliases: ClassVar[Mapping[str, str]] = {
-        "file_path": "path", "filepath": "path", "file": "path", "files": "path", "paths": "path",
-        "directory": "path", "folder": "path", "url": "path", "location": "path",
-        "file_pattern": "pattern", "glob": "pattern", "schema": "types", "dtypes": "types", "dtype": "types",
-        "column_types": "types", "dataset_name": "stream", "stream_name": "stream",
-        "hive": "hive_partitioning", "min_age": "min_age_seconds",
-    }  # fmt: skip
-    idle: ClassVar[Mapping[str, str]] = {
-        "batch_size": "it is not needed here, DuckDB streams files in batches of its own",
-        "rate_limit": "it is not needed here, files are not requested one by one",
-        "timeout_seconds": "it is not needed here, reading files waits for nobody",
-    }
-    own_cursor: ClassVar[bool] = True
-
-    path: Annotated[tuple[str, ...], BeforeValidator(parameters.paths)] = Field(
-        description="File, glob (`data/*.csv`, `data/**/*.csv`), directory, or a list of them; "
-        "relative to the project.",
-        min_length=1,
-    )
-    pattern: str | None = Field(None, description="Glob below the directory `path`.")
-    compression: Annotated[Compression, BeforeValidator(compression_name)] = Field(
-        "auto", description="Of the files; by default what each one's suffix says."
-    )
-    hive_partitioning: bool | None = Field(
-        None, description="Whether `key=value` folders are columns; by default where there are any."
-    )
-    types: Annotated[Mapping[str, str], BeforeValidator(casts.declared)] = Field(
-        default_factory=dict,
-        description='DuckDB types by column, `{"amount": "DECIMAL(12,2)"}`; others are found out.',
-    )
-    stream: str = Field("data", min_length=1, description="Name of the source's one stream.")
-    min_age_seconds: float = Field(
-        0, ge=0, description="Files changed within these seconds are left for the next run (still uploading)."
-    )
-    require_files: bool = Field(True, description="Whether it is an error when no file is there.")
-    max_uncompressed_bytes: int = Field(
-        200 * 2**30, ge=1, description="Largest size of one decompressed file, in bytes."
-    )
-    max_compression_ratio: int = Field(
-        300, ge=1, description="Most times that a file may grow beyond 64 MB when decompressed."
-    )
-
-    @property
-    def counts_files(self) -> bool:
-        """Whether the files themselves are the cursor."""
-        return self.sync_mode == "incremental" and self.cursor_field is None
-
-
 O = TypeVar("O", bound=FileOptions)  # noqa: E741 - the type parameter's usual name
 
 
@@ -172,30 +115,35 @@ class Files(Connector[O]):
         )
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
-        files = self._settled(self._listed())
         if not self.options.counts_files:
-            if since is not None and since.type == "JSON":
-                raise SourceFailed(
-                    "the cursor is a list of files, and `cursor_field` now names a column; reset this LOAD"
-                )
+            files = self._all(since)
             self._required(files)
+            budget.check(self.limits, self.cost(files))
             yield from self._scans(files)
             return
-        changes = manifest.compare(since, files, time.time_ns())
-        if since is None:
-            self._required(files)
+        changes = self._changes(since)
+        if since is None and not changes.left:
+            self._required(changes.to_read)
         self._noticed(changes)
         self._replaceable(changes, stream)
+        floor: listing.Partition = ()
+        if self.options.incremental_by == "partition":
+            floor = listing.reached(changes.seen, manifest.floor(since), self.options.partition_lookback)
         replaces = changes.replaces if self.options.row_provenance else ()
-        yield from self._scans(changes.to_read, replaces, manifest.cursor(changes.seen))
+        yield from self._scans(changes.to_read, replaces, manifest.cursor(changes.seen, floor))
 
     def new_files(self, since: Cursor | None) -> tuple[str, ...]:
-        changes = manifest.compare(since, self._settled(self._listed()), time.time_ns())
+        changes = self._changes(since, limited=False)
         return tuple(f"{file.name} {file.size} {file.mtime_ns}" for file in changes.to_read)
+
+    def estimate(self, since: Cursor | None) -> Estimate | None:
+        if self.options.counts_files:
+            return self.cost(self._changes(since, limited=False).to_read)
+        return self.cost(self._all(since))
 
     def check(self) -> Health:
         try:
-            files = self._listed()
+            files = self._listed(self._wanted(None))
         except NotAllowed as error:
             return Health(ok=False, message=str(error))
         if not files and self.options.require_files:
@@ -204,11 +152,73 @@ class Files(Connector[O]):
         facts = {"files": len(files), "bytes": size}
         return Health(ok=True, message=f"{len(files)} files, {size:,} bytes", facts=facts)
 
-    def _listed(self) -> list[File]:
-        return paths.find(self.place, self.options.path, self.suffixes, self.options.pattern)
+    @property
+    def limits(self) -> budget.Limits:
+        """The most that one read may take."""
+        return budget.Limits(self.options.max_files_per_run, self.options.max_data_size_gb)
+
+    def cost(self, files: Sequence[File]) -> Estimate:
+        """Return what reading these files takes."""
+        return Estimate(len(files), sum(file.size for file in files))
+
+    def _all(self, since: Cursor | None) -> list[File]:
+        """All files that are wanted, where a column is the cursor."""
+        if since is not None and since.type == "JSON":
+            raise SourceFailed(
+                "the cursor is a list of files, and `cursor_field` now names a column; reset this LOAD"
+            )
+        return self._found(self._wanted(None))
+
+    def _changes(self, since: Cursor | None, *, limited: bool = True) -> manifest.Changes:
+        """What is new since the cursor. Raises SourceFailed where it is more than may be read."""
+        by_partition = self.options.incremental_by == "partition"
+        if manifest.floor(since) and not by_partition:
+            raise SourceFailed(
+                'the cursor knows the newest partitions only, and `incremental_by` is "file" now; reset this LOAD'
+            )
+        wanted = self._wanted(since) if by_partition else self._wanted(None)
+        return manifest.compare(
+            since,
+            self._found(wanted),
+            time.time_ns(),
+            self._within if limited else tuple,
+            forget=lambda name: by_partition and not wanted.reaches(name),
+        )
+
+    def _within(self, files: Sequence[File]) -> Sequence[File]:
+        """As many of the files as one run may read."""
+        if self.options.when_over_limit == "error":
+            budget.check(self.limits, self.cost(files))
+            return files
+        ordered = budget.in_order(files)
+        few, many = 0, len(ordered)
+        while few < many:
+            middle = (few + many + 1) // 2
+            fits = self.limits.exceeded(self.cost(ordered[:middle])) is None
+            few, many = (middle, many) if fits else (few, middle - 1)
+        if not few:
+            budget.check(self.limits, self.cost(ordered[:1]))
+        return ordered[:few]
+
+    def _wanted(self, since: Cursor | None) -> listing.Wanted:
+        return listing.Wanted(self.options.partition_filter, manifest.floor(since))
+
+    def _found(self, wanted: listing.Wanted) -> list[File]:
+        """The files of the partitions that are wanted, which nobody has written for `min_age_seconds`."""
+        options = self.options
+        listed = self._listed(wanted)
+        listing.refuse_unknown(options.partition_filter, listed)
+        files = self._settled([file for file in listed if wanted.takes(file)])
+        chosen = listing.sampled(files, options.dev_sampling, options.dev_max_files)
+        if len(chosen) < len(files):
+            log.warning("for development, %d of %d files are read", len(chosen), len(files))
+        return chosen
+
+    def _listed(self, wanted: listing.Wanted) -> list[File]:
+        """All files that the options name; folders without a wanted partition may be left out."""
+        return paths.find(self.place, self.options.path, self.suffixes, self.options.pattern, wanted.admits)
 
     def _settled(self, files: Sequence[File]) -> list[File]:
-        """The files that nobody has written for `min_age_seconds`."""
         newest = time.time_ns() - int(self.options.min_age_seconds * 1e9)
         return [file for file in files if not self.options.min_age_seconds or file.mtime_ns <= newest]
 
@@ -216,7 +226,7 @@ class Files(Connector[O]):
         return paths.missing(self.place, self.options.path, self.options.pattern)
 
     def _required(self, files: Sequence[File]) -> None:
-        if not files and self.options.require_files and not self._listed():
+        if not files and self.options.require_files and not self._listed(listing.Wanted()):
             raise self._missing()
 
     def _noticed(self, changes: manifest.Changes) -> None:
@@ -224,6 +234,8 @@ class Files(Connector[O]):
             log.warning("files are no more, their rows stay: %s", ", ".join(changes.gone[:10]))
         for old, new in changes.renamed:
             log.warning("%s is %s, which was loaded already; it is not loaded again", new, old)
+        if changes.left:
+            log.warning("%d files are left to the next run: this one has reached a limit", changes.left)
 
     def _replaceable(self, changes: manifest.Changes, stream: Stream) -> None:
         keyed = stream.primary_key or self.options.primary_key
@@ -301,18 +313,17 @@ class Files(Connector[O]):
         options = self.options
         kind = spool.compression(file, options.compression)
         encoding = getattr(options, "encoding", "utf-8")
-        outside = file.name.startswith("/")
         as_it_is = kind == "none" and encoding == "utf-8" and not self.copies
         if as_it_is and not (self.has_no_mark and spool.has_mark(file)):
-            return Readable(file, file.path, 0 if outside else len(str(file.path)) - len(file.name), "")
+            return Readable(file, file.path, len(str(file.path)) - len(file.tail), file.lead)
         caps = spool.Caps(options.max_uncompressed_bytes, options.max_compression_ratio)
-        base, lead = len(str(folder)) + 1, "/" if outside else ""
+        path = spool.unpacked(file, folder)
+        base = len(str(path)) - len(file.tail)
         if self.reads_once and file.size > _LEAST_PIPED and streamed.AVAILABLE:
-            path = folder / file.name.lstrip("/")
             pipe = Pipe(path, lambda: spool.recoded(file, spool.pieces(file, kind, caps), encoding))
             open_.callback(pipe.close)
-            return Readable(file, path, base, lead, pipe)
-        return Readable(file, spool.spooled(file, folder, kind, encoding, caps), base, lead)
+            return Readable(file, path, base, file.lead, pipe)
+        return Readable(file, spool.spooled(file, folder, kind, encoding, caps), base, file.lead)
 
 
 def _first_of(files: Sequence[Readable], explain: Callable[[str], str] | None) -> Callable[[str], str] | None:

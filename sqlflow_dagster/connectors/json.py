@@ -21,7 +21,8 @@ from pydantic import BeforeValidator, Field
 
 from sqlflow_dagster.connectors import parameters
 from sqlflow_dagster.connectors.base import Ask
-from sqlflow_dagster.connectors.files import FileOptions, Files, Readable, Selected, named
+from sqlflow_dagster.connectors.file_options import FileOptions
+from sqlflow_dagster.connectors.files import Files, Readable, Selected, named
 from sqlflow_dagster.connectors.json_records import Form, Records
 from sqlflow_dagster.connectors.sink import JsonSinkOptions, WritesFiles
 from sqlflow_dagster.errors import SourceFailed

@@ -10,9 +10,10 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sqlflow_dagster.connectors.listing import Partition
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SourceFailed
@@ -51,6 +52,8 @@ class Changes:
     # Names under which the rows of changed files are stored.
     replaces: tuple[str, ...] = ()
     seen: Mapping[str, Seen] = field(default_factory=dict)
+    # How many new and changed files were left for later.
+    left: int = 0
 
     @property
     def to_read(self) -> tuple[File, ...]:
@@ -58,8 +61,18 @@ class Changes:
         return tuple(sorted((*self.new, *self.changed), key=lambda file: file.name))
 
 
-def compare(since: Cursor | None, files: Iterable[File], now_ns: int) -> Changes:
-    """Return what has changed since the cursor, and in `seen` what the next cursor is to hold."""
+def compare(
+    since: Cursor | None,
+    files: Iterable[File],
+    now_ns: int,
+    take: Callable[[Sequence[File]], Sequence[File]] = tuple,
+    forget: Callable[[str], bool] = lambda _name: False,
+) -> Changes:
+    """Return what has changed since the cursor, and in `seen` what the next cursor is to hold.
+
+    `take` picks which of the new and the changed files are read now; the others are so the next time.
+    `forget` says of a file that was not listed, by its name, that nobody will look for it again.
+    """
     before = _read(since)
     seen: dict[str, Seen] = {}
     new: list[File] = []
@@ -73,13 +86,17 @@ def compare(since: Cursor | None, files: Iterable[File], now_ns: int) -> Changes
         else:
             changed.append(file)
     names = {*seen, *(file.name for file in changed)}
-    gone = {name: known for name, known in before.items() if name not in names}
+    gone = {name: known for name, known in before.items() if name not in names and not forget(name)}
     renamed = _renamed(new, gone)
     for file, old in renamed:
         known = gone.pop(old)
         seen[file.name] = replace(_as_read(file, now_ns, known.hash), loaded_as=known.loaded_as or old)
         new.remove(file)
+    taken = {file.name for file in take((*new, *changed))}
+    late = [file.name for file in (*new, *changed) if file.name not in taken]
+    new, changed = ([file for file in some if file.name in taken] for some in (new, changed))
     read = {file.name: _as_read(file, now_ns) for file in (*new, *changed)}
+    kept = {name: before[name] for name in late if name in before}
     return Changes(
         new=tuple(new),
         changed=tuple(changed),
@@ -87,21 +104,38 @@ def compare(since: Cursor | None, files: Iterable[File], now_ns: int) -> Changes
         renamed=tuple((old, file.name) for file, old in renamed),
         replaces=tuple(before[file.name].loaded_as or file.name for file in changed),
         # Gone files stay known: their rows stay loaded, and one that comes back is not loaded twice.
-        seen={**gone, **seen, **read},
+        seen={**gone, **seen, **kept, **read},
+        left=len(late),
     )
 
 
-def cursor(seen: Mapping[str, Seen]) -> Cursor:
-    """Return the cursor that remembers these files; many are packed."""
+def cursor(seen: Mapping[str, Seen], floor: Partition = ()) -> Cursor:
+    """Return the cursor that remembers these files; many are packed.
+
+    `floor` is the partition from which on the next read looks for files, where it does so by partition.
+    """
+    beside = {"floor": floor} if floor else {}
     files = {
         name: [item.size, item.mtime_ns, item.ctime_ns, item.hash, int(item.unsure), item.loaded_as]
         for name, item in sorted(seen.items())
     }
-    text = json.dumps({"version": 1, "files": files}, separators=(",", ":"))
+    text = json.dumps({"version": 1, "files": files, **beside}, separators=(",", ":"))
     if len(text) > _PACKED:
         packed = base64.b85encode(zlib.compress(text.encode(), 6)).decode()
-        text = json.dumps({"version": 1, "count": len(files), "packed": packed}, separators=(",", ":"))
+        text = json.dumps(
+            {"version": 1, "count": len(files), "packed": packed, **beside}, separators=(",", ":")
+        )
     return Cursor(text, "JSON")
+
+
+def floor(since: Cursor | None) -> Partition:
+    """Return the partition from which on files are looked for; none where all are."""
+    if since is None or since.type != "JSON":
+        return ()
+    try:
+        return tuple((key, value) for key, value in json.loads(since.value).get("floor", ()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(error) from error
 
 
 def _read(since: Cursor | None) -> dict[str, Seen]:
@@ -117,16 +151,24 @@ def _read(since: Cursor | None) -> dict[str, Seen]:
             for name, (size, mtime, ctime, hash_, unsure, loaded_as) in entries
         }
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise SourceFailed(
-            f"the cursor is no list of files ({error}); it was made with a cursor_field, by another release "
-            "or by hand: reset this LOAD to read all files again"
-        ) from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> SourceFailed:
+    return SourceFailed(
+        f"the cursor is no list of files ({error}); it was made with a cursor_field, by another release "
+        "or by hand: reset this LOAD to read all files again"
+    )
 
 
 def _unchanged(known: Seen, file: File, now_ns: int) -> Seen | None:
     """The entry to keep where the content is the one that was read, else None."""
     if known.size != file.size:
         return None
+    if file.tag is not None:
+        return (
+            replace(known, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns) if file.tag == known.hash else None
+        )
     same_times = (known.mtime_ns, known.ctime_ns) == (file.mtime_ns, file.ctime_ns)
     if same_times and not known.unsure:
         return known
@@ -140,6 +182,8 @@ def _unchanged(known: Seen, file: File, now_ns: int) -> Seen | None:
 
 def _as_read(file: File, now_ns: int, known: str | None = None) -> Seen:
     fresh = now_ns - max(file.mtime_ns, file.ctime_ns) < _GRAIN_NS
+    if file.tag is not None:
+        return Seen(file.size, file.mtime_ns, file.ctime_ns, file.tag)
     hashed = known or (digest(file) if fresh or file.size <= _HASHED else None)
     return Seen(file.size, file.mtime_ns, file.ctime_ns, hashed, unsure=fresh)
 
@@ -158,6 +202,8 @@ def _renamed(new: Iterable[File], gone: Mapping[str, Seen]) -> list[tuple[File, 
 
 
 def _same_content(known: Seen, file: File) -> bool:
+    if file.tag is not None:
+        return file.size > 0 and file.tag == known.hash
     if known.hash is not None and file.size:
         return digest(file) == known.hash
     return known.mtime_ns == file.mtime_ns

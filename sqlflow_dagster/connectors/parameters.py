@@ -151,6 +151,19 @@ def conditions(value: Any) -> Any:
     raise ValueError('write an object such as {"amount": ">= 300", "country": ["DE", "AT"]}')
 
 
+def partition_conditions(value: Any) -> Any:
+    """Return conditions on partitions, also from text such as `year=2024/month>=06`."""
+    if not isinstance(value, str):
+        return conditions(value)
+    found: list[Condition] = []
+    for part in filter(None, map(str.strip, re.split(r"/|,|&|\band\b", value, flags=re.IGNORECASE))):
+        pair = re.fullmatch(r"([^<>=!]+?)\s*((?:>=|<=|!=|<>|==|=|>|<).*)", part)
+        if pair is None:
+            raise ValueError(f'{part!r} is no condition; write e.g. "year=2024/month=06"')
+        found += _of_column(pair[1], pair[2])
+    return tuple(found)
+
+
 def _of_entry(entry: Any) -> Iterator[Condition]:
     if isinstance(entry, Condition):
         yield entry

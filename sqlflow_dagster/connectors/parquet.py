@@ -20,10 +20,10 @@ from pydantic import Field
 
 from sqlflow_dagster.connectors import casts, nested, parquet_schemas
 from sqlflow_dagster.connectors.base import Ask, Rows
+from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import (
     PATH,
     PROVENANCE,
-    FileOptions,
     Files,
     Readable,
     Selected,
@@ -178,7 +178,12 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
 
 
 def _is_odd(files: Sequence[Readable], folders: Mapping[str, str], types: Mapping[str, str]) -> bool:
-    """Whether folders have declared types, which DuckDB would round to, or values with `=`, which it does not see."""
+    """Whether folders have declared types, which DuckDB would round to, or are such as it does not see.
+
+    It sees none with `=` in their values, and none that are not in the path.
+    """
+    if folders and not all(item.file.tail for item in files):
+        return True
     declared = {name.casefold() for name in types}
     values = (value for item in files for value in item.file.partitions.values() if value)
     return any(key.casefold() in declared for key in folders) or any("=" in value for value in values)

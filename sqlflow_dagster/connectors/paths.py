@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,17 +16,30 @@ from sqlflow_dagster.errors import BadOption, NotAllowed, SourceFailed
 _MAGIC = re.compile(r"[*?\[]")
 _COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".snappy", ".sz")
 DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+# Whether a folder, by its parts from the top of a name on, may hold files that are wanted.
+Admits = Callable[[Sequence[str]], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it was listed. `name` is its path below the project, or whole where it is outside."""
+    """A file as it was listed. `name` is its path below the project, or whole where it is outside.
+
+    `lead` is what of the name is not the end of its path, such as `s3://bucket/`. `tag` is the
+    store's own word for the content (an ETag), None for a local file.
+    """
 
     path: Path
     name: str
     size: int
     mtime_ns: int
     ctime_ns: int
+    lead: str = ""
+    tag: str | None = None
+
+    @property
+    def tail(self) -> str:
+        """The end of the path that is the end of the name too."""
+        return self.name.removeprefix(self.lead)
 
     @property
     def partitions(self) -> dict[str, str | None]:
@@ -39,7 +52,9 @@ class File:
         return found
 
     def changed(self) -> bool:
-        """Whether the file is no longer what was listed."""
+        """Whether the file is no longer what was listed; one with a tag was read as the tag says."""
+        if self.tag is not None:
+            return False
         try:
             return _stat(self.path) != (self.size, self.mtime_ns, self.ctime_ns)
         except FileNotFoundError:
@@ -65,17 +80,22 @@ def inside(place: Place, target: str | Path) -> Path:
 
 
 def find(
-    place: Place, paths: Sequence[str], suffixes: Iterable[str], pattern: str | None = None
+    place: Place,
+    paths: Sequence[str],
+    suffixes: Iterable[str],
+    pattern: str | None = None,
+    admits: Admits = lambda _folders: True,
 ) -> list[File]:
     """Return the files that `paths` name, each once, sorted by name.
 
     A directory means all files below it with one of `suffixes` (compressed or not), or those that
     match the glob `pattern`. Hidden files and those that begin with `_` are left out of directories.
+    Of a directory without a pattern, folders that `admits` refuses are not looked into.
     """
     wanted = tuple(suffixes)
     found: dict[Path, File] = {}
     for text in paths:
-        for path in _matches(place, _local(text), wanted, pattern):
+        for path in _matches(place, _local(text), wanted, pattern, admits):
             real = inside(place, path)
             if real.is_file() and real not in found:
                 found[real] = _listed(place, real)
@@ -97,10 +117,12 @@ def missing(place: Place, paths: Sequence[str], pattern: str | None = None) -> S
     )
 
 
-def _matches(place: Place, text: str, suffixes: tuple[str, ...], pattern: str | None) -> Iterator[Path]:
+def _matches(
+    place: Place, text: str, suffixes: tuple[str, ...], pattern: str | None, admits: Admits
+) -> Iterator[Path]:
     whole = Path(place.root, Path(text).expanduser())
     if whole.is_dir():
-        yield from _below(inside(place, whole), suffixes, pattern)
+        yield from _below(inside(place, whole), suffixes, pattern, _from(place, admits))
     elif whole.exists() or not _MAGIC.search(text):
         inside(place, whole)
         if whole.exists():
@@ -114,7 +136,7 @@ def _matches(place: Place, text: str, suffixes: tuple[str, ...], pattern: str | 
             path = Path(match)
             if path.is_dir():
                 if not text.endswith("**"):
-                    yield from _below(path, suffixes, pattern)
+                    yield from _below(path, suffixes, pattern, _from(place, admits))
             elif not path.name.startswith((".", "_")) or not _wild(text):
                 yield path
 
@@ -124,18 +146,33 @@ def _wild(text: str) -> bool:
     return Path(text).name.startswith("*")
 
 
-def _below(folder: Path, suffixes: tuple[str, ...], pattern: str | None) -> Iterator[Path]:
+def _from(place: Place, admits: Admits) -> Callable[[Path], bool]:
+    """`admits` for a whole path, of which it sees the folders that are in the names of files."""
+    root = Path(os.path.realpath(place.root))
+
+    def admitted(folder: Path) -> bool:
+        return admits((folder.relative_to(root) if folder.is_relative_to(root) else folder).parts)
+
+    return admitted
+
+
+def _below(
+    folder: Path, suffixes: tuple[str, ...], pattern: str | None, admitted: Callable[[Path], bool]
+) -> Iterator[Path]:
     if pattern:
         yield from (path for path in folder.glob(pattern) if path.is_file())
         return
     for base, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        folders[:] = sorted(
+            name for name in folders if not name.startswith((".", "_")) and admitted(Path(base, name))
+        )
         for name in sorted(names):
-            if not name.startswith((".", "_")) and _has_suffix(name, suffixes):
+            if not name.startswith((".", "_")) and has_suffix(name, suffixes):
                 yield Path(base, name)
 
 
-def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Return whether a name ends with one of the suffixes, or with one and that of a compression."""
     path = Path(name.lower())
     suffix = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
     return suffix in suffixes
@@ -144,7 +181,7 @@ def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
 def _listed(place: Place, real: Path) -> File:
     root = Path(os.path.realpath(place.root))
     name = real.relative_to(root).as_posix() if real.is_relative_to(root) else real.as_posix()
-    return File(real, name, *_stat(real))
+    return File(real, name, *_stat(real), lead="/" if name.startswith("/") else "")
 
 
 def _stat(path: Path) -> tuple[int, int, int]:

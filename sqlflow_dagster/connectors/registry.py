@@ -25,7 +25,7 @@ _SHARED = {
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
     "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
     "sqlite_types", "sqlite_sink",
-    "attached", "tables", "discovered", "http", "wire", "silence", "paging",
+    "budget", "file_options", "listing", "attached", "tables", "discovered", "http", "wire", "silence", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "parquet_schemas",
     "pool", "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from sqlflow_dagster.connectors import pack, parameters, partitions
 from sqlflow_dagster.connectors.base import Place, Rows, Written
-from sqlflow_dagster.connectors.files import compression_name
+from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.options import Options
 from sqlflow_dagster.connectors.paths import inside
 from sqlflow_dagster.errors import BadOption, ExportFailed

@@ -89,12 +89,17 @@ def pieces(file: File, kind: str, caps: Caps) -> Iterator[bytes]:
         ) from error
 
 
+def unpacked(file: File, folder: Path) -> Path:
+    """Return where below `folder` the file's text is written: under its own name, where that is a path."""
+    return folder / (file.tail or file.path.name)
+
+
 def spooled(file: File, folder: Path, kind: str, encoding: str, caps: Caps) -> Path:
     """Write the file's text as UTF-8 below `folder`, under its own name, and return where.
 
     Raises SourceFailed naming the line that is not in `encoding`.
     """
-    path = folder / file.name.lstrip("/")
+    path = unpacked(file, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(folder).free
     with path.open("wb") as target:
