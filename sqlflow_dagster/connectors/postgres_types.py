@@ -191,8 +191,15 @@ def _list(column: Column, element: Type) -> Travel:
     flat = sql("CASE WHEN array_ndims({c}) = 1 OR cardinality({c}) = 0 THEN {c} END", c=c)
     remote, local, kind = flat, None, "VARCHAR[]"
     decimal = _decimal(element.modifier) if element.name == "numeric" else None
-    if element.name and element.name in _NATIVE:
+    if element.name == "bytea":
+        # The scanner does not know arrays of it; their text is hexadecimal, after `\x`.
+        remote = sql("CAST({flat} AS text[])", flat=flat)
+        local, kind = sql("list_transform({c}, lambda x: unhex(substr(x, 3)))", c=c), "BLOB[]"
+    elif element.name and element.name in _NATIVE:
         kind = f"{_NATIVE[element.name][0]}[]"
+        # An array of a domain is a type that the scanner does not know, and so is one of `name`.
+        base = "text" if element.name == "name" else element.name
+        remote = sql("CAST({flat} AS {base}[])", flat=flat, base=Sql(base))
     elif decimal:
         kind = f"DECIMAL({decimal[0]},{decimal[1]})[]"
         remote = sql("CAST({flat} AS {kind})", flat=flat, kind=Sql(f"numeric({decimal[0]},{decimal[1]})[]"))

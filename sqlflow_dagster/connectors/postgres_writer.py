@@ -173,7 +173,8 @@ class Writer:
     def _check_cast(self, wire: Wire) -> None:
         c = quote("s", wire.name)
         cast_ = _cast(wire)
-        changed = sql("{cast} IS NULL", cast=cast_)
+        # A composite of NULLs IS NULL, and is none.
+        changed = sql("{cast} IS NOT DISTINCT FROM NULL", cast=cast_)
         if back := _back(wire):
             parts = {"cast": cast_, "back": Sql(back), "c": c}
             changed = sql("CAST({cast} AS {back}) IS DISTINCT FROM CAST({c} AS {back})", **parts)
@@ -296,8 +297,11 @@ _SAME = {
 def _cast(wire: Wire) -> Sql:
     """The staged column in the table's type. A text that is too long is an error, and is not cut."""
     c = quote("s", wire.name)
-    if wire.sent == wire.final or (wire.final.startswith(("character", "text")) and wire.sent == "text"):
+    if wire.sent == wire.final or (wire.sent == "text" and _is_text(wire.final)):
         return c
+    if wire.final in ("regclass", "regclass[]"):
+        # From text it looks a relation up; by way of what has no such cast it reads `-` and numbers too.
+        c = sql("CAST({c} AS {kind})", c=c, kind=Sql(wire.final.replace("regclass", "bpchar")))
     return sql("CAST({c} AS {kind})", c=c, kind=Sql(wire.final))
 
 
@@ -316,6 +320,8 @@ def _goes_straight(wire: Wire) -> bool:
     sent, final = wire.sent, wire.final
     if sent == final or (sent, final) in _SAME:
         return True
-    return (sent == "text" and final.startswith("character")) or (
-        sent[:8] == "numeric(" and final == "numeric"
-    )
+    return (sent == "text" and _is_text(final)) or (sent[:8] == "numeric(" and final == "numeric")
+
+
+def _is_text(final: str) -> bool:
+    return final.startswith(("character", "text")) and not final.endswith("[]")

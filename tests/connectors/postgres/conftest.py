@@ -115,6 +115,39 @@ def server():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass
+class Distributed(Server):
+    """A server of the system's own Postgres, which has all extensions that come with it."""
+
+    binaries: Path = Path()
+
+    def ctl(self, *arguments: str) -> None:
+        self.tool("pg_ctl", "-D", str(self.folder), *arguments)
+
+    def tool(self, name: str, *arguments: str) -> None:
+        subprocess.run(
+            [self.binaries / name, *arguments],
+            check=True, user=self.user, stdout=subprocess.DEVNULL, cwd=self.folder.parent,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def distributed_server(server):
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        pytest.skip("needs Postgres as distributions ship it, in /usr/lib/postgresql")
+    folder = server.folder.parent / "distributed"
+    made = Distributed(folder, _free_port(), server.user, binaries=found[-1].parent)
+    folder.mkdir()
+    if made.user:
+        shutil.chown(folder, made.user)
+    made.tool("initdb", "-D", str(folder), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+    made.start()
+    yield made
+    with contextlib.suppress(subprocess.CalledProcessError):
+        made.stop()
+
+
 class TlsFront:
     """A server's door that speaks TLS: Postgres' own word for it, then the bytes as they are."""
 
@@ -215,6 +248,17 @@ class Database:
 
 @pytest.fixture
 def database(server, request):
+    yield from _database(server, request)
+
+
+@pytest.fixture
+def distributed(bench, distributed_server, request):
+    """A project that reads from the system's own Postgres."""
+    for made in _database(distributed_server, request):
+        yield Project(bench, made)
+
+
+def _database(server, request):
     name = f"t{abs(hash(request.node.nodeid)) % 10**12}"
     _administer(server, f"CREATE DATABASE {name}")
     made = Database(server, name)

@@ -9,38 +9,6 @@ import pytest
 
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater
 
-ROUND = [
-    ("bool", "true"), ("int2", "'-32768'"), ("int4", "2147483647"), ("int8", "'-9223372036854775808'"),
-    ("float4", "3.4028235e38"), ("float8", "'NaN'"), ("float8", "5e-324"), ("float8", "'-0'"),
-    ("numeric(12,2)", "-1234567890.12"), ("numeric(38,0)", "99999999999999999999999999999999999999"),
-    ("numeric(3,-2)", "12345"), ("numeric(2,4)", "0.0012"), ("numeric", "1.50"), ("numeric", "1e400"),
-    ("numeric", "'NaN'"), ("numeric", "'-Infinity'"), ("money", "'-92233720368547758.08'"),
-    ("text", "E'a\\n\\t\\'\"\\\\é'"), ("text", "''"), ("varchar(3)", "'abc'"), ("char(5)", "'ab'"), ('"char"', "'x'"),
-    ("bytea", "'\\x00ff'"), ("date", "'infinity'"), ("date", "'4713-01-01 BC'"), ("date", "'5874897-12-31'"),
-    ("timestamp", "'0044-03-15 12:00 BC'"), ("timestamp", "'-infinity'"), ("timestamp", "'294246-12-31 23:59:59.999999'"),
-    ("timestamptz", "'2024-03-31 02:30:00.000001+02'"), ("timestamptz", "'infinity'"), ("time", "'24:00'"),
-    ("timetz", "'12:34:56.789-15:59:59'"), ("interval", "'-178000000 years -5 days -3:04:05.000001'"),
-    ("uuid", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'"), ("json", """'{"b":  1, "b": 2}'"""),
-    ("jsonb", """'{"n": 1e400, "d": 0.10, "u": "\\u00e9"}'"""), ("inet", "'192.168.0.1'"), ("cidr", "'::/0'"),
-    ("macaddr", "'08:00:2b:01:02:03'"), ("bit(3)", "B'101'"), ("varbit", "B''"), ("oid", "4294967295"),
-    ("pg_lsn", "'16/B374D848'"), ("tsvector", "'a b:3A'"), ("tsquery", "'a & b'"), ("point", "'(1.1,-2)'"),
-    ("line", "'{1,2,3}'"), ("box", "'(3,4),(1,2)'"), ("path", "'((1,2),(3,4))'"), ("polygon", "'((1,2),(3,4))'"),
-    ("circle", "'<(1,2),3>'"), ("int4range", "'[1,5)'"), ("numrange", "'(,1.50]'"), ("tstzrange", "'[2024-01-01 00:00+00,)'"),
-    ("int4multirange", "'{[1,5),[7,9)}'"), ("jsonpath", "'$.a[*]'"), ("int4[]", "'{1,NULL,3}'"), ("int4[]", "'{}'"),
-    ("int4[][]", "'{{1,2},{3,NULL}}'"), ("text[]", """'{a,NULL,"NULL","","x\\"\\\\y,{"}'"""), ("numeric(5,2)[]", "'{1.10,NULL}'"),
-    ("numeric[]", "'{1.10,NaN}'"), ("jsonb[]", """ARRAY['{"a": "x\\"y"}'::jsonb, NULL]"""), ("inet[]", "'{1.2.3.4}'"),
-    ("bool[]", "'{t,f,NULL}'"), ("timestamptz[]", "'{infinity,2024-01-01 00:00+00}'"), ("uuid[]", "'{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}'"),
-    ("bytea[]", "ARRAY['\\x00ff'::bytea]"), ("mood", "'so so'"), ("mood[]", "'{sad,NULL}'"), ("positive", "7"), ("cents", "1.25"),
-    ("pair", "ROW(1, 'a \"b\"')"), ("pair[]", "ARRAY[ROW(1, 'x')::pair]"), ("vector", "'[1,2.5]'"),
-]  # fmt: skip
-MADE = [
-    "CREATE EXTENSION vector",
-    "CREATE TYPE mood AS ENUM ('sad', 'so so', 'glad')",
-    "CREATE DOMAIN positive AS int4 CHECK (VALUE > 0)",
-    "CREATE DOMAIN cents AS numeric(10,2)",
-    "CREATE TYPE pair AS (a int, b text)",
-]
-
 
 class Exports:
     """A project that exports a query to the database."""
@@ -70,31 +38,6 @@ class Exports:
 @pytest.fixture
 def export(project):
     return Exports(project)
-
-
-def test_all_types_go_to_duckdb_and_back_with_the_same_text(project):
-    columns = ", ".join(f"c{n} {kind}" for n, (kind, _) in enumerate(ROUND))
-    values = ", ".join(f"{value}::{kind}" for kind, value in ROUND)
-    project.database.run(
-        *MADE,
-        f"CREATE TABLE t (n int, {columns})",
-        f"INSERT INTO t VALUES (1, {values}), (2{', NULL' * len(ROUND)})",
-        "CREATE TABLE back (LIKE t)",
-    )
-    project.pipeline(
-        f'LOAD t FROM pg;\nEXPORT t TO "{project.database.url}#back" OPTIONS {{"mode": "append"}};', table="t"
-    )
-    project.bench.ok()
-    shown = ", ".join(f"format('%s', c{n})" for n in range(len(ROUND)))
-    there = project.database.run(f"SELECT n, {shown} FROM t ORDER BY n")
-    back = project.database.run(f"SELECT n, {shown} FROM back ORDER BY n")
-    assert len(back) == 2
-    kinds = ["n", *(kind for kind, _ in ROUND)]
-    assert [list(zip(kinds, row, strict=True)) for row in back] == [
-        list(zip(kinds, row, strict=True)) for row in there
-    ]
-    nulls = " AND ".join(f"c{n} IS NULL" for n in range(len(ROUND)))
-    assert project.database.run(f"SELECT count(*) FROM back WHERE {nulls}") == [(1,)]
 
 
 @pytest.mark.parametrize(
