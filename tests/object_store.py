@@ -12,8 +12,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +43,36 @@ class ObjectStore:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def client(self, url: str | None = None) -> Any:
+    @cached_property
+    def client(self) -> Any:
         import boto3
         from botocore.config import Config
 
         return boto3.client(
             "s3",
-            endpoint_url=url or self.url,
+            endpoint_url=self.url,
             aws_access_key_id=KEY,
             aws_secret_access_key=SECRET,
             region_name="us-east-1",
             config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
         )
 
-    def requests(self) -> dict[str, int]:
+    def requests(self) -> Counter[str]:
         """Requests so far by kind (`GET`, `LIST`, `PUT` …), whatever their answers."""
+        before: Counter[str] | None = None
+        # A request is counted a moment after it is answered.
+        while before != (found := self._counted()):
+            before = found
+        return found
+
+    def _counted(self) -> Counter[str]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics") as answer:
             text = answer.read().decode()
-        found: dict[str, int] = {}
+        found: Counter[str] = Counter()
         for line in text.splitlines():
             if line.startswith("SeaweedFS_s3_request_total{"):
                 kind = line.split('type="')[1].split('"')[0]
-                found[kind] = found.get(kind, 0) + int(float(line.rsplit(" ", 1)[1]))
+                found[kind] += int(float(line.rsplit(" ", 1)[1]))
         return found
 
 
@@ -74,7 +84,7 @@ class Bucket:
     name: str
 
     def __post_init__(self) -> None:
-        self.client = self.store.client()
+        self.client = self.store.client
 
     @property
     def params(self) -> dict[str, str]:
@@ -147,7 +157,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], ObjectStore]:
                 f"-metricsPort={ports['metrics']}", "-volume.max=200", "-master.volumeSizeLimitMB=64",
                 "-master.electionTimeout=1s", "-master.heartbeatInterval=200ms",
             ],
-            stdout=log, stderr=log, cwd=folder, env={**os.environ, "WEED_S3_SSE_KEK_PASSPHRASE": "for tests"},
+            stdout=log, stderr=log, cwd=folder, env={**os.environ, "WEED_S3_SSE_KEK": "0f" * 32},
         )  # fmt: skip
     store = ObjectStore(ports["s3"], ports["metrics"])
     end = time.monotonic() + _SECONDS_TO_START
@@ -163,7 +173,7 @@ def _answers(store: ObjectStore) -> bool:
     """Whether the server stores: it answers before its volumes can be written to."""
     with suppress(OSError, urllib.error.URLError):
         urllib.request.urlopen(f"{store.url}/healthz", timeout=1).close()
-        return _stores(store.client())
+        return _stores(store.client)
     return False
 
 

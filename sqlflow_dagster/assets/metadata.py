@@ -13,6 +13,7 @@ from sqlflow_dagster.assets import markdown
 from sqlflow_dagster.assets.secrets import without_password
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.plan.nodes import Lineage, Load, Transform
+from sqlflow_dagster.resilience.counts import Calls
 from sqlflow_dagster.session import Outcome
 from sqlflow_dagster.sql import TableName
 
@@ -87,7 +88,15 @@ def _calls(outcome: Outcome) -> dict[str, Any]:
         "retries": outcome.calls.retries,
         "seconds_waited": round(outcome.calls.seconds_waited, 3),
         "breaker_openings": outcome.calls.breaker_openings,
+        **_cost(outcome.calls),
     }
+
+
+def _cost(calls: Calls) -> dict[str, Any]:
+    """What a store that asks for money has sent, and its price."""
+    if not calls.cost_usd and not calls.bytes_transferred:
+        return {}
+    return {"bytes_transferred": calls.bytes_transferred, "cost_usd": round(calls.cost_usd, 6)}
 
 
 def _schema(columns: Mapping[str, str]) -> dg.TableSchema:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -251,7 +251,7 @@ class Files(Connector[O]):
     def _scans(
         self, files: Sequence[File], replaces: tuple[str, ...] = (), position: Cursor | None = None
     ) -> Iterator[Scan]:
-        with self._unpacked([file for file in files if file.size]) as readable:
+        with self._opened([file for file in files if file.size]) as readable:
             selected = self.select(readable) if readable else None
             if selected is None and (files or not self.options.counts_files or replaces):
                 selected = self._nothing()
@@ -300,8 +300,13 @@ class Files(Connector[O]):
         )
         return Selected(sql("SELECT {columns} WHERE false", columns=join(", ", nulls)))
 
+    def _opened(self, files: Sequence[File]) -> AbstractContextManager[list[Readable]]:
+        """Make the files' bytes readable for the time of the block."""
+        return self.unpacked(files)
+
     @contextmanager
-    def _unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
+    def unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
+        """Make local files' bytes readable, unpacked and as UTF-8, for the time of the block."""
         self.place.spool.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder,

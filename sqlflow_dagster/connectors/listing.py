@@ -83,6 +83,11 @@ class Wanted:
     conditions: tuple[Condition, ...] = ()
     floor: Partition = ()
 
+    @property
+    def narrows(self) -> bool:
+        """Whether there is anything that a file may not meet."""
+        return bool(self.conditions or self.floor)
+
     def admits(self, folders: Sequence[str]) -> bool:
         """Whether a file below these folders may be wanted."""
         found = partition(folders)

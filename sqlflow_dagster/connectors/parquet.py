@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from pydantic import Field
 
@@ -66,21 +66,11 @@ class ParquetOptions(FileOptions):
     binary_as_string: bool = Field(False, description="Whether old writers' untyped binary columns are text.")
 
 
-class Parquet(WritesFiles, Files[ParquetOptions]):
-    """Parquet files."""
+P = TypeVar("P", bound=FileOptions)
 
-    sink_options_type = ParquetSinkOptions
-    options_type = ParquetOptions
-    suffixes = (".parquet", ".pq")
 
-    @classmethod
-    def written_columns(cls, rows: Rows) -> Sql:
-        casts = [
-            sql("CAST({name} AS {kind}) AS {name}", name=quote(name), kind=Sql(kept))
-            for name, kind in rows.columns.items()
-            if (kept := _kept(kind)) != kind
-        ]
-        return sql("* REPLACE ({casts})", casts=join(", ", casts)) if casts else Sql("*")
+class ReadsParquet(Files[P]):
+    """Files that DuckDB reads as Parquet."""
 
     def select(self, files: Sequence[Readable]) -> Selected | None:
         options = self.options
@@ -165,7 +155,7 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
     def _read(self, files: Sequence[Readable], folders: Mapping[str, str]) -> Sql:
         given = {
             "union_by_name": literal(len(files) > 1),
-            "binary_as_string": literal(True) if self.options.binary_as_string else None,
+            "binary_as_string": literal(True) if getattr(self.options, "binary_as_string", False) else None,
             "filename": literal(PATH),
             "hive_partitioning": literal(bool(folders)),
             "hive_types": struct_sql(folders) if folders else None,
@@ -175,6 +165,23 @@ class Parquet(WritesFiles, Files[ParquetOptions]):
             files=join(", ", (item.pattern for item in files)),
             options=options_sql(given),
         )
+
+
+class Parquet(WritesFiles, ReadsParquet[ParquetOptions]):
+    """Parquet files."""
+
+    sink_options_type = ParquetSinkOptions
+    options_type = ParquetOptions
+    suffixes = (".parquet", ".pq")
+
+    @classmethod
+    def written_columns(cls, rows: Rows) -> Sql:
+        casts = [
+            sql("CAST({name} AS {kind}) AS {name}", name=quote(name), kind=Sql(kept))
+            for name, kind in rows.columns.items()
+            if (kept := _kept(kind)) != kind
+        ]
+        return sql("* REPLACE ({casts})", casts=join(", ", casts)) if casts else Sql("*")
 
 
 def _is_odd(files: Sequence[Readable], folders: Mapping[str, str], types: Mapping[str, str]) -> bool:

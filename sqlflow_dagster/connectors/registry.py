@@ -25,7 +25,9 @@ _SHARED = {
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
     "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
     "sqlite_types", "sqlite_sink",
-    "budget", "file_options", "listing", "attached", "tables", "discovered", "http", "wire", "silence", "paging",
+    "avro_rows", "budget", "file_options", "listing", "globs",
+    "s3_client", "s3_health", "s3_objects", "s3_options", "s3_sink",
+    "attached", "tables", "discovered", "http", "wire", "silence", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "parquet_schemas",
     "pool", "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
@@ -33,12 +35,12 @@ _SHARED = {
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",
-    "SQLITE3": "SQLITE", "MEMORY": "IN_MEMORY", "INMEMORY": "IN_MEMORY",
+    "SQLITE3": "SQLITE", "S3_COMPATIBLE": "S3", "MINIO": "S3", "MEMORY": "IN_MEMORY", "INMEMORY": "IN_MEMORY",
 }  # fmt: skip
 _SUFFIXES = {
     ".csv": "CSV", ".tsv": "TSV", ".tab": "TSV", ".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL",
     ".parquet": "PARQUET", ".pq": "PARQUET", ".xlsx": "EXCEL", ".xlsm": "EXCEL", ".duckdb": "DUCKDB", ".ddb": "DUCKDB",
-    ".sqlite": "SQLITE", ".sqlite3": "SQLITE",
+    ".sqlite": "SQLITE", ".avro": "AVRO", ".sqlite3": "SQLITE",
 }  # fmt: skip
 _COMPRESSIONS = {".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".br", ".snappy"}
 _SCHEMES = {

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Requests made (retries included), retries, seconds waited, and circuits that opened."""
+    """Requests made (retries included), retries, seconds waited, and circuits that opened.
+
+    `bytes_transferred` and `cost_usd` are what a store that asks for money has sent, and its price.
+    """
 
     requests: int = 0
     retries: int = 0
     seconds_waited: float = 0.0
     breaker_openings: int = 0
+    bytes_transferred: int = 0
+    cost_usd: float = 0.0
 
 
 @dataclass
@@ -27,7 +32,14 @@ class Counter:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
-        self, *, requests: int = 0, retries: int = 0, seconds_waited: float = 0.0, breaker_openings: int = 0
+        self,
+        *,
+        requests: int = 0,
+        retries: int = 0,
+        seconds_waited: float = 0.0,
+        breaker_openings: int = 0,
+        bytes_transferred: int = 0,
+        cost_usd: float = 0.0,
     ) -> None:
         """Add to the sums."""
         with self._lock:
@@ -37,6 +49,8 @@ class Counter:
                 retries=self.calls.retries + retries,
                 seconds_waited=self.calls.seconds_waited + seconds_waited,
                 breaker_openings=self.calls.breaker_openings + breaker_openings,
+                bytes_transferred=self.calls.bytes_transferred + bytes_transferred,
+                cost_usd=self.calls.cost_usd + cost_usd,
             )
 
 

@@ -91,6 +91,11 @@ class Guard:
         """Cut short what is waited for: those who wait raise what they waited because of."""
         self._stopped.set()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether what is under way is to end."""
+        return self._stopped.is_set()
+
     def wait(self, seconds: float) -> bool:
         """Wait; False where `stop` cut it short."""
         clock().sleep(seconds, self._stopped)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import sqlite3
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import duckdb
+
+from tests.object_store import KEY, SECRET
 
 COLUMNS = {
     "id": "BIGINT",
@@ -47,6 +50,8 @@ class Arrangement(ABC):
     types: ClassVar[dict[str, str]] = COLUMNS
     # Whether a read needs no more memory for more rows.
     bounded: ClassVar[bool] = True
+    # Whether it takes exports.
+    writes: ClassVar[bool] = True
 
     def __init__(self, bench):
         self.bench = bench
@@ -340,8 +345,89 @@ class Postgres(Arrangement):
         return {"connection": self.database.url, "table": "written"}
 
 
+class Avro(Files):
+    """Avro files, written by fastavro; they are not exported."""
+
+    type, suffix, writes = "AVRO", ".avro", False
+    says: ClassVar = {}
+    kinds: ClassVar = {
+        "BIGINT": "long", "VARCHAR": "string", "BOOLEAN": "boolean",
+        "TIMESTAMP": {"type": "long", "logicalType": "local-timestamp-micros"},
+        "DECIMAL(12,2)": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2},
+        "DATE": {"type": "int", "logicalType": "date"},
+    }  # fmt: skip
+
+    def write(self, path, select):
+        import fastavro
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with duckdb.connect() as connection, path.open("wb") as file:
+            columns = connection.execute(f"DESCRIBE {select}").fetchall()
+            fields = [{"name": name, "type": ["null", self.kinds[kind]]} for name, kind, *_ in columns]
+            found = connection.execute(select)
+            names = [name for name, *_ in columns]
+            rows = (dict(zip(names, row, strict=True)) for row in iter(found.fetchone, None))
+            fastavro.writer(file, {"type": "record", "name": "row", "fields": fields}, rows, codec="snappy")
+
+    def documented(self):
+        self.write(self.bench.root / "data/clicks/1.avro", "SELECT 1::BIGINT AS id")
+        return {"id": "BIGINT"}
+
+
+class S3(Arrangement):
+    """Objects of a real store, which tests/object_store.py starts; Parquet, so that types are the far side's."""
+
+    type, required = "S3", "bucket"
+    renamed = ("prefix", "path_prefix", "nowhere/", "in/")
+
+    def __init__(self, bench, bucket):
+        super().__init__(bench)
+        self.bucket = bucket
+
+    @property
+    def params(self):
+        return {**self.bucket.params, "path_prefix": "in/"}
+
+    def put(self, rows):
+        self.bucket.empty()
+        half = len(rows) // 2
+        for number, part in enumerate([rows[:half], rows[half:]] if half else [rows]):
+            self.write(f"in/{number}.parquet", relation(part))
+
+    def write(self, key, select):
+        path = self.bench.root.parent / "object"
+        self.sql(f"COPY ({select}) TO '{path}' (FORMAT parquet, ROW_GROUP_SIZE 8192)")
+        self.bucket.put(key, path)
+
+    def wide(self, count):
+        self.bucket.empty()
+        self.write(
+            "in/0.parquet", f"SELECT range AS id, repeat(md5(range::VARCHAR), 40) AS text FROM range({count})"
+        )
+
+    def documented(self):
+        self.bench.write(".env", f"S3_ENDPOINT={self.bucket.store.url}\nS3_KEY={KEY}\nS3_SECRET={SECRET}\n")
+        with contextlib.suppress(
+            self.bucket.client.exceptions.BucketAlreadyOwnedByYou,
+            self.bucket.client.exceptions.BucketAlreadyExists,
+        ):
+            self.bucket.client.create_bucket(Bucket="lake")
+        lake = type(self.bucket)(self.bucket.store, "lake")
+        lake.put("raw/sales/1.csv", "id,amount\n1,2.50\n")
+        return {"id": "BIGINT", "amount": "DECIMAL(12,2)"}
+
+    @property
+    def target(self):
+        options = {name: value for name, value in self.bucket.params.items() if name != "bucket"}
+        return f'"s3://{self.bucket.name}/out/x.parquet" OPTIONS {json.dumps(options)}'
+
+    @property
+    def written(self):
+        return {**self.bucket.params, "key": "out/x.parquet"}
+
+
 ARRANGEMENTS: list[type[Arrangement]] = [
-    Csv, Tsv, Json, Jsonl, Parquet, Excel, InMemory, DuckDB, Sqlite,
+    Csv, Tsv, Json, Jsonl, Parquet, Avro, Excel, InMemory, DuckDB, Sqlite, S3,
 ]  # fmt: skip
 if importlib.util.find_spec("pgserver"):
     ARRANGEMENTS.append(Postgres)

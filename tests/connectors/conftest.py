@@ -13,6 +13,7 @@ from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Arrow, JsonLines, Place, Scan
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.errors import SourceFailed
+from tests.object_store import bucket, object_store  # noqa: F401 - fixtures
 
 
 def load(connection, name):

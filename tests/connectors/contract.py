@@ -34,6 +34,7 @@ if importlib.util.find_spec("pgserver"):
 INCREMENTAL = {"sync_mode": "incremental", "cursor_field": "changed"}
 KEYED = {**INCREMENTAL, "primary_key": "id"}
 EITHER = pytest.mark.parametrize("given", [KEYED, INCREMENTAL], ids=["with-key", "without-key"])
+WRITING = [item for item in ARRANGEMENTS if item.writes]
 BOUNDED = [item for item in ARRANGEMENTS if item.bounded]
 
 
@@ -99,7 +100,8 @@ def arranged(request, bench):
     """What makes a project's source of an arrangement, and starts the server that it needs."""
 
     def make(arrangement):
-        needs = [request.getfixturevalue("database")] if arrangement.type == "POSTGRES" else []
+        server = {"POSTGRES": "database", "S3": "bucket"}.get(arrangement.type)
+        needs = [request.getfixturevalue(server)] if server else []
         return Source(arrangement(bench, *needs), bench)
 
     return make
@@ -341,7 +343,9 @@ def peak_of(work):
         return int(answer.read())
 
 
-def test_what_is_written_is_read_back(source):
+@pytest.mark.parametrize("arrangement", WRITING, ids=lambda item: item.type)
+def test_what_is_written_is_read_back(arrangement, arranged):
+    source = arranged(arrangement)
     rows = [row(number) for number in range(1, 20)] + [NULLS]
     source.far.put(rows)
     read, written = json.dumps(source.far.params), json.dumps(source.far.written)

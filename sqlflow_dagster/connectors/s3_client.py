@@ -1,0 +1,231 @@
+"""boto3 under our rules: one try a request, its failures as the errors that say what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlflow_dagster.connectors.http import retry_after
+from sqlflow_dagster.connectors.s3_options import Connecting
+from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SourceError, SourceFailed
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
+_SECONDS_TO_CONNECT = 10
+_SECONDS_TO_ANSWER = 60
+_LATER = frozenset({408, 429, 500, 502, 503, 504, 509})
+_LATER_CODES = frozenset(
+    {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "ThrottlingException",
+     "RequestLimitExceeded", "OperationAborted", "BandwidthLimitExceeded"}
+)  # fmt: skip
+_BAD_CREDENTIALS = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+     "InvalidClientTokenId", "ExpiredTokenException"}
+)  # fmt: skip
+# What each request needs, in the words of AWS.
+_PERMISSIONS = {
+    "ListObjectsV2": "s3:ListBucket on arn:aws:s3:::{bucket}",
+    "HeadBucket": "s3:ListBucket on arn:aws:s3:::{bucket}",
+    "GetObject": "s3:GetObject on arn:aws:s3:::{bucket}/{key}",
+    "HeadObject": "s3:GetObject on arn:aws:s3:::{bucket}/{key}",
+    "PutObject": "s3:PutObject on arn:aws:s3:::{bucket}/{key}",
+    "CreateMultipartUpload": "s3:PutObject on arn:aws:s3:::{bucket}/{key}",
+    "UploadPart": "s3:PutObject on arn:aws:s3:::{bucket}/{key}",
+    "CompleteMultipartUpload": "s3:PutObject on arn:aws:s3:::{bucket}/{key}",
+    "DeleteObjects": "s3:DeleteObject on arn:aws:s3:::{bucket}/*",
+    "AssumeRole": "sts:AssumeRole on the role",
+}
+
+
+class ObjectChanged(SourceError):
+    """An object is no longer the one that was listed."""
+
+
+def client(options: Connecting) -> Any:
+    """Return boto3's client of S3. Nothing is contacted.
+
+    Raises BadOption for parameters that make no client, and NotAllowed where boto3 has no such profile.
+    """
+    boto3, config, errors = _boto()
+    seconds = options.timeout_seconds or _SECONDS_TO_ANSWER
+    settings: dict[str, Any] = {
+        "retries": {"total_max_attempts": 1},
+        "connect_timeout": min(seconds, _SECONDS_TO_CONNECT),
+        "read_timeout": seconds,
+        "max_pool_connections": options.parallel_workers,
+        "s3": {"addressing_style": _addressing(options)},
+        # What stores other than AWS may not know; lengths and ETags are checked in any case.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    if options.anonymous:
+        from botocore import UNSIGNED  # noqa: PLC0415 - as boto3
+
+        settings["signature_version"] = UNSIGNED
+    try:
+        session = _session(boto3, options)
+        if options.role_arn:
+            _assume(session, options, config)
+        return session.client(
+            "s3",
+            endpoint_url=options.endpoint_url,
+            region_name=options.region or session.region_name or "us-east-1",
+            verify=None if options.verify_tls is True else options.verify_tls,
+            config=config(**settings),
+        )
+    except errors.ProfileNotFound as error:
+        raise NotAllowed(f"profile: {error}; mend `profile`, or add it to ~/.aws/config") from None
+    except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
+        raise NotAllowed(f"role_arn: there are no credentials to assume the role with ({error})") from None
+    except ValueError as error:
+        raise BadOption(f"endpoint_url: {error}", option="endpoint_url") from None
+
+
+@contextmanager
+def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None]:
+    """What boto3 raises in the block about this bucket and key, as an error of ours.
+
+    Raises RetryLater, NotAllowed, ObjectChanged, BadOption and SourceFailed.
+    """
+    _, _, errors = _boto()
+    where = f"s3://{bucket}/{key}"
+    store = options.endpoint_url or "AWS"
+    try:
+        yield
+    except errors.ClientError as error:
+        raise _answered(error, where, store, bucket, key) from None
+    except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
+        raise NotAllowed(
+            f"{where}: {error}; give `access_key_id` and `secret_access_key`, or a `profile`, or set `anonymous` for a "
+            "public bucket"
+        ) from None
+    except (
+        errors.TokenRetrievalError,
+        errors.UnauthorizedSSOTokenError,
+        errors.CredentialRetrievalError,
+    ) as error:
+        raise NotAllowed(f"{where}: the credentials cannot be had: {error}; sign in again") from None
+    except errors.ParamValidationError as error:
+        raise BadOption(f"bucket: {error}", option="bucket") from None
+    except (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError) as error:
+        raise RetryLater(f"{where} at {store}: {_short(error)}") from None
+    except errors.BotoCoreError as error:
+        raise SourceFailed(f"{where} at {store}: {_short(error)}") from None
+
+
+def _answered(error: ClientError, where: str, store: str, bucket: str, key: str) -> Exception:  # noqa: PLR0911 - one for each kind
+    action = str(error.operation_name)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    text = f"{where} at {store}: {action} answered {status} {code}".rstrip()
+    if code in _BAD_CREDENTIALS:
+        return NotAllowed(
+            f"{text}; the credentials are wrong or have expired: mend `access_key_id` and the others"
+        )
+    if code == "InvalidObjectState":
+        return SourceFailed(f"{text}; the object is archived: have it restored, or leave it out")
+    if code == "RequestTimeTooSkewed":
+        return SourceFailed(f"{text}; this machine's clock is wrong: set it")
+    if code == "NoSuchBucket" or (status == 404 and action in ("HeadBucket", "ListObjectsV2")):
+        return SourceFailed(
+            f"{text}; there is no bucket {bucket!r}: mend `bucket`, `region` or `endpoint_url`"
+        )
+    if status in (404, 412) and action in ("GetObject", "HeadObject"):
+        return ObjectChanged(f"{where} was replaced or removed while it was read")
+    if status in (301, 307) or code in (
+        "AuthorizationHeaderMalformed",
+        "PermanentRedirect",
+        "IllegalLocationConstraintException",
+    ):
+        region = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region")
+        return BadOption(
+            f"{text}; the bucket is in {region or 'another region'}: mend `region`", option="region"
+        )
+    if status in (401, 403):
+        wanted = _PERMISSIONS.get(action, "access").format(bucket=bucket, key=key or "*")
+        return NotAllowed(f"{text}; ask for {wanted}")
+    if status in _LATER or code in _LATER_CODES:
+        return RetryLater(text, after=retry_after({name.lower(): value for name, value in headers.items()}))
+    return SourceFailed(f"{text}: {error.response.get('Error', {}).get('Message', '')}"[:500].rstrip(": "))
+
+
+def _session(boto3: Any, options: Connecting) -> Any:
+    def told(secret: Any) -> str | None:
+        return secret.get_secret_value() if secret else None
+
+    from botocore.session import Session  # noqa: PLC0415 - as boto3
+
+    core = Session()
+    core.register_component("data_loader", _models())
+    return boto3.Session(
+        botocore_session=core,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=told(options.secret_access_key),
+        aws_session_token=told(options.session_token),
+        profile_name=options.profile,
+    )
+
+
+def _assume(session: Any, options: Connecting, config: Any) -> None:
+    """Let the session's requests be signed with the role's credentials, fetched anew before they expire."""
+    from botocore.credentials import (  # noqa: PLC0415 - as boto3
+        AssumeRoleCredentialFetcher,
+        DeferredRefreshableCredentials,
+    )
+
+    source = session.get_credentials()
+    if source is None:
+        raise NotAllowed(
+            "role_arn: there are no credentials to assume the role with; give `access_key_id` or `profile`"
+        )
+
+    def sts(service: str, **given: Any) -> Any:
+        return session.client(
+            service,
+            endpoint_url=options.sts_endpoint_url,
+            region_name=options.region or session.region_name or "us-east-1",
+            config=config(retries={"total_max_attempts": 1}, connect_timeout=_SECONDS_TO_CONNECT),
+            **given,
+        )
+
+    extra = {"RoleSessionName": options.role_session_name}
+    if options.external_id:
+        extra["ExternalId"] = options.external_id.get_secret_value()
+    fetcher = AssumeRoleCredentialFetcher(sts, source, options.role_arn, extra_args=extra)
+    # boto3 has no public way to give a session credentials that are fetched anew.
+    session._session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")  # noqa: SLF001
+
+
+def _addressing(options: Connecting) -> str:
+    if options.addressing != "auto":
+        return options.addressing
+    # Other stores seldom have a name for each bucket.
+    return "path" if options.endpoint_url else "auto"
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@cache
+def _models() -> Any:
+    """What boto3 knows of its services: megabytes of text, read once a process."""
+    from botocore.loaders import create_loader  # noqa: PLC0415 - as boto3
+
+    return create_loader()
+
+
+@cache
+def _boto() -> tuple[Any, Any, Any]:
+    """boto3, botocore's Config, and its errors: slow to import, and only who connects needs them."""
+    try:
+        import boto3  # noqa: PLC0415
+        from botocore import exceptions  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415
+    except ImportError as error:
+        raise BadOption("S3 needs boto3: pip install 'sqlflow-dagster[s3]'", option="type") from error
+    return boto3, Config, exceptions
