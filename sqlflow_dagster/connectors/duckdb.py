@@ -183,6 +183,7 @@ def opened(path: Path, spool: Path, keep: Path | None = None) -> Iterator[DuckDB
                 )
             connection.execute(sql("SET temp_directory = {path}", path=literal(str(spool))))
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
             connection.execute("SET python_enable_replacements = false")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")

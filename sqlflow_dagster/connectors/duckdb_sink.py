@@ -60,6 +60,7 @@ def _writing(where: Target, made: Path) -> Iterator[DuckDBPyConnection]:
         where.path.parent.mkdir(parents=True, exist_ok=True)
         with duckdb.connect(":memory:") as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
             attach = "ATTACH {path} AS {name}"
             connection.execute(sql(attach, path=literal(str(where.path)), name=quote(_TARGET)))
             attach += " (READ_ONLY)"

@@ -226,6 +226,8 @@ class Warehouse:
         yield sql("SET temp_directory = {value}", value=literal(str(spill)))
         yield sql("SET TimeZone = {value}", value=literal(settings.timezone))
         yield Sql("SET python_enable_replacements = false")
+        # DuckDB draws one on standard output, also where that is read by a program.
+        yield Sql("SET enable_progress_bar = false")
 
     def _lock_down(self, folders: Sequence[Path]) -> Iterator[Sql]:
         yield Sql("SET allow_persistent_secrets = false")

@@ -140,3 +140,11 @@ def test_an_extension_is_loaded_from_its_wheel(tmp_path):
         assert connection.execute("FROM far.t").fetchall() == [(7,)]
         with pytest.raises(duckdb.Error, match="read-only"):
             connection.execute("INSERT INTO far.t VALUES (8)")
+
+
+def test_no_connection_draws_progress_on_standard_output(tmp_path):
+    depot = Depot(tmp_path)
+    for opened in (depot.warehouse.open, depot.warehouse.open_locked_down, depot.warehouse.scratch):
+        with opened() as connection:
+            query = "SELECT current_setting('enable_progress_bar')"
+            assert connection.execute(query).fetchall() == [(False,)]
