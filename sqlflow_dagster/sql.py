@@ -66,6 +66,12 @@ def quote(*names: str) -> Sql:
     return Sql(".".join('"' + name.replace('"', '""') + '"' for name in names))
 
 
+def backquote(*names: str) -> Sql:
+    """Return the names as MySQL quotes them, whatever its mode: ``backquote("a", "b`c")`` is ```a`.`b``c```."""
+    quote(*names)
+    return Sql(".".join("`" + name.replace("`", "``") + "`" for name in names))
+
+
 def literal(value: str | float | Decimal | bool | None) -> Sql:
     """Return a value as a SQL literal of its own type; text is quoted and its quotes doubled.
 

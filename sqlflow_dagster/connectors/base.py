@@ -73,12 +73,14 @@ class Attach:
 
     `secret` are the parameters of a connection (`HOST`, `PASSWORD` …) as DuckDB's secrets of this
     type take them: they are in no statement that is shown, and not in the attached database's path.
+    `settings` are those of the extension for this type, set before it is attached.
     """
 
     url: str
     name: str
     type: str
     secret: Mapping[str, str] | None = field(default=None, repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 # A row whose values do not fit: why, in which file, and its texts.

@@ -31,6 +31,8 @@ _SHARED = {
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "parquet_schemas",
     "pool", "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
+    "mysql_catalog", "mysql_client", "mysql_health", "mysql_options", "mysql_select", "mysql_sink", "mysql_types",
+    "mysql_wire", "mysql_writer",
     "postgres_sink", "postgres_types", "postgres_wire", "postgres_replace", "postgres_writer",
 }  # fmt: skip
 _ALIASES = {

@@ -13,7 +13,7 @@ import socket
 import struct
 import termios
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,23 +29,25 @@ _TCP_INFO = getattr(socket, "TCP_INFO", 11)
 @contextmanager
 def watched(
     servers: Collection[Address], seconds: float | None, spare: Callable[[], Collection[int]] = tuple
-) -> Iterator[None]:
+) -> Iterator[Sequence[Address]]:
     """Inside the block, close connections of this process to `servers` on which nothing comes.
 
+    The block is given a list, in which the far end of each one that was closed is noted.
     `servers` are names or addresses with ports; `seconds` is the longest silence, None for any.
     `spare` returns the descriptors of connections that nobody waits for. A connection whose bytes
     are not read yet is not silent: then it is us who are slow. Linux only; elsewhere nothing happens.
     """
+    closed: list[Address] = []
     if not seconds or not servers or not _OWN.is_dir():
-        yield
+        yield closed
         return
     ended = threading.Event()
     watch = threading.Thread(
-        target=_watch, args=(servers, seconds, spare, ended), name="sqlflow_silence", daemon=True
+        target=_watch, args=(servers, seconds, spare, ended, closed), name="sqlflow_silence", daemon=True
     )
     watch.start()
     try:
-        yield
+        yield closed
     finally:
         ended.set()
         watch.join()
@@ -56,12 +58,13 @@ def _watch(
     seconds: float,
     spare: Callable[[], Collection[int]],
     ended: threading.Event,
+    closed: list[Address],
 ) -> None:
     known = {address for host, port in servers for address in _addresses(host, port)}
     while not ended.wait(min(1.0, seconds / 4)):
         for descriptor in _sockets() - set(spare()):
             with suppress(OSError):  # it was closed meanwhile, or has no other end
-                _close_if_silent(descriptor, known, seconds)
+                _close_if_silent(descriptor, known, seconds, closed)
 
 
 def _sockets() -> set[int]:
@@ -74,7 +77,9 @@ def _sockets() -> set[int]:
     return found
 
 
-def _close_if_silent(descriptor: int, known: Collection[Address], seconds: float) -> None:
+def _close_if_silent(
+    descriptor: int, known: Collection[Address], seconds: float, closed: list[Address]
+) -> None:
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         if connection.type != socket.SOCK_STREAM or connection.family not in (
             socket.AF_INET,
@@ -90,6 +95,7 @@ def _close_if_silent(descriptor: int, known: Collection[Address], seconds: float
                 connection.getpeername()[:2],
                 silent,
             )
+            closed.append(connection.getpeername()[:2])
             connection.shutdown(socket.SHUT_RDWR)
 
 

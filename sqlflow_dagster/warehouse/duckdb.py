@@ -53,6 +53,10 @@ class Attached(Protocol):
     def secret(self) -> Mapping[str, str] | None:
         """Parameters of the connection that no statement may show."""
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Settings of the extension, to be made before."""
+
 
 @dataclass(frozen=True, slots=True)
 class WarehouseSettings:
@@ -254,6 +258,8 @@ def closing(connection: DuckDBPyConnection) -> Iterator[DuckDBPyConnection]:
 def attach_all(connection: DuckDBPyConnection, databases: Iterable[Attached]) -> None:
     """Attach each database read-only, once."""
     for database in databases:
+        for name, value in database.settings.items():
+            connection.execute(sql("SET {name} = {value}", name=quote(name), value=literal(value)))
         parts = {"url": literal(database.url), "name": quote(database.name), "type": quote(database.type)}
         template = "ATTACH {url} AS {name} (TYPE {type}, READ_ONLY)"
         if database.type.casefold() == "duckdb":

@@ -1,0 +1,298 @@
+"""MySQL and MariaDB: tables, views and queries, read in one snapshot with every value exact; tables written whole.
+
+::
+
+    SOURCE shop TYPE MYSQL PARAMS {
+      "connection": "${MYSQL_URL}", "table": "orders",
+      "sync_mode": "incremental", "cursor_field": "updated_at", "primary_key": "id"
+    };
+
+`tables` and `schemas` (databases, to MySQL) take patterns, and then each table is a stream: `LOAD * FROM
+shop;`. A stream is called like its table, with `database__` before it outside the connection's database.
+
+An EXPORT writes to `mysql://host/database#table`, or to a connector of the profile, by `mode`.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from sqlflow_dagster.connectors import mysql_catalog as catalog
+from sqlflow_dagster.connectors import mysql_health
+from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
+from sqlflow_dagster.connectors.discovered import Table
+from sqlflow_dagster.connectors.mysql_client import Connection, Connections, Explain, rows_of, where
+from sqlflow_dagster.connectors.mysql_options import MySQLOptions, MySQLSinkOptions, server
+from sqlflow_dagster.connectors.mysql_select import Selected, Wanted, select
+from sqlflow_dagster.connectors.mysql_types import Choices, Column
+from sqlflow_dagster.connectors.pool import Slot
+from sqlflow_dagster.connectors.silence import watched
+from sqlflow_dagster.connectors.tables import Name, Tables
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import BadOption, RetryLater, SourceFailed, SQLFlowError
+from sqlflow_dagster.sql import Sql, backquote, literal, sql
+
+log = logging.getLogger(__name__)
+
+_ATTACHED = "_sqlflow_mysql"
+_GRACE_SECONDS = 5
+# What goes into a secret of DuckDB, and not into the text of a statement.
+_SECRET = {
+    "host": "HOST", "port": "PORT", "socket": "SOCKET", "database": "DATABASE", "username": "USER",
+    "password": "PASSWORD", "ssl_cert": "SSL_CERT", "ssl_key": "SSL_KEY",
+}  # fmt: skip
+_TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+
+
+class MySQL(Tables[MySQLOptions]):
+    """A MySQL or MariaDB server."""
+
+    options_type = MySQLOptions
+    sink_options_type = MySQLSinkOptions
+    family: ClassVar[Family] = "database"
+
+    @property
+    def default_schema(self) -> str:
+        return self.options.parts().get("database", "")
+
+    @cached_property
+    def _told(self) -> dict[str, str]:
+        return server(self.options, self.place)
+
+    @cached_property
+    def _connections(self) -> Connections:
+        options = self.options
+        return Connections(self._told, options.min_connections, options.max_connections, self._longest)
+
+    @property
+    def _longest(self) -> float | None:
+        # The server itself ends a statement at `timeout_seconds`, and is let go first.
+        seconds = self.options.timeout_seconds
+        return seconds + _GRACE_SECONDS if seconds else None
+
+    @contextmanager
+    def _slot(self) -> Iterator[tuple[Slot, Sequence[object]]]:
+        """Leave for one connection, which is closed when the server says nothing for too long.
+
+        With it come the servers that were given up so.
+        """
+        servers = [] if "socket" in self._told else [(self._told["host"], int(self._told["port"]))]
+        with (
+            watched(servers, self._longest, self._connections.idle) as silent,
+            self._connections.slot() as slot,
+        ):
+            yield slot, silent
+
+    def place_of_data(self) -> Mapping[str, str]:
+        parts = self.options.parts()
+        return {
+            name: parts[name] for name in ("host", "port", "socket", "database", "username") if name in parts
+        }
+
+    def list_tables(self) -> list[Table]:
+        with self._slot() as (slot, _), slot.transaction() as connection:
+            return catalog.list_tables(connection, self._choices)
+
+    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        table = self.table_of(stream)
+        label = f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
+        with self._slot() as (slot, silent):
+            with slot.transaction() as connection:
+                selected, horizon = self._prepared(connection, table, since, label)
+                remote = self._limited(connection, selected)
+            yield Scan(
+                selected.local(_ATTACHED, remote),
+                extensions=("mysql_scanner",),
+                attach=(self._attach,),
+                horizon=horizon,
+                left_out=selected.left_out,
+                explain=Explain(self._told, label, self.options.timeout_seconds, silent),
+            )
+
+    @classmethod
+    def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
+        from sqlflow_dagster.connectors.mysql_sink import write_table  # noqa: PLC0415 - reading needs none
+
+        return write_table(rows, target, options, place)
+
+    def check(self) -> Health:
+        begin = time.perf_counter()
+        try:
+            with self._slot() as (slot, _), slot.transaction() as connection:
+                latency = time.perf_counter() - begin
+                return mysql_health.health(connection, where(self._told), latency)
+        except SQLFlowError as error:
+            return Health(ok=False, message=str(error))
+
+    def account(self) -> str:
+        parts = self.place_of_data()
+        address = parts.get("socket") or f"{parts['host']}:{parts['port']}"
+        return f"{address}/{parts.get('database', '')} {parts['username']}"
+
+    def recover(self, error: RetryLater) -> None:
+        del error
+        self.close()
+
+    def close(self) -> None:
+        # Nothing is made only to be closed: definitions open connectors that never connect.
+        if "_connections" in self.__dict__:
+            self._connections.close()
+
+    @property
+    def _choices(self) -> Choices:
+        options = self.options
+        return Choices(options.numeric_type, options.zero_dates, options.tinyint1_as_boolean)
+
+    def _prepared(
+        self, connection: Connection, table: Name | None, since: Cursor | None, label: str
+    ) -> tuple[Selected, Cursor | None]:
+        """The SELECT, and where the cursor has to stop: asked before its snapshot is taken."""
+        options = self.options
+        if catalog.reads_uncommitted(connection):
+            raise SourceFailed(
+                f"{where(self._told)}: its sessions read uncommitted rows, which may be rolled back; SET GLOBAL "
+                "TRANSACTION ISOLATION LEVEL to REPEATABLE READ or READ COMMITTED"
+            )
+        relation, columns, keys = self._relation(connection, table, label)
+        cursor = options.cursor_field
+        selected = select(
+            relation,
+            columns,
+            Wanted(
+                columns=options.columns,
+                needed=self._needed(keys),
+                excluded=options.exclude_columns,
+                types=options.types,
+                conditions=options.filters,
+                cursor_field=cursor,
+                since=since if options.sync_mode == "incremental" else None,
+                choices=self._choices,
+            ),
+            label,
+        )
+        self._warn_of_dates(connection, selected, label)
+        horizon = self._horizon(connection, selected, cursor, label) if cursor else None
+        self._warn_of_key(keys, label)
+        return selected, horizon
+
+    def _relation(
+        self, connection: Connection, table: Name | None, label: str
+    ) -> tuple[Sql, list[Column], tuple[str, ...]]:
+        if table is None:
+            text = (self.options.query or "").strip().rstrip(";").rstrip()
+            relation = sql("({query}\n) AS `query`", query=Sql(text))
+            return relation, catalog.query_columns(connection, relation), ()
+        if not table.schema:
+            raise BadOption(
+                f"database: {table.name} is in none; name it here, or write `database.{table.name}`",
+                option="database",
+            )
+        found, columns, keys = catalog.table_columns(connection, table, label)
+        return backquote(*found), columns, keys
+
+    def _limited(self, connection: Connection, selected: Selected) -> Sql:
+        """The SELECT that the server itself ends after `timeout_seconds`."""
+        seconds = self.options.timeout_seconds
+        before, hint = Sql(""), Sql("")
+        if seconds and catalog.is_mariadb(connection):
+            before = sql("SET STATEMENT max_statement_time = {n} FOR ", n=Sql(f"{seconds:.6f}"))
+        elif seconds:
+            hint = sql("/*+ MAX_EXECUTION_TIME({n}) */ ", n=literal(max(1, int(seconds * 1000))))
+        return selected.remote(before, hint)
+
+    def _needed(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Columns that the warehouse looks at beside those that are stored."""
+        options = self.options
+        cursor = [options.cursor_field] if options.cursor_field else []
+        named = [*options.primary_key, *cursor, *options.mask, *(item.column for item in options.filters)]
+        return tuple(dict.fromkeys([*named, *(() if options.primary_key else keys)]))
+
+    def _warn_of_dates(self, connection: Connection, selected: Selected, label: str) -> None:
+        """Say how many dates that are none are loaded as NULL."""
+        for name, nulled in selected.nulled.items():
+            counted = sql(
+                "SELECT COUNT(*) FROM {relation} WHERE {where} AND {nulled}",
+                relation=selected.relation,
+                where=selected.where,
+                nulled=nulled,
+            )
+            if found := int(rows_of(connection, counted)[0][0]):
+                log.warning(
+                    "%s: %d dates of %s are none (0000-00-00), and are loaded as NULL", label, found, name
+                )
+
+    def _horizon(self, connection: Connection, selected: Selected, cursor: str, label: str) -> Cursor | None:
+        """Where a cursor that is a time has to stop: a transaction still open may bring older ones."""
+        if self.options.sync_mode != "incremental":
+            return None
+        kind = next(k for name, k in selected.columns.items() if name.casefold() == cursor.casefold())
+        if kind not in _TIMES:
+            if not self.options.lookback_window:
+                log.warning(
+                    "%s: a row whose %s is lower may be committed later than one whose is higher, and would be "
+                    "missed; set lookback_window",
+                    label,
+                    cursor,
+                )
+            return None
+        found = catalog.horizon(connection)
+        if not self.options.lookback_window:
+            for doubt in found.doubts:
+                log.warning("%s: %s", label, doubt)
+        if kind == "TIMESTAMP WITH TIME ZONE":
+            return Cursor(f"{found.utc:%Y-%m-%d %H:%M:%S.%f}+00", kind)
+        return Cursor(f"{found.earliest:{'%Y-%m-%d' if kind == 'DATE' else '%Y-%m-%d %H:%M:%S.%f'}}", kind)
+
+    def _warn_of_key(self, keys: Sequence[str], label: str) -> None:
+        options = self.options
+        if (
+            options.sync_mode == "incremental"
+            and keys
+            and not options.primary_key
+            and self._named is not None
+        ):
+            log.warning(
+                "%s has the primary key %s: without `primary_key`, or UPSERT KEY in the LOAD, a changed row is added "
+                "again beside the old one",
+                label,
+                ", ".join(keys),
+            )
+
+    @cached_property
+    def _attach(self) -> Attach:
+        told = dict(self._told)
+        # For the extension this would mean a socket; by its address it means TCP.
+        told["host"] = "127.0.0.1" if told["host"].lower() == "localhost" else told["host"]
+        secret = {_SECRET[name]: value for name, value in told.items() if name in _SECRET}
+        # From the environment would come what is not said here.
+        secret = {"PASSWORD": "", **secret, **self._tls(told)}
+        return Attach(
+            url=f"compress={int(told['compress'].lower() == 'true')}",
+            name=_ATTACHED,
+            type="mysql",
+            secret=secret,
+            settings={"mysql_session_time_zone": "+00:00"},
+        )
+
+    @staticmethod
+    def _tls(told: Mapping[str, str]) -> dict[str, str]:
+        """How the extension is to prove who the server is.
+
+        It knows two ways only: not at all, and the certificate with the name in it. A certificate
+        that is only to be there was looked at by our own connection.
+        """
+        mode = told.get("ssl_mode", "preferred")
+        if mode == "disabled":
+            return {"SSL_MODE": "disabled"}
+        if mode in ("preferred", "required"):
+            return {"SSL_MODE": "preferred"}
+        authorities = told.get("ssl_ca") or ssl.get_default_verify_paths().cafile
+        return {"SSL_MODE": "verify_identity", **({"SSL_CA": authorities} if authorities else {})}

@@ -1,0 +1,307 @@
+"""A DuckDB column → the type that it has in MySQL, and the expression that writes it there exactly.
+
+Rows go as literals of INSERT statements, made by DuckDB: they work on every server, also where LOAD
+DATA LOCAL is switched off, and a value that a column cannot hold is an error there, which for LOAD
+DATA LOCAL it is not. What MySQL changes without a word even in its strict mode (it rounds numbers and
+times, cuts a time off a date, pads bytes) is refused here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from sqlflow_dagster.connectors.mysql_types import GEOMETRIES
+from sqlflow_dagster.errors import ExportFailed
+from sqlflow_dagster.sql import Sql, literal, quote, sql
+
+# What a column's values are to MySQL.
+Family = Literal["whole", "decimal", "float", "date", "moment", "time", "text", "bytes", "json", "bits"]
+
+_NEW: Mapping[str, str] = {
+    "BOOLEAN": "tinyint(1)", "TINYINT": "tinyint", "SMALLINT": "smallint", "INTEGER": "int", "BIGINT": "bigint",
+    "UTINYINT": "tinyint unsigned", "USMALLINT": "smallint unsigned", "UINTEGER": "int unsigned",
+    "UBIGINT": "bigint unsigned", "HUGEINT": "decimal(39,0)", "UHUGEINT": "decimal(39,0)", "FLOAT": "float",
+    "DOUBLE": "double", "DATE": "date", "TIME": "time(6)", "TIMESTAMP": "datetime(6)", "TIMESTAMP_S": "datetime(6)",
+    "TIMESTAMP_MS": "datetime(6)", "TIMESTAMP_NS": "datetime(6)", "TIMESTAMP WITH TIME ZONE": "timestamp(6) null",
+    "BLOB": "longblob", "UUID": "char(36)", "JSON": "json",
+}  # fmt: skip
+_WHOLE = frozenset(
+    {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+     "HUGEINT", "UHUGEINT"}
+)  # fmt: skip
+_FAMILIES: Mapping[str, Family] = {
+    "tinyint": "whole", "smallint": "whole", "mediumint": "whole", "int": "whole", "integer": "whole",
+    "bigint": "whole", "year": "whole", "boolean": "whole", "bool": "whole", "bit": "bits", "decimal": "decimal",
+    "numeric": "decimal", "float": "float", "double": "float", "real": "float", "date": "date", "datetime": "moment",
+    "timestamp": "moment", "time": "time", "binary": "bytes", "varbinary": "bytes", "tinyblob": "bytes",
+    "blob": "bytes", "mediumblob": "bytes", "longblob": "bytes", "json": "json",
+}  # fmt: skip
+_TYPE = re.compile(r"([a-z]+\d*)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?.*", re.DOTALL)
+_DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
+_NAME_LETTERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A type of MySQL's, as it is declared."""
+
+    declared: str
+
+    @property
+    def _parts(self) -> tuple[str, int | None, int | None]:
+        found = _TYPE.fullmatch(self.declared.strip().lower())
+        if found is None:
+            return self.declared, None, None
+        return found[1], int(found[2]) if found[2] else None, int(found[3]) if found[3] else None
+
+    @property
+    def name(self) -> str:
+        """The type's name without its length."""
+        return self._parts[0]
+
+    @property
+    def length(self) -> int | None:
+        """Digits, letters or bytes, None where it says none."""
+        return self._parts[1]
+
+    @property
+    def scale(self) -> int:
+        """Digits after the point, of a number or a time."""
+        return (self._parts[2] if self.family == "decimal" else self._parts[1]) or 0
+
+    @property
+    def family(self) -> Family:
+        """What its values are; text where nothing else is known."""
+        return _FAMILIES.get(self.name, "text")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How a column goes: its name, its DuckDB type, the type that it has at the end, and its name there."""
+
+    name: str
+    kind: str
+    target: Target
+    there: str
+
+    @property
+    def declared(self) -> Sql:
+        """The type as it stands in a statement that makes the table."""
+        return Sql(self.target.declared)
+
+    @cached_property
+    def value(self) -> Sql:
+        """The DuckDB expression of the literal, checked for what the target would change.
+
+        Raises ExportFailed where no value of this type can go into the target as it is.
+        """
+        c = quote(self.name)
+        changed, said = self._changed(c), self._literal(c)
+        if changed is not None:
+            problem = sql(
+                "error(concat({said}, CAST({c} AS VARCHAR), {advice}))",
+                said=literal(f"the column {self.name!r} is {self.target.declared} there, which cannot hold "),
+                c=c,
+                advice=literal(" as it is; CAST it in the query, or mend the table; nothing was stored"),
+            )
+            said = sql(
+                "CASE WHEN {changed} THEN {problem} ELSE {said} END",
+                changed=changed,
+                problem=problem,
+                said=said,
+            )
+        return sql("CASE WHEN {c} IS NULL THEN 'NULL' ELSE {said} END", c=c, said=said)
+
+    @property
+    def _source(self) -> Family:
+        if self.kind in _WHOLE:
+            return "whole"
+        if _DECIMAL.fullmatch(self.kind):
+            return "decimal"
+        own: dict[str, Family] = {
+            "FLOAT": "float", "DOUBLE": "float", "DATE": "date", "TIME": "time", "BLOB": "bytes", "BIT": "bits",
+        }  # fmt: skip
+        if self.kind.startswith("TIMESTAMP"):
+            return "moment"
+        return own.get(self.kind, "json" if _is_json(self.kind) else "text")
+
+    def _literal(self, c: Sql) -> Sql:
+        source, target = self._source, self.target.family
+        if self.kind == "BOOLEAN":
+            return sql("CASE WHEN {c} THEN '1' ELSE '0' END", c=c)
+        if source == "bytes":
+            return sql("concat('X''', hex({c}), '''')", c=c)
+        if source == "bits" and target == "bits":
+            return sql("concat('b''', CAST({c} AS VARCHAR), '''')", c=c)
+        shown = sql("CAST({c} AS VARCHAR)", c=c)
+        if source == "moment":
+            # The session's zone is UTC there, and here it may be another.
+            zone = (
+                sql("{c} AT TIME ZONE 'UTC'", c=c)
+                if "ZONE" in self.kind
+                else sql("CAST({c} AS TIMESTAMP)", c=c)
+            )
+            shown = sql("CAST({zone} AS VARCHAR)", zone=zone)
+        elif source == "json" and self.kind != "JSON":
+            shown = sql("CAST(to_json({c}) AS VARCHAR)", c=c)
+        elif source == "float" and target != "text":
+            # With an exponent it is no decimal number, and keeps its sign where it is -0.
+            shown = sql("printf('%.17e', CAST({c} AS DOUBLE))", c=c)
+        if source in ("whole", "decimal", "float") and target != "text":
+            return shown
+        return _quoted(shown)
+
+    def _changed(self, c: Sql) -> Sql | None:
+        """What is true for values that the target would change without a word, None where there are none."""
+        source, target = self._source, self.target.family
+        if source in ("whole", "decimal", "float"):
+            return self._number_changed(c)
+        allowed: dict[Family, tuple[Family, ...]] = {
+            "date": ("date", "moment", "text"), "moment": ("moment", "date", "text"), "time": ("time", "text"),
+            "text": ("text", "json"), "json": ("json", "text"), "bytes": ("bytes",), "bits": ("bits", "text"),
+        }  # fmt: skip
+        # Geometry is its bytes here; other types that are not known (uuid, inet6 …) take text.
+        if target not in allowed[source] and not (source == "bytes" and self.target.name in GEOMETRIES):
+            raise ExportFailed(
+                f"the column {self.name!r} is {self.target.declared} there, and {self.kind} in the query: CAST it in "
+                "the query, or mend the table; nothing was stored"
+            )
+        if source == "moment":
+            return self._moment_changed(c)
+        if source == "time" and target == "time":
+            return _beyond(sql("epoch_us({c})", c=c), self.target.scale)
+        if (
+            target == "text"
+            and source in ("text", "json")
+            and self.target.length
+            and self.target.name in _LETTERS
+        ):
+            return self._too_long(c)
+        if source == "bytes" and self.target.name == "binary":
+            return sql("octet_length({c}) <> {n}", c=c, n=literal(self.target.length or 1))
+        return None
+
+    def _too_long(self, c: Sql) -> Sql:
+        # Blanks at the end are cut off without an error, and by `char` in any case.
+        long = sql("length(CAST({c} AS VARCHAR)) > {n}", c=c, n=literal(self.target.length))
+        if self.target.name != "char":
+            return long
+        return sql("({long} OR ends_with(CAST({c} AS VARCHAR), ' '))", long=long, c=c)
+
+    def _number_changed(self, c: Sql) -> Sql | None:
+        source, target = self._source, self.target.family
+        if target in ("date", "moment", "time", "bytes", "json"):
+            raise ExportFailed(
+                f"the column {self.name!r} is {self.target.declared} there, and {self.kind} in the query: CAST it in "
+                "the query, or mend the table; nothing was stored"
+            )
+        no_number = sql("NOT isfinite({c})", c=c) if source == "float" else None
+        if target == "text":
+            return None
+        if target in ("whole", "bits"):
+            lost = None if source == "whole" else sql("{c} <> trunc({c})", c=c)
+        elif target == "decimal":
+            lost = self._digits_lost(c)
+        else:
+            kind = Sql("FLOAT" if self.target.name == "float" else "DOUBLE")
+            back = Sql(self.kind)
+            same = self.kind in ("FLOAT", "BOOLEAN", "TINYINT", "UTINYINT", "SMALLINT", "USMALLINT")
+            same = same or (kind == "DOUBLE" and self.kind in ("DOUBLE", "INTEGER", "UINTEGER"))
+            lost = None if same else sql(
+                "TRY_CAST(CAST({c} AS {kind}) AS {back}) IS DISTINCT FROM {c}", c=c, kind=kind, back=back
+            )  # fmt: skip
+        if no_number is None or lost is None:
+            return no_number or lost
+        return sql("({no_number} OR {lost})", no_number=no_number, lost=lost)
+
+    def _digits_lost(self, c: Sql) -> Sql | None:
+        found = _DECIMAL.fullmatch(self.kind)
+        scale = self.target.scale
+        if self.kind in _WHOLE or (found and int(found[2]) <= scale):
+            return None
+        if found:
+            return sql("round({c}, {n}) <> {c}", c=c, n=literal(scale))
+        width = min(self.target.length or 10, 38)
+        kind = Sql(f"DECIMAL({max(width, scale)},{scale})")
+        return sql(
+            "CAST(TRY_CAST({c} AS {kind}) AS DOUBLE) IS DISTINCT FROM CAST({c} AS DOUBLE)", c=c, kind=kind
+        )
+
+    def _moment_changed(self, c: Sql) -> Sql | None:
+        if self.target.family == "text":
+            return None
+        plain = (
+            sql("{c} AT TIME ZONE 'UTC'", c=c) if "ZONE" in self.kind else sql("CAST({c} AS TIMESTAMP)", c=c)
+        )
+        finite = sql("NOT isfinite({plain})", plain=plain)
+        if self.kind == "TIMESTAMP_NS":
+            finite = sql("{finite} OR epoch_ns({c}) % 1000 <> 0", finite=finite, c=c)
+        if self.target.family == "date":
+            return sql("({finite} OR {plain} <> date_trunc('day', {plain}))", finite=finite, plain=plain)
+        beyond = _beyond(sql("epoch_us({plain})", plain=plain), self.target.scale)
+        return (
+            sql("({finite} OR {beyond})", finite=finite, beyond=beyond) if beyond else sql("({f})", f=finite)
+        )
+
+
+_LETTERS = frozenset({"char", "varchar"})
+
+
+def wires(columns: Mapping[str, str], declared: Mapping[str, str]) -> list[Wire]:
+    """Return how each column goes; `declared` are the MySQL types that the user wants.
+
+    Raises ExportFailed for names that MySQL does not take, and for columns declared but not there.
+    """
+    folded = {name.casefold(): kind for name, kind in declared.items()}
+    unknown = [name for name in declared if name.casefold() not in {column.casefold() for column in columns}]
+    if unknown:
+        raise ExportFailed(
+            f"types: the query gives no column {', '.join(unknown)}; it gives {', '.join(columns)}"
+        )
+    return [
+        Wire(name, kind, Target(folded.get(name.casefold()) or new_type(kind)), check_name(name))
+        for name, kind in columns.items()
+    ]
+
+
+def new_type(kind: str) -> str:
+    """Return the MySQL type of a new table's column."""
+    if kind in _NEW:
+        return _NEW[kind]
+    if found := _DECIMAL.fullmatch(kind):
+        return f"decimal({found[1]},{found[2]})"
+    return "json" if _is_json(kind) else "longtext"
+
+
+def check_name(name: str) -> str:
+    """Return a name that MySQL keeps. Raises ExportFailed for one that is too long or ends with a blank."""
+    if len(name) > _NAME_LETTERS or name.endswith(" "):
+        raise ExportFailed(
+            f"the name {name!r} is longer than MySQL takes ({_NAME_LETTERS} letters), or ends with a blank; give "
+            "another one by AS"
+        )
+    return name
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "JSON" or kind.startswith(("STRUCT(", "MAP(", "UNION(")) or kind.endswith("]")
+
+
+def _beyond(microseconds: Sql, scale: int) -> Sql | None:
+    """What is true for a time with more digits than `scale` after the second."""
+    if scale >= 6:
+        return None
+    return sql("{us} % {n} <> 0", us=microseconds, n=literal(10 ** (6 - scale)))
+
+
+def _quoted(text: Sql) -> Sql:
+    """A text as a literal on one line: what ends a line or a literal is escaped."""
+    return sql(
+        r"concat('''', replace(replace(replace(replace({text}, '\', '\\'), '''', ''''''), chr(10), '\n'),"
+        r" chr(0), '\0'), '''')",
+        text=text,
+    )
