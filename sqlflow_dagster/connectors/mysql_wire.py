@@ -138,51 +138,57 @@ class Wire:
         if source == "bits" and target == "bits":
             return sql("concat('b''', CAST({c} AS VARCHAR), '''')", c=c)
         shown = sql("CAST({c} AS VARCHAR)", c=c)
-        if source == "moment":
-            # The session's zone is UTC there, and here it may be another.
-            zone = (
-                sql("{c} AT TIME ZONE 'UTC'", c=c)
-                if "ZONE" in self.kind
-                else sql("CAST({c} AS TIMESTAMP)", c=c)
-            )
-            shown = sql("CAST({zone} AS VARCHAR)", zone=zone)
+        if source == "date" and target != "text":
+            shown = sql("strftime({c}, '%Y-%m-%d')", c=c)
+        elif source == "moment" and target != "text":
+            shown = sql("strftime({utc}, '%Y-%m-%d %H:%M:%S.%f')", utc=self._utc(c))
+        elif source == "moment":
+            shown = sql("CAST({utc} AS VARCHAR)", utc=self._utc(c))
         elif source == "json" and self.kind != "JSON":
             shown = sql("CAST(to_json({c}) AS VARCHAR)", c=c)
         elif source == "float" and target != "text":
-            # With an exponent it is no decimal number, and keeps its sign where it is -0.
+            # With an exponent it is a double there, and no decimal number.
             shown = sql("printf('%.17e', CAST({c} AS DOUBLE))", c=c)
-        if source in ("whole", "decimal", "float") and target != "text":
-            return shown
-        return _quoted(shown)
+        number = source in ("whole", "decimal", "float") and target != "text"
+        return shown if number or target in ("whole", "decimal") else _quoted(shown)
+
+    def _utc(self, c: Sql) -> Sql:
+        """A time without a zone, which is that of the session there."""
+        if "ZONE" in self.kind:
+            return sql("({c} AT TIME ZONE 'UTC')", c=c)
+        return c if self.kind == "TIMESTAMP" else sql("CAST({c} AS TIMESTAMP)", c=c)
 
     def _changed(self, c: Sql) -> Sql | None:
         """What is true for values that the target would change without a word, None where there are none."""
         source, target = self._source, self.target.family
         if source in ("whole", "decimal", "float"):
             return self._number_changed(c)
-        allowed: dict[Family, tuple[Family, ...]] = {
-            "date": ("date", "moment", "text"), "moment": ("moment", "date", "text"), "time": ("time", "text"),
-            "text": ("text", "json"), "json": ("json", "text"), "bytes": ("bytes",), "bits": ("bits", "text"),
-        }  # fmt: skip
         # Geometry is its bytes here; other types that are not known (uuid, inet6 …) take text.
-        if target not in allowed[source] and not (source == "bytes" and self.target.name in GEOMETRIES):
-            raise ExportFailed(
-                f"the column {self.name!r} is {self.target.declared} there, and {self.kind} in the query: CAST it in "
-                "the query, or mend the table; nothing was stored"
-            )
-        if source == "moment":
+        if target not in _TAKES[source] and not (source == "bytes" and self.target.name in GEOMETRIES):
+            raise self._unlike
+        if source in ("date", "moment"):
             return self._moment_changed(c)
         if source == "time" and target == "time":
             return _beyond(sql("epoch_us({c})", c=c), self.target.scale)
-        if (
-            target == "text"
-            and source in ("text", "json")
-            and self.target.length
-            and self.target.name in _LETTERS
-        ):
-            return self._too_long(c)
         if source == "bytes" and self.target.name == "binary":
             return sql("octet_length({c}) <> {n}", c=c, n=literal(self.target.length or 1))
+        return self._text_changed(c) if source in ("text", "json") else None
+
+    @property
+    def _unlike(self) -> ExportFailed:
+        return ExportFailed(
+            f"the column {self.name!r} is {self.target.declared} there, and {self.kind} in the query: CAST it in "
+            "the query, or mend the table; nothing was stored"
+        )
+
+    def _text_changed(self, c: Sql) -> Sql | None:
+        if self.target.family in ("whole", "decimal"):
+            # A number of more digits than DuckDB's have has come as text.
+            places = self.target.scale if self.target.family == "decimal" else 0
+            digits = rf"[+-]?\d+(\.\d{{0,{places}}}0*)?"
+            return sql("NOT regexp_full_match({c}, {digits})", c=c, digits=literal(digits))
+        if self.target.family == "text" and self.target.length and self.target.name in _LETTERS:
+            return self._too_long(c)
         return None
 
     def _too_long(self, c: Sql) -> Sql:
@@ -195,10 +201,7 @@ class Wire:
     def _number_changed(self, c: Sql) -> Sql | None:
         source, target = self._source, self.target.family
         if target in ("date", "moment", "time", "bytes", "json"):
-            raise ExportFailed(
-                f"the column {self.name!r} is {self.target.declared} there, and {self.kind} in the query: CAST it in "
-                "the query, or mend the table; nothing was stored"
-            )
+            raise self._unlike
         no_number = sql("NOT isfinite({c})", c=c) if source == "float" else None
         if target == "text":
             return None
@@ -234,20 +237,24 @@ class Wire:
     def _moment_changed(self, c: Sql) -> Sql | None:
         if self.target.family == "text":
             return None
-        plain = (
-            sql("{c} AT TIME ZONE 'UTC'", c=c) if "ZONE" in self.kind else sql("CAST({c} AS TIMESTAMP)", c=c)
-        )
-        finite = sql("NOT isfinite({plain})", plain=plain)
+        found = ["({utc} < {first} OR {utc} >= {last})"]
+        parts = {"c": c, "utc": c if self.kind == "DATE" else self._utc(c), "first": _FIRST, "last": _LAST}
         if self.kind == "TIMESTAMP_NS":
-            finite = sql("{finite} OR epoch_ns({c}) % 1000 <> 0", finite=finite, c=c)
-        if self.target.family == "date":
-            return sql("({finite} OR {plain} <> date_trunc('day', {plain}))", finite=finite, plain=plain)
-        beyond = _beyond(sql("epoch_us({plain})", plain=plain), self.target.scale)
-        return (
-            sql("({finite} OR {beyond})", finite=finite, beyond=beyond) if beyond else sql("({f})", f=finite)
-        )
+            found.append("epoch_ns({c}) % 1000 <> 0")
+        if self.target.family == "date" and self.kind != "DATE":
+            found.append("{utc} <> date_trunc('day', {utc})")
+        elif self.kind != "DATE" and (beyond := _beyond(sql("epoch_us({utc})", **parts), self.target.scale)):
+            found.append(beyond)
+        return sql("({all})", all=sql(" OR ".join(found), **parts))
 
 
+# MySQL has the years 0 to 9999; infinity lies beyond them.
+_FIRST, _LAST = Sql("DATE '0001-01-01 (BC)'"), Sql("DATE '10000-01-01'")
+_TAKES: Mapping[Family, tuple[Family, ...]] = {
+    "date": ("date", "moment", "text"), "moment": ("moment", "date", "text"), "time": ("time", "text"),
+    "text": ("text", "json", "whole", "decimal"), "json": ("json", "text"), "bytes": ("bytes",),
+    "bits": ("bits", "text"),
+}  # fmt: skip
 _LETTERS = frozenset({"char", "varchar"})
 
 

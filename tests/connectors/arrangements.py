@@ -426,8 +426,40 @@ class S3(Arrangement):
         return {**self.bucket.params, "key": "out/x.parquet"}
 
 
+class MySQL(Postgres):
+    """A database of a real MariaDB, which tests/connectors/mysql starts."""
+
+    type = "MYSQL"
+
+    def put(self, rows):
+        made = {"TIMESTAMP": "datetime(6)", "VARCHAR": "varchar(200) CHARACTER SET utf8mb4"}
+        self.make("rows", {name: made.get(kind, kind) for name, kind in COLUMNS.items()})
+        with self.database.connect() as connection, connection.cursor() as cursor:
+            places = ", ".join("%s" for _ in COLUMNS)
+            cursor.executemany(f"INSERT INTO `rows` VALUES ({places})", rows)
+
+    def make(self, table, columns):
+        named = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        self.database.run(f"DROP TABLE IF EXISTS `{table}`", f"CREATE TABLE `{table}` ({named})")
+
+    def wide(self, count):
+        self.make("rows", {"id": "BIGINT", "text": "TEXT"})
+        self.database.run(f"INSERT INTO `rows` SELECT seq, repeat(md5(seq), 40) FROM seq_0_to_{count - 1}")
+
+    def documented(self):
+        self.make("orders", {"id": "BIGINT", "updated_at": "DATETIME"})
+        self.database.run("INSERT INTO orders VALUES (1, '2026-01-01')")
+        self.bench.write(".env", f"MYSQL_URL={self.database.url}\n")
+        return {"id": "BIGINT", "updated_at": "TIMESTAMP"}
+
+    @property
+    def target(self):
+        return f'"{self.database.url}#written"'
+
+
 ARRANGEMENTS: list[type[Arrangement]] = [
     Csv, Tsv, Json, Jsonl, Parquet, Avro, Excel, InMemory, DuckDB, Sqlite, S3,
 ]  # fmt: skip
 if importlib.util.find_spec("pgserver"):
     ARRANGEMENTS.append(Postgres)
+ARRANGEMENTS.append(MySQL)

@@ -27,6 +27,7 @@ from sqlflow_dagster.project import load_project
 
 from .arrangements import ARRANGEMENTS, COLUMNS, Arrangement
 from .conftest import Table
+from .mysql.conftest import mysql_database, mysql_server  # noqa: F401 - fixtures
 
 if importlib.util.find_spec("pgserver"):
     from .postgres.conftest import database, server  # noqa: F401 - fixtures
@@ -100,7 +101,7 @@ def arranged(request, bench):
     """What makes a project's source of an arrangement, and starts the server that it needs."""
 
     def make(arrangement):
-        server = {"POSTGRES": "database", "S3": "bucket"}.get(arrangement.type)
+        server = {"POSTGRES": "database", "MYSQL": "mysql_database", "S3": "bucket"}.get(arrangement.type)
         needs = [request.getfixturevalue(server)] if server else []
         return Source(arrangement(bench, *needs), bench)
 

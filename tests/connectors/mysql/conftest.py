@@ -56,18 +56,19 @@ class Server:
                 stdout=log, stderr=log,
             )  # fmt: skip
         end = time.monotonic() + 60
-        while True:
-            try:
-                self.connect().close()
-                return
-            except OSError:
-                pass
-            except Exception as error:
-                if "Can't connect" not in str(error):
-                    raise
+        while not self.answers():
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < end
             time.sleep(0.05)
+
+    def answers(self) -> bool:
+        import pymysql
+
+        try:
+            self.connect().close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
 
     def stop(self) -> None:
         if self.process is not None:

@@ -84,7 +84,8 @@ def test_every_value_comes_exactly_and_null_stays_null(project, as_query):
     (row,) = project.query(f"SELECT {shown} FROM p.t WHERE n = 1")
     found = [(kind, kinds[f"c{n}"], row[n]) for n, (kind, *_) in enumerate(EXACT)]
     wanted = [
-        (kind, _TOLD_OTHERWISE.get(kind, there) if as_query else there, text) for kind, _, there, text in EXACT
+        (kind, _TOLD_OTHERWISE.get(kind, there) if as_query else there, text)
+        for kind, _, there, text in EXACT
     ]
     assert found == wanted
     (row,) = project.query(f"SELECT {shown} FROM p.t WHERE n = 2")
@@ -92,7 +93,9 @@ def test_every_value_comes_exactly_and_null_stays_null(project, as_query):
 
 
 def test_the_types_of_a_querys_own_expressions_are_kept(project):
-    project.database.run("CREATE TABLE s (i int, d decimal(30,2), z date)", "INSERT INTO s VALUES (1, 1.5, NULL)")
+    project.database.run(
+        "CREATE TABLE s (i int, d decimal(30,2), z date)", "INSERT INTO s VALUES (1, 1.5, NULL)"
+    )
     project.load(
         query="SELECT CAST(18446744073709551615 AS UNSIGNED) u, i = 1 b, 1.50 d, 1e0 e, sum(i) s, avg(d) a, "
         "count(*) n, X'00' x, NULL o, max(z) z, TIMESTAMP'2024-01-01 00:00:00.5' t FROM s"
@@ -106,30 +109,38 @@ def test_the_types_of_a_querys_own_expressions_are_kept(project):
     ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "because", "advice"),
-    [
-        ("date", "'0000-00-00'", "a date that is none", "`zero_dates`"),
-        ("date", "'2024-05-00'", "a date that is none", "`zero_dates`"),
-        ("date", "'2024-02-31'", "a date that is none", "`zero_dates`"),
-        ("datetime(3)", "'2024-00-10 01:02:03.5'", "a date that is none", "`zero_dates`"),
-        ("timestamp null", "'0000-00-00'", "a date that is none", "`zero_dates`"),
-        ("time(6)", "'-838:59:59.000001'", "a time beyond those of a day", "INTERVAL"),
-        ("time", "'24:00:01'", "a time beyond those of a day", "INTERVAL"),
-        ("boolean", "2", "a number other than 0 and 1", "`tinyint1_as_boolean`: false"),
-    ],
-)  # fmt: skip
-def test_a_value_that_duckdb_cannot_hold_is_named_and_loads_as_text(project, kind, value, because, advice):
-    project.database.run(
-        "SET sql_mode = 'ALLOW_INVALID_DATES'", f"CREATE TABLE s (c {kind})", f"INSERT INTO s VALUES ({value}), (NULL)"
-    )  # fmt: skip
-    error = project.error(table="s")
-    assert isinstance(error, SourceFailed)
-    assert f"holds {because}" in str(error)
-    assert advice in str(error)
-    project.load(table="s", types={"c": "VARCHAR"})
-    ((shown,),) = project.database.run("SELECT CAST(c AS CHAR) FROM s WHERE c IS NOT NULL")
-    assert project.query("SELECT c FROM p.t WHERE c IS NOT NULL") == [(shown,)]
+BEYOND = [
+("date", "'0000-00-00'", "a date that is none", "`zero_dates`"),
+    ("date", "'2024-05-00'", "a date that is none", "`zero_dates`"),
+    ("date", "'2024-02-31'", "a date that is none", "`zero_dates`"),
+    ("datetime(3)", "'2024-00-10 01:02:03.5'", "a date that is none", "`zero_dates`"),
+    ("timestamp null", "'0000-00-00'", "a date that is none", "`zero_dates`"),
+    ("time(6)", "'-838:59:59.000001'", "a time beyond those of a day", "INTERVAL"),
+    ("time", "'24:00:01'", "a time beyond those of a day", "INTERVAL"),
+    ("boolean", "2", "a number other than 0 and 1", "`tinyint1_as_boolean`: false"),
+]  # fmt: skip
+
+
+def test_a_value_that_duckdb_cannot_hold_is_named_and_loads_as_text(project):
+    text = ""
+    for n, (kind, value, *_) in enumerate(BEYOND):
+        project.database.run(
+            "SET sql_mode = 'ALLOW_INVALID_DATES'", f"CREATE TABLE s{n} (c {kind})", f"INSERT INTO s{n} VALUES ({value}), (NULL)"
+        )  # fmt: skip
+        text += (
+            project.source(table=f"s{n}").replace("SOURCE my", f"SOURCE my{n}") + f"LOAD t{n} FROM my{n};\n"
+        )
+        declared = project.source(table=f"s{n}", types={"c": "VARCHAR"})
+        text += declared.replace("SOURCE my", f"SOURCE as_text{n}") + f"LOAD u{n} FROM as_text{n};\n"
+    project.bench.pipeline(text)
+    outcomes = project.bench.run()
+    for n, (*_, because, advice) in enumerate(BEYOND):
+        error = outcomes[f"t{n}"].error
+        assert isinstance(error, SourceFailed)
+        assert f"holds {because}" in str(error)
+        assert advice in str(error)
+        ((shown,),) = project.database.run(f"SELECT CAST(c AS CHAR) FROM s{n} WHERE c IS NOT NULL")
+        assert project.query(f"SELECT c FROM p.u{n} WHERE c IS NOT NULL") == [(shown,)]
 
 
 def test_dates_that_are_none_can_be_null_and_are_counted(project, caplog):
@@ -200,7 +211,9 @@ def test_the_zone_of_the_server_moves_no_instant(project):
 
 
 def test_a_cell_of_a_hundred_megabytes_comes_whole(project):
-    project.database.run("CREATE TABLE s (c longtext)", "INSERT INTO s VALUES (repeat('0123456789', 10000000))")
+    project.database.run(
+        "CREATE TABLE s (c longtext)", "INSERT INTO s VALUES (repeat('0123456789', 10000000))"
+    )
     project.load(table="s")
     assert project.query("SELECT length(c), md5(c) = md5(repeat('0123456789', 10000000)) FROM p.t") == [
         (100_000_000, True)
