@@ -105,6 +105,8 @@ class Wanted:
 
     def takes(self, file: File) -> bool:
         """Whether a file is wanted."""
+        if not self.narrows:
+            return True
         found = of(file)
         known = _known(found)
         return self._reaches(found) and all(

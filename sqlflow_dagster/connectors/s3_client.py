@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlflow_dagster.connectors.http import retry_after
 from sqlflow_dagster.connectors.s3_options import Connecting
@@ -84,6 +85,17 @@ def client(options: Connecting) -> Any:
         raise BadOption(f"endpoint_url: {error}", option="endpoint_url") from None
 
 
+def whole(answer: dict[str, Any], name: str, where: str) -> Any:
+    """Return what an answer of S3 always has. Raises RetryLater where the answer was cut off before it.
+
+    Python's HTTP takes headers that end with the connection for whole ones, and boto3 an empty body for
+    an empty answer.
+    """
+    if name not in answer:
+        raise RetryLater(f"{where}: the answer was cut off, it has no {name}")
+    return answer[name]
+
+
 @contextmanager
 def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None]:
     """What boto3 raises in the block about this bucket and key, as an error of ours.
@@ -112,6 +124,10 @@ def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None
         raise BadOption(f"bucket: {error}", option="bucket") from None
     except (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError) as error:
         raise RetryLater(f"{where} at {store}: {_short(error)}") from None
+    except _unreadable() as error:
+        raise RetryLater(
+            f"{where} at {store}: the answer is cut off or no answer of S3: {_short(error)}"
+        ) from None
     except errors.BotoCoreError as error:
         raise SourceFailed(f"{where} at {store}: {_short(error)}") from None
 
@@ -161,6 +177,8 @@ def _session(boto3: Any, options: Connecting) -> Any:
 
     core = Session()
     core.register_component("data_loader", _models())
+    # botocore's own reading of times takes most of the time of a long listing.
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     return boto3.Session(
         botocore_session=core,
         aws_access_key_id=options.access_key_id,
@@ -209,6 +227,21 @@ def _addressing(options: Connecting) -> str:
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def _moment(value: Any) -> datetime:
+    from botocore.utils import parse_timestamp  # noqa: PLC0415 - as boto3
+
+    if isinstance(value, str) and value[:1].isdigit() and "T" in value:
+        return datetime.fromisoformat(value)
+    return cast("datetime", parse_timestamp(value))
+
+
+@cache
+def _unreadable() -> type[Exception]:
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as boto3
+
+    return cast("type[Exception]", ResponseParserError)
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlflow_dagster.connectors import globs, listing
 from sqlflow_dagster.connectors.budget import Prices
 from sqlflow_dagster.connectors.paths import File
-from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated
+from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated, whole
 from sqlflow_dagster.connectors.s3_options import JOURNAL, S3Options, Where
 from sqlflow_dagster.errors import Canceled, RetryLater, SourceFailed
 from sqlflow_dagster.resilience.counts import counter
@@ -118,11 +118,19 @@ class Objects:
 
     def _head(self, bucket: str, key: str) -> File | None:
         try:
-            found = self.ask(bucket, key, lambda: self.client.head_object(Bucket=bucket, Key=key))
+            size, stored, tag = self.ask(bucket, key, lambda: self._described(bucket, key))
         except ObjectChanged:
             return None
         counter().add(cost_usd=self.prices.of(lists=0, gets=1, size=0))
-        return _file(bucket, key, found["ContentLength"], found["LastModified"], found["ETag"])
+        return _file(bucket, key, size, stored, tag)
+
+    def _described(self, bucket: str, key: str) -> tuple[int, Any, str]:
+        found, where = self.client.head_object(Bucket=bucket, Key=key), f"s3://{bucket}/{key}"
+        return (
+            whole(found, "ContentLength", where),
+            whole(found, "LastModified", where),
+            whole(found, "ETag", where),
+        )
 
     def _walk(self, bucket: str, prefix: str, wanted: listing.Wanted) -> Iterator[File]:
         """List folder by folder where a filter may leave some out; whole from where it decides nothing more."""
@@ -157,7 +165,7 @@ class Objects:
         told = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
         seen: set[str] = set()
         while True:
-            page = self.ask(bucket, prefix, lambda: self.client.list_objects_v2(**told))
+            page = self.ask(bucket, prefix, lambda: self._page(told))
             self.lists += 1
             counter().add(cost_usd=self.prices.of(lists=1, gets=0, size=0))
             yield page
@@ -170,6 +178,11 @@ class Objects:
                 )
             seen.add(token)
             told["ContinuationToken"] = token
+
+    def _page(self, told: dict[str, str]) -> Any:
+        page = self.client.list_objects_v2(**told)
+        whole(page, "IsTruncated", f"the listing of s3://{told['Bucket']}/{told['Prefix']}")
+        return page
 
     def _get(self, piece: _Piece) -> None:
         file, path, start, end = piece
@@ -185,10 +198,8 @@ class Objects:
             finally:
                 body.close()
 
-        size = self.ask(bucket, key, fetched)
+        size = self.ask(bucket, key, partial(_all, fetched, file, start, end))
         counter().add(bytes_transferred=size, cost_usd=self.prices.of(lists=0, gets=1, size=size))
-        if size != (file.size if end is None else end - start):
-            raise RetryLater(f"{file.name}: {size:,} bytes came of {file.size:,}")
 
     def _written(self, body: Any, path: Path, start: int) -> int:
         target = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -225,6 +236,14 @@ def _file(bucket: str, key: str, size: int, stored: Any, tag: str) -> File:
     moment = int(stored.timestamp() * 1e9)
     path = Path(key.rpartition("/")[2])
     return File(path, f"s3://{bucket}/{key}", size, moment, moment, "s3://", tag.strip('"'))
+
+
+def _all(fetch: Callable[[], int], file: File, start: int, end: int | None) -> int:
+    """Fetch, and raise RetryLater where fewer bytes came than there are."""
+    size, wanted = fetch(), (file.size if end is None else end) - start
+    if size != wanted:
+        raise RetryLater(f"{file.name}: {size:,} bytes came of {wanted:,}")
+    return size
 
 
 def _address(file: File) -> tuple[str, str]:

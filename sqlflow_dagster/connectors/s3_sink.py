@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.options import parse
-from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated
+from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated, whole
 from sqlflow_dagster.connectors.s3_options import JOURNAL, Connecting, S3SinkOptions, address
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
 from sqlflow_dagster.failpoints import failpoint
@@ -102,7 +102,8 @@ class _Store:
         """Send a file in parts; nothing of it is visible."""
         size = path.stat().st_size
         step = max(self.options.part_size_mb * _MB, -(-size // _MOST_PARTS))
-        begun = self.ask(key, "create_multipart_upload", Key=key, **self._kept())["UploadId"]
+        answer = self.ask(key, "create_multipart_upload", Key=key, **self._kept())
+        begun = whole(answer, "UploadId", f"s3://{self.bucket}/{key}")
         parts = [partial(self._part, key, begun, path, start, step) for start in range(0, max(size, 1), step)]
         try:
             return _Upload(key, begun, self.together(parts))
@@ -164,11 +165,12 @@ class _Store:
             file.seek(start)
             body = file.read(size)
         told = {"Key": key, "UploadId": upload, "PartNumber": start // size + 1, "Body": body}
-        return str(self.ask(key, "upload_part", **told)["ETag"])
+        return str(whole(self.ask(key, "upload_part", **told), "ETag", f"s3://{self.bucket}/{key}"))
 
     def _paged(self, request: str, name: str, prefix: str) -> Iterator[Mapping[str, Any]]:
         with translated(self.options, self.bucket, prefix):
             for page in self.client.get_paginator(request).paginate(Bucket=self.bucket, Prefix=prefix):
+                whole(page, "IsTruncated", f"the listing of s3://{self.bucket}/{prefix}")
                 yield from page.get(name, ())
 
     def _kept(self) -> dict[str, str]:
@@ -212,9 +214,15 @@ def _replace_set(store: _Store, prefix: str, folder: Path) -> None:
 
 
 def _publish(store: _Store, prefix: str, uploads: Sequence[_Upload], old: Sequence[Any]) -> None:
-    store.together([partial(store.complete, upload) for upload in uploads])
+    store.together([partial(_show, store, upload) for upload in uploads])
     store.delete([str(key) for key in old])
+    failpoint("in_publish")
     store.delete([f"{prefix}{JOURNAL}"])
+
+
+def _show(store: _Store, upload: _Upload) -> None:
+    store.complete(upload)
+    failpoint("in_publish")
 
 
 def _recover(store: _Store, prefix: str) -> None:
