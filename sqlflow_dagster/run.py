@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlflow_dagster.connectors.base import Arrow, Batch, Connector, JsonLines, Scan, Stream, Written
-from sqlflow_dagster.cursor import Cursor, Marker, Start, StateKey, reconcile
+from sqlflow_dagster.connectors.base import Arrow, Batch, Connector, JsonLines, Scan, Span, Stream, Written
+from sqlflow_dagster.cursor import Marker, Start, StateKey, reconcile
 from sqlflow_dagster.errors import Canceled, CursorConflict, RunStorageFailed, SourceFailed, SQLFlowError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.language.variables import expand_sql
@@ -29,7 +29,7 @@ from sqlflow_dagster.specs import load_spec, search_path, transform_spec
 from sqlflow_dagster.sql import TableName, quote
 from sqlflow_dagster.warehouse import commits
 from sqlflow_dagster.warehouse.intake import Intake
-from sqlflow_dagster.warehouse.load import Loaded, load
+from sqlflow_dagster.warehouse.load import Loaded, LoadSpec, load
 from sqlflow_dagster.warehouse.result import rows
 from sqlflow_dagster.warehouse.tables import columns, kind
 from sqlflow_dagster.warehouse.transform import transform
@@ -175,7 +175,7 @@ def _load_once(session: Session, step: Load, connector: Connector[Any], parts: l
         lambda: load(
             session.project.warehouse,
             spec,
-            lambda intake: _feed(session, intake, connector, stream, spec.since),
+            lambda intake: _feed(session, intake, connector, stream, spec),
             lambda loaded: parts.append(Part(start, loaded)),
         ),
     )
@@ -229,9 +229,9 @@ def _stream(step: Load, connector: Connector[Any]) -> Stream:
 
 
 def _feed(
-    session: Session, intake: Intake, connector: Connector[Any], stream: Stream, since: Cursor | None
+    session: Session, intake: Intake, connector: Connector[Any], stream: Stream, spec: LoadSpec
 ) -> None:
-    batches = connector.read(stream, since)
+    batches = connector.read_within(stream, spec.since, Span(*spec.bounds))
     try:
         for batch in _until_stopped(session, batches):
             _take(session, intake, batch)

@@ -43,6 +43,7 @@ __all__ = [
     "Place",
     "Rows",
     "Scan",
+    "Span",
     "Stream",
     "Written",
 ]
@@ -65,6 +66,17 @@ class Stream:
     own_cursor: bool = False
     ordered: bool = False
     description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows whose cursor column is at `start` or after it, and before `end`: texts, as people write them.
+
+    None is open. A time without an offset is one of the zone that the warehouse is set to.
+    """
+
+    start: str | None = None
+    end: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +294,15 @@ class Connector(ABC, Generic[O]):
         Rows equal to `since` are read again. A connector may leave the comparison with a cursor
         column to the warehouse, which makes it on every batch.
         """
+
+    def read_within(self, stream: Stream, since: Cursor | None, span: Span) -> Iterator[Batch]:
+        """Yield what `read` does, but for rows outside `span`, as far as the source can leave them out.
+
+        Rows without a cursor are in every span. The warehouse compares again: a connector that cannot
+        look rows up by their cursor gives all of them.
+        """
+        del span
+        return self.read(stream, since)
 
     def new_files(self, since: Cursor | None) -> tuple[str, ...]:
         """Return a text for each file that `read` would take, which changes when the file does.

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, Field
 
-from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
+from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Span, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.local_database import (
     SOURCE,
@@ -42,7 +42,7 @@ from sqlflow_dagster.connectors.local_database import (
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceError, SourceFailed
-from sqlflow_dagster.sql import Sql, bound, fold, literal, quote, sql
+from sqlflow_dagster.sql import Sql, bound, fold, join, literal, quote, sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -83,23 +83,26 @@ class DuckDB(Tables[DuckDBOptions]):
             return _tables(connection)
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        return self.read_within(stream, since, Span())
+
+    def read_within(self, stream: Stream, since: Cursor | None, span: Span) -> Iterator[Scan]:
         path = self._path()
         before = footprint(path)
         name = self.table_of(stream)
         if name is not None and self._is_table(path, name):
             yield _scan(path, path, quote(SOURCE, *name))
         else:
-            yield from self._apart(path, name, since)
+            yield from self._apart(path, name, since, span)
         before.unchanged()
 
-    def _apart(self, path: Path, name: Name | None, since: Cursor | None) -> Iterator[Scan]:
+    def _apart(self, path: Path, name: Name | None, since: Cursor | None, span: Span) -> Iterator[Scan]:
         """The rows of a view or query, made in a file of their own by a connection that reaches no other."""
         self.place.spool.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="duckdb-", dir=self.place.spool) as folder:
             kept = Path(folder).resolve() / "kept.duckdb"
             with opened(path, self.place.spool, keep=kept) as connection:
                 relation = self._relation(connection, path, name)
-                _keep(connection, relation, since, self.options.cursor_field)
+                _keep(connection, relation, since, span, self.options.cursor_field)
             yield _scan(path, kept, quote(SOURCE, "main", "rows"))
 
     def _is_table(self, path: Path, name: Name) -> bool:
@@ -255,18 +258,35 @@ def _scan(path: Path, file: Path, table: Sql) -> Scan:
 
 
 def _keep(
-    connection: DuckDBPyConnection, relation: Sql, since: Cursor | None, cursor_field: str | None
+    connection: DuckDBPyConnection, relation: Sql, since: Cursor | None, span: Span, cursor_field: str | None
 ) -> None:
     """Store the rows of a view or query in the kept file, those before the cursor left out."""
     described = connection.execute(sql("DESCRIBE {relation}", relation=relation)).fetchall()
+    columns = {fold(row[0]): row for row in described}
+    parts = [_from(since, columns, cursor_field), *_within(span, columns.get(fold(cursor_field or "")))]
     connection.execute(
         sql(
             "CREATE TABLE {kept} AS SELECT * FROM {relation} WHERE {where}",
             kept=quote(_KEPT, "main", "rows"),
             relation=relation,
-            where=_from(since, {fold(row[0]): row for row in described}, cursor_field),
+            where=join(" AND ", parts),
         )
     )
+
+
+def _within(span: Span, column: tuple[str, ...] | None) -> Iterator[Sql]:
+    """What is true inside a span of time, a day more on each side: it may be of another zone."""
+    if column is None or not column[1].startswith(("DATE", "TIMESTAMP")):
+        return
+    for at, operator, more in ((span.start, ">=", "-"), (span.end, "<", "+")):
+        if at:
+            yield sql(
+                "coalesce(TRY_CAST({c} AS TIMESTAMP) {o} TRY_CAST({b} AS TIMESTAMP) {more} INTERVAL 1 DAY, TRUE)",
+                c=quote(column[0]),
+                o=Sql(operator),
+                b=literal(at),
+                more=Sql(more),
+            )
 
 
 def _from(since: Cursor | None, columns: Mapping[str, tuple[str, ...]], cursor_field: str | None) -> Sql:

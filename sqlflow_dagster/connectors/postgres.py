@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import postgres_catalog as catalog
 from sqlflow_dagster.connectors import postgres_health
-from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
+from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Span, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.pool import Slot
 from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, startup, where
@@ -102,11 +102,14 @@ class Postgres(Tables[PostgresOptions]):
         )
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        return self.read_within(stream, since, Span())
+
+    def read_within(self, stream: Stream, since: Cursor | None, span: Span) -> Iterator[Scan]:
         table = self.table_of(stream)
         label = f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
         with self._slot() as slot:
             with slot.transaction() as connection:
-                selected, position, horizon = self._prepared(connection, table, since, label)
+                selected, position, horizon = self._prepared(connection, table, since, span, label)
             yield Scan(
                 selected.local(_ATTACHED),
                 extensions=("postgres_scanner",),
@@ -146,7 +149,7 @@ class Postgres(Tables[PostgresOptions]):
             self._connections.close()
 
     def _prepared(
-        self, connection: Connection, table: Name | None, since: Cursor | None, label: str
+        self, connection: Connection, table: Name | None, since: Cursor | None, span: Span, label: str
     ) -> tuple[Selected, Cursor | None, Cursor | None]:
         """The SELECT, and where the stream stands after it: asked before its snapshot is taken."""
         options = self.options
@@ -167,6 +170,7 @@ class Postgres(Tables[PostgresOptions]):
                 conditions=options.filters,
                 cursor_field=cursor,
                 since=since if options.sync_mode == "incremental" else None,
+                span=span,
                 numeric_type=options.numeric_type,
                 money_digits=catalog.money_digits(connection) if money else 2,
                 utf8=catalog.encoding(connection) == "UTF8",

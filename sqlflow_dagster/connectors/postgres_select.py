@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
+from sqlflow_dagster.connectors.base import Span
 from sqlflow_dagster.connectors.postgres_types import Column, Order, Travel, travel
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import BadOption, SchemaChanged
@@ -21,6 +22,11 @@ _GUARD = "_sqlflow_guard"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)")
+_ISO = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)([ T](?P<time>\d\d:\d\d(:\d\d(\.\d{1,6})?)?)(?P<offset>Z|[+-]\d\d(:?\d\d)?)?)?"
+)
+_NUMBER = re.compile(r"-?\d{1,38}(\.\d{1,38})?")
+_BITS = {"int2": 15, "int4": 31, "int8": 63}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BEFORE_CHRIST = re.compile(r"^(\S+) \(BC\)(.*)$")
 _ORDERED = frozenset({"<", "<=", ">", ">="})
@@ -44,6 +50,7 @@ class Wanted:
     conditions: Sequence[Condition] = ()
     cursor_field: str | None = None
     since: Cursor | None = None
+    span: Span = field(default_factory=Span)
     numeric_type: str = "VARCHAR"
     money_digits: int = 2
     utf8: bool = True
@@ -185,28 +192,78 @@ def _fine(guards: Sequence[Travel], label: str) -> Sql:
 
 def _conditions(travels: Mapping[str, Travel], wanted: Wanted) -> Iterator[Sql]:
     folded = {name.casefold(): item for name, item in travels.items()}
-    if wanted.since and wanted.cursor_field and wanted.since.type != "JSON":
-        item = folded[wanted.cursor_field.casefold()]
-        if bound := _since(item, wanted.since, utf8=wanted.utf8):
-            yield bound
+    if wanted.cursor_field and (within := _within(folded[wanted.cursor_field.casefold()], wanted)):
+        yield within
     for condition in wanted.conditions:
         found = folded.get(condition.column.casefold())
         if found and (pushed := _condition(found, condition, utf8=wanted.utf8)):
             yield pushed
 
 
+def _within(item: Travel, wanted: Wanted) -> Sql | None:
+    """Rows between cursor or start and end, and those without a cursor; None for all.
+
+    Both bounds are in one condition, for which an index is asked once.
+    """
+    bounds: list[Sql | None] = []
+    if wanted.since and wanted.since.type != "JSON":
+        bounds.append(_since(item, wanted.since, utf8=wanted.utf8))
+    bounds += [
+        _bound(item, operator, text, utf8=wanted.utf8)
+        for operator, text in ((">=", wanted.span.start), ("<", wanted.span.end))
+        if text
+    ]
+    known = [bound for bound in bounds if bound is not None]
+    if not known:
+        return None
+    return sql("({all} OR {c} IS NULL)", all=join(" AND ", known), c=quote(item.column.name))
+
+
 def _since(item: Travel, since: Cursor, *, utf8: bool) -> Sql | None:
-    """Rows at or after the cursor, and those without one; None where the warehouse has to compare."""
+    """Rows at or after the cursor; None where the warehouse has to compare."""
     if item.order in ("none", "boolean") or (item.order == "text" and not utf8):
         return None
     value = _BEFORE_CHRIST.sub(r"\1\2 BC", since.value)
     # In the column's own type, so that an index serves and no float is rounded on the way.
     kind = Sql("text" if item.order == "text" else item.column.type.name or "text")
     bound = sql("CAST({value} AS {kind})", value=escaped(value), kind=kind)
-    c = quote(item.column.name)
-    return sql(
-        "({compared} >= {bound} OR {c} IS NULL)", compared=_compared(item, ordered=True), bound=bound, c=c
-    )
+    return sql("{compared} >= {bound}", compared=_compared(item, ordered=True), bound=bound)
+
+
+def _bound(item: Travel, operator: str, text: str, *, utf8: bool) -> Sql | None:
+    """What a start or an end asks of the column, or a little more; None where the warehouse has to compare."""
+    value: Sql | None = None
+    match item.order:
+        case "date" | "timestamp" | "timestamptz":
+            value = _moment(item.order, operator, text)
+        case "number" if _NUMBER.fullmatch(text):
+            # Whole numbers are below 4.4 as they are below 5, and an index knows only whole ones.
+            whole = Decimal(text).to_integral_value(ROUND_CEILING)
+            exact = item.column.type.name in _BITS
+            fits = not exact or abs(whole) < 2 ** _BITS[item.column.type.name or ""]
+            kind = Sql(item.column.type.name or "numeric")
+            number = Sql(f"{whole:f}" if exact else f"{Decimal(text):f}")
+            value = sql("CAST({number} AS {kind})", number=literal(number), kind=kind) if fits else None
+        case "text" if utf8:
+            value = escaped(text)
+    if value is None:
+        return None
+    return sql("{c} {o} {v}", c=_compared(item, ordered=True), o=Sql(operator), v=value)
+
+
+def _moment(order: Order, operator: str, text: str) -> Sql | None:
+    """A start or an end as a time of Postgres: a column without a zone goes by the clock time alone."""
+    found = _ISO.fullmatch(text)
+    if found is None:
+        return None
+    clock = f"{found['day']} {found['time'] or '00:00'}"
+    if order != "timestamptz":
+        return sql("CAST({clock} AS timestamp)", clock=literal(clock))
+    if found["offset"]:
+        return sql("CAST({text} AS timestamptz)", text=literal(clock + found["offset"]))
+    # It is of the warehouse's zone, which is less than a day away.
+    away = "- INTERVAL '1 day'" if operator == ">=" else "+ INTERVAL '1 day'"
+    return sql("(CAST({text} AS timestamptz) {away})", text=literal(clock + "+00"), away=Sql(away))
 
 
 def _condition(item: Travel, condition: Condition, *, utf8: bool) -> Sql | None:

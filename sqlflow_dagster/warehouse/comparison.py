@@ -44,7 +44,8 @@ def bound(connection: DuckDBPyConnection, column: Sql, kind: str, operator: str,
         # A whole number is below 4.4, or not, as it is below 5.
         value = str(number.to_integral_value(ROUND_CEILING))
     text, target = _value(connection, value, kind)
-    if target != kind:
+    # DuckDB finds a decimal type that holds both sides.
+    if target != kind and not target.startswith("DECIMAL"):
         column = sql("CAST({c} AS {target})", c=column, target=Sql(target))
     return sql(
         "{c} {operator} CAST({value} AS {target})",

@@ -83,12 +83,15 @@ class LoadSpec:
         return self.since is not None or (self.started_from is None and not self.others)
 
     @property
+    def bounds(self) -> tuple[str | None, str | None]:
+        """Where the cursor column of what is taken begins, and before what it ends."""
+        return (self.window.start, self.window.end) if self.window else (self.shape.start, self.shape.end)
+
+    @property
     def wanted(self) -> Wanted:
         """What is to be taken of each batch."""
-        shape = self.shape
-        if self.window:
-            start, end = self.window.start, self.window.end
-            shape = replace(shape, start=start, end=end)
+        start, end = self.bounds
+        shape = replace(self.shape, start=start, end=end)
         return Wanted(
             label=f"{self.key.source}.{self.key.stream}",
             shape=shape,

@@ -336,6 +336,13 @@ def test_bounds_of_the_first_read_are_half_open(depot, form):
     assert depot.query("SELECT id FROM sales.orders ORDER BY id") == [(2,), (3,)]
 
 
+def test_bounds_may_have_more_digits_than_the_column(depot, form):
+    numbers = "SELECT n AS id, CAST(n AS DECIMAL(12,2)) AS at FROM range(8, 13) AS r(n)"
+    load = {**MERGE, "cursor_field": "at", "shape": Shape(start="9.505", end="11.5")}
+    depot.load(form(numbers), **load)
+    assert depot.query("SELECT id FROM sales.orders ORDER BY id") == [(10,), (11,)]
+
+
 def test_a_partition_replaces_its_range_and_moves_no_cursor(depot, form):
     depot.load(form(rows((1, day(1), 1), (2, day(2), 2), (3, day(3), 3))), **BY_CURSOR)
     window = Window(day(2), day(3))
