@@ -61,7 +61,7 @@ class Proxy:
     """Listens on a port of 127.0.0.1 and connects each client to `host:port`.
 
     `breaks` holds for connections made after it was set; with `times` only for so many of them.
-    `connections` counts all that were made, `open` those that still are.
+    `connections` counts all that were made, `open` those that still are, `sent` the bytes to clients.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -70,6 +70,7 @@ class Proxy:
         self.times: int | None = None
         self.connections = 0
         self.open = 0
+        self.sent = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -132,7 +133,7 @@ class Proxy:
                 return
             far_reader, far = await asyncio.open_connection(*self._target)
             up = asyncio.ensure_future(_pump(reader, far))
-            down = asyncio.ensure_future(_broken_pump(far_reader, writer, rule))
+            down = asyncio.ensure_future(self._broken_pump(far_reader, writer, rule))
             try:
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
                 if up.done() and not down.done():
@@ -152,6 +153,35 @@ class Proxy:
             self.open -= 1
             self._tasks.discard(task)
 
+    async def _broken_pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rule: object
+    ) -> None:
+        """Pass bytes to the client until the rule says otherwise."""
+        passed = 0
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                match rule:
+                    case Slow(rate):
+                        step = max(1, rate // 10)
+                        for start in range(0, len(data), step):
+                            writer.write(data[start : start + step])
+                            await writer.drain()
+                            await asyncio.sleep(step / rate)
+                    case Cut(after) | Reset(after) | Stall(after) if passed + len(data) > after:
+                        writer.write(data[: after - passed])
+                        await writer.drain()
+                        if isinstance(rule, Stall):
+                            await asyncio.Event().wait()
+                        if isinstance(rule, Reset):
+                            await asyncio.sleep(0.02)  # so that what was passed arrives before the RST
+                            _reset(writer)
+                        return
+                    case _:
+                        writer.write(data)
+                        await writer.drain()
+                passed += len(data)
+                self.sent += len(data)
+
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
@@ -160,33 +190,6 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
-
-
-async def _broken_pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rule: object) -> None:
-    """Pass bytes to the client until the rule says otherwise."""
-    passed = 0
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            match rule:
-                case Slow(rate):
-                    step = max(1, rate // 10)
-                    for start in range(0, len(data), step):
-                        writer.write(data[start : start + step])
-                        await writer.drain()
-                        await asyncio.sleep(step / rate)
-                case Cut(after) | Reset(after) | Stall(after) if passed + len(data) > after:
-                    writer.write(data[: after - passed])
-                    await writer.drain()
-                    if isinstance(rule, Stall):
-                        await asyncio.Event().wait()
-                    if isinstance(rule, Reset):
-                        await asyncio.sleep(0.02)  # so that what was passed arrives before the RST
-                        _reset(writer)
-                    return
-                case _:
-                    writer.write(data)
-                    await writer.drain()
-            passed += len(data)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

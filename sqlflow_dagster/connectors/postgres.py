@@ -31,7 +31,14 @@ from sqlflow_dagster.connectors import postgres_health
 from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Span, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.pool import Slot
-from sqlflow_dagster.connectors.postgres_client import Connection, Connections, Explain, startup, where
+from sqlflow_dagster.connectors.postgres_client import (
+    Connection,
+    Connections,
+    Explain,
+    servers,
+    startup,
+    where,
+)
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions, server
 from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
 from sqlflow_dagster.connectors.postgres_types import Column
@@ -44,7 +51,6 @@ from sqlflow_dagster.sql import Sql, literal, quote, sql
 log = logging.getLogger(__name__)
 
 _ATTACHED = "_sqlflow_postgres"
-_GRACE_SECONDS = 5
 # What goes into a secret of DuckDB, and not into the text of a statement.
 _SECRET = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
 _TIMES = {"DATE": "date", "TIMESTAMP": "timestamp", "TIMESTAMP WITH TIME ZONE": "timestamptz"}
@@ -71,12 +77,9 @@ class Postgres(Tables[PostgresOptions]):
     @contextmanager
     def _slot(self) -> Iterator[Slot]:
         """Leave for one connection, which is closed when the server says nothing for too long."""
-        seconds = self.options.timeout_seconds
-        hosts, ports = self._told.get("host", "").split(","), self._told.get("port", "5432").split(",")
-        servers = [(host, int(ports[index % len(ports)])) for index, host in enumerate(hosts) if host]
-        # The server itself ends a statement at `timeout_seconds`, and says so: it is let go first.
-        longest = seconds + _GRACE_SECONDS if seconds else None
-        with watched(servers, longest, self._connections.idle), self._connections.slot() as slot:
+        longest = self.options.longest_silence(self.options.timeout_seconds)
+        idle = self._connections.idle
+        with watched(servers(self._told), longest, idle), self._connections.slot() as slot:
             yield slot
 
     def place_of_data(self) -> Mapping[str, str]:

@@ -168,6 +168,14 @@ def _by_code(code: str, place: str, told: Mapping[str, str], table: str | None) 
     return found
 
 
+def servers(told: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Return host and port of each server that libpq may connect to; none for sockets of the file system."""
+    hosts, ports = told.get("host", "").split(","), told.get("port", "5432").split(",")
+    return [
+        (host, int(ports[index % len(ports)])) for index, host in enumerate(hosts) if host and host[0] != "/"
+    ]
+
+
 def where(told: Mapping[str, str]) -> str:
     """Return the server and database, for messages."""
     return f"postgres {told.get('host', '')}:{told.get('port', '')}/{told.get('dbname', '')}".rstrip("/")

@@ -36,6 +36,7 @@ _PASSED_ON = frozenset(
         "ssl_max_protocol_version", "fallback_application_name",
     }
 )  # fmt: skip
+_GRACE_SECONDS = 5
 _FILES = ("sslrootcert", "sslcert", "sslkey")
 ALIASES = {
     "dbname": "database", "db": "database", "database_name": "database", "user": "username",
@@ -96,6 +97,13 @@ class Connecting(BaseModel):
     target_session_attrs: (
         Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] | None
     ) = Field(None, description="With several hosts: which kind of server to take.")
+    silence_seconds: float = Field(
+        1800,
+        gt=0,
+        description="Longest time in which nothing comes from the server and nothing goes to it, in seconds; then the "
+        "connection is given up, and what was under way is tried again. A statement that works longer before its "
+        "first row needs more.",
+    )
     session_settings: bool = Field(
         True,
         description="Whether time zone, date style and timeouts are set when connecting. `false` behind a pooler "
@@ -106,6 +114,14 @@ class Connecting(BaseModel):
     def _readable(self) -> Connecting:
         self.parts()
         return self
+
+    def longest_silence(self, statement_seconds: float | None) -> float:
+        """Return how long a server may say nothing, which ends a statement itself after `statement_seconds`."""
+        if statement_seconds is None:
+            return self.silence_seconds
+        # It is let go first, and says why.
+        longest = statement_seconds + _GRACE_SECONDS
+        return min(longest, self.silence_seconds) if "silence_seconds" in self.model_fields_set else longest
 
     def parts(self) -> dict[str, str]:
         """Return host, port, database … by our names, with those of `connection` filled in.
@@ -225,7 +241,9 @@ def server(options: Connecting, place: Place) -> dict[str, str]:
             parts[name] = str(_file(parts[name], place, name))
     words = {mine: theirs for theirs, mine in reversed(_WORDS.items())}
     told = {words.get(name, name): value for name, value in parts.items()}
-    return {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3", **told}
+    # A host that is gone is known after a minute; `silence_seconds` is for one that is there and says nothing.
+    alive = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+    return {**alive, "tcp_user_timeout": "60000", **told}
 
 
 def _file(path: str, place: Place, option: str) -> Path:

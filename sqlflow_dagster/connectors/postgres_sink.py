@@ -11,11 +11,19 @@ from typing import cast
 from pydantic import BaseModel, SecretStr
 
 from sqlflow_dagster.connectors.base import Place, Rows, Written
-from sqlflow_dagster.connectors.postgres_client import Connection, connect, startup, translated, where
+from sqlflow_dagster.connectors.postgres_client import (
+    Connection,
+    connect,
+    servers,
+    startup,
+    translated,
+    where,
+)
 from sqlflow_dagster.connectors.postgres_options import PostgresSinkOptions, server
 from sqlflow_dagster.connectors.postgres_replace import rows_of, run
 from sqlflow_dagster.connectors.postgres_wire import check_name, wires
 from sqlflow_dagster.connectors.postgres_writer import Writer
+from sqlflow_dagster.connectors.silence import watched
 from sqlflow_dagster.connectors.tables import Name, table_name
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
 from sqlflow_dagster.sql import Sql, join, quote, sql
@@ -40,8 +48,10 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     )
     place.spool.mkdir(parents=True, exist_ok=True)
     label = f"{name.schema}.{name.name}"
+    resting: list[int] = []
     with (
         tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder,
+        watched(servers(told), wanted.longest_silence(wanted.timeout_seconds), lambda: resting),
         _transaction(told, label) as connection,
     ):
         binary = Path(folder) / "rows.bin"
@@ -50,7 +60,10 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
         values = (
             sql("{value} AS {name}", value=wire.value, name=quote(wire.name)) for wire in writer.columns
         )
+        # The query may take its time: nobody waits for the server then.
+        resting.append(connection.fileno())
         count = rows.encode(binary, join(", ", values), Sql("FORMAT postgres_binary"), ("postgres_scanner",))
+        resting.clear()
         if wanted.mode != "append" or not _done_before(connection, place.once):
             writer.write()
         size = binary.stat().st_size

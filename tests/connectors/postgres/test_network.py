@@ -10,6 +10,14 @@ from sqlflow_dagster.errors import RetryLater
 from tests.proxy import Cut, Fine, Proxy, Refuse, Reset, Stall
 
 ROWS = 40_000
+SLOW = """
+import time
+
+
+def wait(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+"""
 
 
 @pytest.fixture
@@ -63,17 +71,64 @@ def test_a_server_that_stays_away_leaves_the_table_as_it_was(project, far):
     assert whole(project)
 
 
+@pytest.mark.parametrize("longest", ["timeout_seconds", "silence_seconds"])
 @pytest.mark.parametrize(
     ("after", "connections"), [(500, 1), (100_000, 2)], ids=["in the catalogue", "in the rows"]
 )
-def test_a_server_that_falls_silent_is_given_up_in_time(project, far, after, connections):
+def test_a_server_that_falls_silent_is_given_up_in_time(project, far, after, connections, longest):
     """It keeps the connection open, as one behind a broken balancer does: no read of the driver ends."""
     far.breaks, far.times = Stall(after), connections
     begin = time.monotonic()
-    (outcome,) = project.load(**through(far, project, timeout_seconds=0.5)).values()
+    (outcome,) = project.load(**through(far, project, **{longest: 0.5})).values()
     assert outcome.calls.retries == 1
     assert time.monotonic() - begin < 20
     assert whole(project)
+
+
+def test_a_silent_server_is_given_up_without_being_asked_for():
+    """Half an hour for one that is there, a minute for one that is gone."""
+    from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions
+
+    assert PostgresOptions(table="t").longest_silence(None) == 1800
+    assert PostgresSinkOptions().longest_silence(None) == 1800
+    assert PostgresOptions(table="t").longest_silence(7200) == 7205
+    assert PostgresOptions(table="t", silence_seconds=60).longest_silence(7200) == 60
+
+
+@pytest.mark.parametrize(
+    ("mode", "before_the_end"),
+    [("append", 1), ("replace", 1), ("upsert", 1), ("append", 200)],
+    ids=["append committed", "replace committed", "upsert committed", "append begun"],
+)
+def test_a_server_that_falls_silent_in_an_export_is_given_up_and_no_row_doubles(
+    project, far, mode, before_the_end
+):
+    """Where its last byte is missing, the rows are there, and we cannot know."""
+    target = f"postgresql://postgres@127.0.0.1:{far.port}/{project.database.name}?sslmode=disable#copy"
+    keys = ', "keys": "n"' if mode == "upsert" else ""
+    options = f'{{"mode": "{mode}"{keys}, "silence_seconds": 1}}'
+    project.bench.pipeline(f'EXPORT SELECT range AS n FROM range(9) TO "{target}" OPTIONS {options};')
+    project.bench.ok()
+    before = far.sent
+    project.bench.ok()
+    far.breaks, far.times = Stall(far.sent - before - before_the_end), 1
+    begin = time.monotonic()
+    (outcome,) = project.bench.ok().values()
+    assert outcome.calls.retries == 1
+    assert time.monotonic() - begin < 20
+    rows = 27 if mode == "append" else 9
+    assert project.database.run("SELECT count(*), count(DISTINCT n) FROM copy") == [(rows, 9)]
+
+
+def test_a_query_that_takes_longer_than_a_silence_is_exported(project, far):
+    """Nobody waits for the server while the rows are made."""
+    target = f"postgresql://postgres@127.0.0.1:{far.port}/{project.database.name}?sslmode=disable#copy"
+    project.bench.write("python_udfs/slow.py", SLOW)
+    project.bench.pipeline(
+        f'EXPORT SELECT PYTHON_FUNC("slow.wait", 2.5) AS n TO "{target}" OPTIONS {{"silence_seconds": 1}};'
+    )
+    (outcome,) = project.bench.ok().values()
+    assert outcome.calls.retries == 0
 
 
 def test_a_server_that_says_nothing_is_given_up_in_time(project, far):
