@@ -9,6 +9,7 @@ from benchmarks.figures import Figure, Sizes, verdict
 from benchmarks.loads import loads, nothing_new
 from benchmarks.peers import peers
 from benchmarks.resilience import cost
+from benchmarks.s3 import s3
 from benchmarks.start import start
 
 _RULES_LIMIT = 1.05
@@ -37,5 +38,6 @@ CASES: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
     "definitions": definitions,
     "validate": validation,
     "rules": rules,
+    "s3": s3,
     "peers": peers,
 }

@@ -32,6 +32,11 @@ _ROWS = """
 """
 
 
+def rows_between(first: int, end: int) -> str:
+    """Return the SELECT of the rows from number `first` up to, but without, `end`."""
+    return _ROWS.replace("range(?)", f"range({first}, {end})")
+
+
 def rows_file(folder: Path, rows: int, kind: str) -> Path:
     """Return a file of `rows` rows, `kind` being csv or parquet; an existing one is taken as it is."""
     path = folder / f"rows_{rows}.{kind}"

@@ -5,11 +5,13 @@ Both memories are shown and both are moved: the marker beside the rows and Dagst
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlflow_dagster.connectors.base import Estimate
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
-from sqlflow_dagster.errors import ProjectError
+from sqlflow_dagster.errors import ProjectError, SQLFlowError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.plan.nodes import Load
 from sqlflow_dagster.project import Project
@@ -45,6 +47,31 @@ def read(project: Project, store: Store) -> tuple[State, ...]:
             State(key, step, commits.newest(connection, key), store.get(str(key)))
             for step, key in keys(project)
         )
+
+
+def estimates(
+    project: Project, pipeline: str | None = None
+) -> Iterator[tuple[Load, Estimate | SQLFlowError]]:
+    """Yield what the next read of each LOAD would take, where a listing tells, or why it cannot be told.
+
+    Sources are contacted; nothing is read of them but listings, and nothing is stored.
+    """
+    loads = [(step, key) for step, key in keys(project) if pipeline in (None, step.pipeline)]
+    markers: dict[StateKey, Marker | None] = {}
+    if project.settings.database and project.settings.database.exists():
+        with project.warehouse.open() as connection:
+            markers = {key: commits.newest(connection, key) for _, key in loads}
+    for step, key in loads:
+        marker = markers.get(key)
+        try:
+            with project.connector(step.source, project.scope(step.source.scope)) as connector:
+                connector.guard = connector.guard.once_only()
+                found = connector.estimate(marker.cursor if marker and step.incremental else None)
+        except SQLFlowError as error:
+            yield step, error
+            continue
+        if found is not None:
+            yield step, found
 
 
 def reset(project: Project, store: Store, key: StateKey, to: str | None = None) -> Marker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version as installed
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,11 @@ from sqlflow_dagster.cli.options import (
     variables,
 )
 from sqlflow_dagster.cli.output import give, give_json, give_table
-from sqlflow_dagster.errors import SettingsError
+from sqlflow_dagster.errors import SettingsError, SQLFlowError
+
+if TYPE_CHECKING:
+    from sqlflow_dagster.connectors.base import Estimate
+    from sqlflow_dagster.plan.nodes import Load
 
 
 def list_pipelines(
@@ -52,6 +56,10 @@ def plan(
     project: ProjectDir = None,
     profile: ProfileName = None,
     vars: Vars = None,  # noqa: A002 - the option's name
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Ask the sources of files what the next reads would take and cost."),
+    ] = False,
     format: OutputFormat = "text",  # noqa: A002 - the option's name
 ) -> None:
     """Show what would run, in which order, and what is full or incremental and why.
@@ -60,16 +68,30 @@ def plan(
     """
     from sqlflow_dagster.plan.explain import as_json, explain  # noqa: PLC0415 - slow, and --help needs none
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow
+    from sqlflow_dagster.state import estimates  # noqa: PLC0415 - slow
 
-    planned = load_project(project_folder(project), profile, variables(vars), undiscovered=True).plan
+    opened = load_project(project_folder(project), profile, variables(vars), undiscovered=True)
+    planned = opened.plan
     if pipeline and planned.pipeline(pipeline) is None:
         known = ", ".join(p.name for p in planned.pipelines) or "none"
         raise SettingsError(f"no pipeline {pipeline}; the project has {known}")
     chosen = [pipeline] if pipeline else []
+    rows = [_estimated(load, found) for load, found in estimates(opened, pipeline)] if estimate else []
     if format == "json":
-        give_json(as_json(planned, chosen))
-    else:
-        give("\n".join(explain(planned, chosen)))
+        give_json({**as_json(planned, chosen), **({"estimates": rows} if estimate else {})})
+        return
+    give("\n".join(explain(planned, chosen)))
+    if estimate:
+        header = ["load", "files", "bytes", "requests", "usd", "problem"]
+        give_table(header, [["" if row[name] is None else row[name] for name in header] for row in rows])
+
+
+def _estimated(load: Load, found: Estimate | SQLFlowError) -> dict[str, Any]:
+    told: dict[str, Any] = dict.fromkeys(("files", "bytes", "requests", "usd", "problem"))
+    told |= {"problem": str(found)} if isinstance(found, SQLFlowError) else found._asdict()
+    if told["usd"] is not None:
+        told["usd"] = round(told["usd"], 6)
+    return {"load": f"{load.pipeline}.{load.table.name}", **told}
 
 
 def version() -> None:

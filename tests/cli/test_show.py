@@ -64,3 +64,24 @@ def test_errors_are_said_on_stderr_without_a_traceback(sqlflow, tmp_path, monkey
 
 def test_a_wrong_command_line_ends_with_2(sqlflow):
     assert sqlflow("list", "--format", "xml").status == 2
+
+
+def test_an_estimate_says_what_the_next_reads_take_and_reads_nothing(sqlflow, bench):
+    for day in (1, 2, 3):
+        bench.write(f"data/{day}.csv", f"id\n{day}\n")
+    bench.pipeline(
+        'SOURCE s TYPE CSV PARAMS {"path": "data/*.csv", "sync_mode": "incremental"};\nLOAD t FROM s;\n'
+        'SOURCE none TYPE CSV PARAMS {"path": "data/*.csv", "partition_filter": {"year": 2024}};\nLOAD u FROM none;'
+    )
+    plan = ("plan", "--project", bench.root, "--estimate")
+    first, second = sqlflow(*plan, "--format", "json").json["estimates"]
+    assert (first["load"], first["files"], first["bytes"], first["usd"]) == ("p.t", 3, 15, None)
+    assert "no file lies in folders of 'year'" in second["problem"]
+    assert not (bench.root / "data/warehouse.duckdb").exists()
+    bench.run()
+    bench.write("data/4.csv", "id\n4\n")
+    assert sqlflow(*plan, "--format", "json").json["estimates"][0]["files"] == 1
+    shown = sqlflow(*plan)
+    assert shown.status == 0
+    assert "p.t" in shown.out
+    assert "estimates" not in sqlflow("plan", "--project", bench.root, "--format", "json").json

@@ -504,3 +504,21 @@ def test_a_target_that_cannot_be_is_refused(bench, bucket, key, options, said):
     with pytest.raises((BadOption, ExportFailed, PipelineError), match=said):
         exported(bench, "SELECT 1 AS id", targeted(bucket, key, **options))
     assert bucket.keys() == []
+
+
+def test_a_plan_estimates_what_a_store_will_ask_for(bench, bucket):
+    from sqlflow_dagster.plan.nodes import Load
+    from sqlflow_dagster.project import load_project
+    from sqlflow_dagster.state import estimates
+
+    for number in range(3):
+        bucket.put(f"in/{number}.csv", "id\n1\n")
+    given = {**bucket.params, "path_prefix": "in/", "sync_mode": "incremental", "price_gb_usd": 1e9}
+    bench.pipeline(f"SOURCE s TYPE S3 PARAMS {json.dumps(given)};\nLOAD t FROM s MODE APPEND;")
+    for files, stored in ((3, 3), (1, 4)):
+        ((load, estimate),) = estimates(load_project(bench.root))
+        assert isinstance(load, Load)
+        assert (estimate.files, estimate.requests) == (files, files + 1)
+        assert estimate.usd == pytest.approx(files * 5, rel=1e-4)
+        assert bench.ok()["t"].total_rows == stored
+        bucket.put("in/more.csv", "id\n9\n")
