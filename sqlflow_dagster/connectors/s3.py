@@ -34,7 +34,7 @@ from sqlflow_dagster.connectors.files import Files, Readable, Selected
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.s3_health import health
-from sqlflow_dagster.connectors.s3_objects import Objects
+from sqlflow_dagster.connectors.s3_objects import Objects, packed
 from sqlflow_dagster.connectors.s3_options import Connecting, S3Options, S3SinkOptions
 from sqlflow_dagster.errors import BadOption, SourceFailed, SQLFlowError
 from sqlflow_dagster.resilience.policy import DEFAULTS, Policy
@@ -148,7 +148,11 @@ class S3(Files[S3Options]):
         wanted = self.options.file_format
         if wanted == "auto":
             found = {_format_of(file.name): file.name for file in files}
-            if len(found) > 1 or None in found:
+            if None in found:
+                raise BadOption(
+                    f"file_format: the name of {found[None]} does not say it; set it", option="file_format"
+                )
+            if len(found) > 1:
                 raise BadOption(
                     f"file_format: there are objects of several formats, such as {' and '.join(found.values())}; "
                     "set it, and a `pattern`",
@@ -172,6 +176,8 @@ class S3(Files[S3Options]):
         with ExitStack() as open_:
             folder = open_.enter_context(tempfile.TemporaryDirectory(prefix="s3-", dir=self.place.spool))
             fetched = self._objects.fetch(files, Path(folder).resolve())
+            if self.options.compression == "auto":
+                fetched = [packed(file) for file in fetched]
             yield open_.enter_context(form.unpacked(fetched))
 
 

@@ -29,6 +29,12 @@ def health(objects: Objects, places: Sequence[Where], begin: float) -> Health:
     facts["objects_seen"] = found
     if refused:
         return Health(ok=False, message="; ".join(refused), facts=facts)
+    if not found and objects.options.require_files:
+        message = (
+            f"no object begins with {', '.join(map(str, places))}; mend `path_prefix`, or set `require_files` to false "
+            "where there may be none"
+        )
+        return Health(ok=False, message=message, facts=facts)
     seen = "no objects" if not found else f"{found:,} objects" if found < 1000 else "1,000 objects or more"
     return Health(ok=True, message=f"{', '.join(map(str, places))}: {seen}, listed and readable", facts=facts)
 

@@ -18,6 +18,7 @@ from sqlflow_dagster.connectors.budget import Prices
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated, whole
 from sqlflow_dagster.connectors.s3_options import JOURNAL, S3Options, Where
+from sqlflow_dagster.connectors.spool import SUFFIXES
 from sqlflow_dagster.errors import Canceled, RetryLater, SourceFailed
 from sqlflow_dagster.resilience.counts import counter
 from sqlflow_dagster.resilience.guard import Guard
@@ -27,6 +28,9 @@ _CHUNK = 2**20
 # Larger objects come in several requests at once.
 _PIECE = 64 * 2**20
 _SPARE = 64 * 2**20
+_TIMED = "stored at "
+# What compressed texts begin with, where their names do not say it (Content-Encoding).
+_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
@@ -129,7 +133,7 @@ class Objects:
         return (
             whole(found, "ContentLength", where),
             whole(found, "LastModified", where),
-            whole(found, "ETag", where),
+            found.get("ETag", ""),
         )
 
     def _walk(self, bucket: str, prefix: str, wanted: listing.Wanted) -> Iterator[File]:
@@ -149,7 +153,7 @@ class Objects:
         folders: list[str] = []
         for page in self._pages(bucket, prefix, "" if whole else "/"):
             files += [
-                _file(bucket, item["Key"], item["Size"], item["LastModified"], item["ETag"])
+                _file(bucket, item["Key"], item["Size"], item["LastModified"], item.get("ETag", ""))
                 for item in page.get("Contents", ())
                 if not item["Key"].endswith("/")
             ]
@@ -187,7 +191,9 @@ class Objects:
     def _get(self, piece: _Piece) -> None:
         file, path, start, end = piece
         bucket, key = _address(file)
-        told = {"Bucket": bucket, "Key": key, "IfMatch": f'"{file.tag}"'}
+        told = {"Bucket": bucket, "Key": key}
+        if file.tag and not file.tag.startswith(_TIMED):
+            told["IfMatch"] = f'"{file.tag}"'
         if end is not None:
             told["Range"] = f"bytes={start}-{end - 1}"
 
@@ -235,7 +241,9 @@ class Objects:
 def _file(bucket: str, key: str, size: int, stored: Any, tag: str) -> File:
     moment = int(stored.timestamp() * 1e9)
     path = Path(key.rpartition("/")[2])
-    return File(path, f"s3://{bucket}/{key}", size, moment, moment, "s3://", tag.strip('"'))
+    # A store that gives no ETags leaves the time to tell objects by.
+    known = tag.strip('"') or f"{_TIMED}{moment}"
+    return File(path, f"s3://{bucket}/{key}", size, moment, moment, "s3://", known)
 
 
 def _all(fetch: Callable[[], int], file: File, start: int, end: int | None) -> int:
@@ -271,6 +279,17 @@ def _laid_out(files: Sequence[File], folder: Path) -> Iterator[tuple[File, Path,
         else:
             ending = re.search(r"(?:\.[A-Za-z0-9]{1,8}){1,2}\Z", file.tail)
             yield file, folder / f"{number:08}{ending[0] if ending else ''}", file.name
+
+
+def packed(file: File) -> File:
+    """The file under a name that says how it is compressed, where its own does not."""
+    with file.path.open("rb") as stream:
+        head = stream.read(4)
+    ending = next((ending for magic, ending in _MAGIC.items() if head.startswith(magic)), None)
+    if ending is None or file.path.suffix.lower() in SUFFIXES:
+        return file
+    path = file.path.with_name(f"{file.path.name}{ending}")
+    return replace(file, path=file.path.rename(path) if not path.exists() else file.path)
 
 
 def _cut(file: File) -> Iterator[_Piece]:

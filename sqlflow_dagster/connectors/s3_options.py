@@ -195,9 +195,11 @@ class S3Options(Connecting, CsvOptions):
     def problems(self) -> list[str]:
         found = [*super().problems(), *self.connection_problems()]
         try:
-            self.places()
+            places = self.places()
         except ValueError as error:
-            found.append(str(error))
+            return [*found, str(error)]
+        if self.pattern and any(where.kind in ("key", "glob") for where in places):
+            found.append("pattern: it goes with a prefix; `key` and `path` take globs themselves")
         return found
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -106,6 +107,17 @@ def test_an_object_that_is_removed_while_it_is_read_is_not_waited_for(twin, load
     outcome = load(**twin.params)
     assert outcome.error is None, outcome.error
     assert outcome.rows == 1
+
+
+def test_a_store_without_etags_is_read_by_the_times_of_its_objects(twin, bench):
+    plain = twin._listing
+    twin._listing = lambda query: re.sub(rb"<ETag>.*?</ETag>", b"", plain(query))
+    twin.objects = {"in/a.csv": b"id\n1\n"}
+    given = {**twin.params, "path_prefix": "in/", "sync_mode": "incremental"}
+    bench.pipeline(f"SOURCE s TYPE S3 PARAMS {json.dumps(given)};\nLOAD t FROM s MODE APPEND;")
+    assert [bench.ok()["t"].rows for _ in range(2)] == [1, 0]
+    twin.objects["in/b.csv"] = b"id\n2\n"
+    assert bench.ok()["t"].rows == 1
 
 
 def test_an_object_that_comes_short_is_fetched_again(twin, load):
