@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlflow_dagster.assets.build import build_definitions, build_pipeline_specs, sqlflow_assets
-    from sqlflow_dagster.assets.component import SQLFlowProjectComponent
+    from sqlflow_dagster.assets.component import SQLFlowDiscoveredProjectComponent, SQLFlowProjectComponent
     from sqlflow_dagster.assets.resources import SQLFlowResource
     from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData
     from sqlflow_dagster.assets.warehouse_resource import WarehouseResource, warehouse_resource
@@ -23,6 +23,7 @@ _HOMES = {
     "build_definitions": "assets.build",
     "build_pipeline_specs": "assets.build",
     "sqlflow_assets": "assets.build",
+    "SQLFlowDiscoveredProjectComponent": "assets.component",
     "SQLFlowProjectComponent": "assets.component",
     "SQLFlowResource": "assets.resources",
     "SQLFlowTranslator": "assets.translator",
@@ -40,6 +41,7 @@ _HOMES = {
 
 __all__ = [
     "Project",
+    "SQLFlowDiscoveredProjectComponent",
     "SQLFlowError",
     "SQLFlowProjectComponent",
     "SQLFlowResource",

@@ -21,6 +21,7 @@ from sqlflow_dagster.errors import SourceFailed
 log = logging.getLogger(__name__)
 
 _VERSION = 1
+_FOLDER = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class File:
         text = json.dumps([self.type, self.looked_for], sort_keys=True)
         return (
             self.state
-            / "tables"
+            / _FOLDER
             / f"{self.type.lower()}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         )
 
@@ -63,17 +64,52 @@ def save(file: File, tables: Sequence[Table]) -> None:
         "discovered_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "tables": [asdict(table) for table in tables],
     }
-    part = file.path.with_name(f".{file.path.name}.{uuid.uuid4().hex[:8]}")
+    _write(file.path, document)
+
+
+def packed(state: Path) -> str:
+    """Return all that is kept in a state folder as one text, for another machine to `unpack`."""
+    documents = {path.name: _document(path) for path in sorted((state / _FOLDER).glob("*.json"))}
+    return json.dumps({"version": _VERSION, "tables": {k: v for k, v in documents.items() if v}})
+
+
+def unpack(state: Path, text: str) -> None:
+    """Keep what another machine has found, but for what was found here later.
+
+    Raises SourceFailed for a text that is no such one, and where the folder cannot be written.
+    """
+    try:
+        documents = json.loads(text)["tables"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceFailed(f"what was found elsewhere cannot be read ({error}); refresh it") from error
+    for name, document in documents:
+        path = state / _FOLDER / Path(name).name
+        known = _document(path)
+        if known is None or known["discovered_at"] < document["discovered_at"]:
+            _write(path, document)
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    """What is kept in a file, None where nothing is that can be read."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return document if document["version"] == _VERSION and document["discovered_at"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8") as out:
             json.dump(document, out, ensure_ascii=False, indent=1)
             out.flush()
             os.fsync(out.fileno())
-        part.replace(file.path)
+        part.replace(path)
     except OSError as error:
         raise SourceFailed(
-            f"{file.path}: the tables found cannot be kept ({error.strerror}); the folder must be writable"
+            f"{path}: the tables found cannot be kept ({error.strerror}); the folder must be writable"
         ) from error
     finally:
         part.unlink(missing_ok=True)
