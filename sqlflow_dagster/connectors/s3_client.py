@@ -48,6 +48,14 @@ class ObjectChanged(SourceError):
 def client(options: Connecting) -> Any:
     """Return boto3's client of S3. Nothing is contacted.
 
+    Raises what `client_with` raises.
+    """
+    return client_with(options)[0]
+
+
+def client_with(options: Connecting) -> tuple[Any, Any]:
+    """Return boto3's client of S3 and its credentials, None for none. Nothing is contacted.
+
     Raises BadOption for parameters that make no client, and NotAllowed where boto3 has no such profile.
     """
     boto3, config, errors = _boto()
@@ -70,13 +78,14 @@ def client(options: Connecting) -> Any:
         session = _session(boto3, options)
         if options.role_arn:
             _assume(session, options, config)
-        return session.client(
+        made = session.client(
             "s3",
             endpoint_url=options.endpoint_url,
             region_name=options.region or session.region_name or "us-east-1",
             verify=None if options.verify_tls is True else options.verify_tls,
             config=config(**settings),
         )
+        return made, None if options.anonymous else session.get_credentials()
     except errors.ProfileNotFound as error:
         raise NotAllowed(f"profile: {error}; mend `profile`, or add it to ~/.aws/config") from None
     except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
@@ -122,7 +131,7 @@ def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None
         raise NotAllowed(f"{where}: the credentials cannot be had: {error}; sign in again") from None
     except errors.ParamValidationError as error:
         raise BadOption(f"bucket: {error}", option="bucket") from None
-    except (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError) as error:
+    except (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError, _unread()) as error:
         raise RetryLater(f"{where} at {store}: {_short(error)}") from None
     except _unreadable() as error:
         raise RetryLater(
@@ -235,6 +244,13 @@ def _moment(value: Any) -> datetime:
     if isinstance(value, str) and value[:1].isdigit() and "T" in value:
         return datetime.fromisoformat(value)
     return cast("datetime", parse_timestamp(value))
+
+
+@cache
+def _unread() -> type[Exception]:
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as boto3
+
+    return HTTPError
 
 
 @cache

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 from sqlflow_dagster.connectors import globs, listing
 from sqlflow_dagster.connectors.budget import Prices
 from sqlflow_dagster.connectors.paths import File
-from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated, whole
+from sqlflow_dagster.connectors.s3_client import ObjectChanged, client_with, translated, whole
+from sqlflow_dagster.connectors.s3_get import Getter
 from sqlflow_dagster.connectors.s3_options import JOURNAL, S3Options, Where
 from sqlflow_dagster.connectors.spool import SUFFIXES
 from sqlflow_dagster.errors import Canceled, RetryLater, SourceFailed
@@ -57,11 +58,22 @@ class Objects:
     @cached_property
     def client(self) -> Any:
         """boto3's client."""
-        return client(self.options)
+        return self._made[0]
+
+    @cached_property
+    def _made(self) -> tuple[Any, Any]:
+        return client_with(self.options)
+
+    @cached_property
+    def _getter(self) -> Getter:
+        client, credentials = self._made
+        return Getter(client, credentials, self.options)
 
     def close(self) -> None:
         """Close the connections, where there are any."""
-        if "client" in self.__dict__:
+        if "_getter" in self.__dict__:
+            self._getter.close()
+        if "_made" in self.__dict__:
             self.client.close()
 
     def find(self, where: Where, wanted: listing.Wanted) -> Iterator[File]:
@@ -191,14 +203,14 @@ class Objects:
     def _get(self, piece: _Piece) -> None:
         file, path, start, end = piece
         bucket, key = _address(file)
-        told = {"Bucket": bucket, "Key": key}
+        told = {}
         if file.tag and not file.tag.startswith(_TIMED):
-            told["IfMatch"] = f'"{file.tag}"'
+            told["If-Match"] = f'"{file.tag}"'
         if end is not None:
             told["Range"] = f"bytes={start}-{end - 1}"
 
         def fetched() -> int:
-            body = self.client.get_object(**told)["Body"]
+            body = self._getter.body(bucket, key, told)
             try:
                 return self._written(body, path, start)
             finally:

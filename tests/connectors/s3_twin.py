@@ -72,10 +72,12 @@ class Twin:
         broken = self.fault(method, key, handler.headers)
         if isinstance(broken, tuple):
             status, code, headers = broken
+            region = headers.get("x-amz-bucket-region")
+            told = f"<Region>{region}</Region>" if region else ""
             _send(
                 handler,
                 status,
-                f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode(),
+                f"<Error><Code>{code}</Code><Message>{code}</Message>{told}</Error>".encode(),
                 headers,
             )
         elif method == "LIST":
