@@ -15,9 +15,26 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlflow_dagster.connectors.base import Arrow, Batch, Connector, JsonLines, Scan, Span, Stream, Written
+from sqlflow_dagster.connectors.base import (
+    Arrow,
+    Batch,
+    Connector,
+    JsonLines,
+    Scan,
+    Span,
+    Stream,
+    Unmoved,
+    Written,
+)
 from sqlflow_dagster.cursor import Marker, Start, StateKey, reconcile
-from sqlflow_dagster.errors import Canceled, CursorConflict, RunStorageFailed, SourceFailed, SQLFlowError
+from sqlflow_dagster.errors import (
+    Canceled,
+    CursorConflict,
+    RunStorageFailed,
+    SourceError,
+    SourceFailed,
+    SQLFlowError,
+)
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.language.variables import expand_sql
 from sqlflow_dagster.parts import Part, with_parts
@@ -168,7 +185,7 @@ def _load_once(session: Session, step: Load, connector: Connector[Any], parts: l
         return Outcome(
             step, rows=done.rows, cursor_after=done.cursor, skipped=True, repaired=start.repair is not None
         )
-    stream = _stream(step, connector)
+    stream = _stream(step, connector, key)
     spec = load_spec(session, step, connector, stream, start)
     loaded = _asked(
         connector,
@@ -181,8 +198,9 @@ def _load_once(session: Session, step: Load, connector: Connector[Any], parts: l
     )
     failpoint("after_commit_before_cursor_mirror")
     notices = _mirror(session, {key: loaded.marker, **loaded.emptied})
+    facts, unconfirmed = _confirmed(connector, stream, loaded)
     failpoint("after_cursor_before_materialization")
-    return _loaded(step, start, loaded, notices)
+    return replace(_loaded(step, start, loaded, (*notices, *unconfirmed)), facts=facts)
 
 
 def _asked(connector: Connector[Any], read: Callable[[], Loaded]) -> Loaded:
@@ -221,8 +239,23 @@ def _mirror(session: Session, markers: Mapping[StateKey, Marker]) -> tuple[str, 
     return ()
 
 
-def _stream(step: Load, connector: Connector[Any]) -> Stream:
+def _confirmed(
+    connector: Connector[Any], stream: Stream, loaded: Loaded
+) -> tuple[Mapping[str, str | int], tuple[str, ...]]:
+    """Tell the far side what is stored for good; return its facts, and what went wrong, which is no failure."""
+    if not stream.logged or loaded.cursor is None:
+        return {}, ()
+    try:
+        return connector.confirm(stream, loaded.cursor), ()
+    except SourceError as error:
+        log.warning("%s", error)
+        return {}, (f"{error}. The rows are stored, and the next run tells the source so",)
+
+
+def _stream(step: Load, connector: Connector[Any], key: StateKey) -> Stream:
     for stream in connector.streams():
+        if stream.name == step.stream and stream.logged:
+            return replace(stream, primary_key=step.keys, reader=str(key))
         if stream.name == step.stream:
             return stream
     raise SourceFailed(f"{step.source.name} has no stream {step.stream!r} any more; list its streams")
@@ -260,15 +293,20 @@ def _take(session: Session, intake: Intake, batch: Batch) -> None:
                 batch.parameters,
                 extensions=batch.extensions,
                 attach=batch.attach,
+                attach_late=batch.attach_late,
                 rejects=batch.rejects,
                 provenance=batch.provenance,
                 replaces=batch.replaces,
                 horizon=batch.horizon,
                 left_out=batch.left_out,
+                own=batch.own,
+                changes=batch.changes,
                 explain=batch.explain,
             )
         case Arrow():
             intake.arrow(batch.reader)
+        case Unmoved():
+            pass
         case JsonLines():
             intake.json_lines(_until_stopped(session, batch.chunks), batch.columns)
 

@@ -62,7 +62,7 @@ class Outcome:
 
     `skipped` says that an earlier try of the same run had done it. `columns` maps names to DuckDB
     types. `seconds` is wall time. `calls` are those to the outside. `repaired` says that run
-    storage and warehouse had to be brought together.
+    storage and warehouse had to be brought together. `facts` are what the far side said afterwards.
     """
 
     step: Step
@@ -85,6 +85,7 @@ class Outcome:
     repaired: bool = False
     skipped: bool = False
     target: str | None = None
+    facts: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def state_key(project: Project, step: Load, partition: str | None = None) -> StateKey:

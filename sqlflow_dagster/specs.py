@@ -55,6 +55,7 @@ def load_spec(
         row_provenance=options.row_provenance,
         incremental=step.incremental,
         ordered=stream.ordered,
+        logged=stream.logged,
         window=session.window,
         anew=anew,
         others=_keys(session.project, later) if anew else (),

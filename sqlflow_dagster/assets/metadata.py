@@ -38,7 +38,7 @@ def metadata_of(outcome: Outcome, owners: Mapping[TableName, dg.AssetKey]) -> di
     lineage = _lineage(outcome.lineage, owners)
     if lineage:
         metadata["dagster/column_lineage"] = lineage
-    return metadata | _cursors(outcome) | _target(outcome) | _remarks(outcome)
+    return metadata | dict(outcome.facts) | _cursors(outcome) | _target(outcome) | _remarks(outcome)
 
 
 def _cursors(outcome: Outcome) -> dict[str, Any]:

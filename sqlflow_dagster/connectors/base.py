@@ -35,6 +35,7 @@ __all__ = [
     "Ask",
     "Attach",
     "Batch",
+    "Changes",
     "Connector",
     "Estimate",
     "Family",
@@ -45,6 +46,7 @@ __all__ = [
     "Scan",
     "Span",
     "Stream",
+    "Unmoved",
     "Written",
 ]
 
@@ -57,6 +59,9 @@ class Stream:
     `columns` maps names to DuckDB types where they are known without reading. `own_cursor` says
     that the cursor is made by the connector (files seen, a log position) and not a column.
     `ordered` says that batches come in cursor order, so that each may be committed by itself.
+    `logged` says that what comes after the first whole read are changes of rows, which need a key.
+    `reader` is the LOAD that reads, for connectors that keep a position for each at the far side; then
+    `primary_key` is that LOAD's.
     """
 
     name: str
@@ -65,6 +70,8 @@ class Stream:
     columns: Mapping[str, str] | None = None
     own_cursor: bool = False
     ordered: bool = False
+    logged: bool = False
+    reader: str = ""
     description: str = ""
 
 
@@ -122,6 +129,24 @@ class Rejects:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What the rows of a Scan do to those that are stored: each is the last state of the row of its key.
+
+    `column` ends the SELECT: STRUCT(gone BOOLEAN, id BIGINT, origin BIGINT, unchanged VARCHAR[]). A row
+    that is gone is deleted, or stays with the column `deleted` true. The columns in `unchanged` keep
+    their stored values: those of the row's own key, or of the key of the row whose `id` is `origin`.
+    `emptied` says that all rows stored before are gone. Before any of this, new columns of stored rows
+    get the values of those that they were `renamed` from, or are `filled` with a value.
+    """
+
+    column: str
+    emptied: bool = False
+    deleted: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    filled: Mapping[str, Sql] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Rows that the warehouse reads natively: a SELECT with its values bound as `$1`, `$2` ….
 
@@ -132,7 +157,10 @@ class Scan:
     batch takes the place of. `position` is where the source stands after this batch, for
     streams that make their own cursor. `horizon` is where a cursor column's cursor stops, though
     later rows are stored too: a row up to it may not be visible yet. `left_out` are
-    columns that the source has and the options do not want. `explain` turns DuckDB's message about a
+    columns that the source has and the options do not want, `own` ones that the connector adds and that
+    are stored whatever the options want. `changes` says that the rows are changes. `attach_late` attaches inside the
+    transaction that stores the rows, so that the first thing that the database is told in it is what the
+    function `query` asks. `explain` turns DuckDB's message about a
     failed read into one that names the file, the line and the parameter to mend, or
     into the error to raise instead (RetryLater where waiting mends it).
     """
@@ -147,6 +175,9 @@ class Scan:
     position: Cursor | None = None
     horizon: Cursor | None = None
     left_out: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    changes: Changes | None = None
+    attach_late: bool = False
     explain: Callable[[str], str | SQLFlowError] | None = None
 
 
@@ -170,7 +201,14 @@ class JsonLines:
     position: Cursor | None = None
 
 
-Batch = Scan | Arrow | JsonLines
+@dataclass(frozen=True, slots=True)
+class Unmoved:
+    """No rows, of a stream that makes its own cursor and stands at `position` all the same."""
+
+    position: Cursor
+
+
+Batch = Scan | Arrow | JsonLines | Unmoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +357,14 @@ class Connector(ABC, Generic[O]):
         """
         del since
         return None
+
+    def confirm(self, stream: Stream, cursor: Cursor) -> Mapping[str, str | int]:
+        """Let the far side forget what lies before a cursor that is stored; return facts for people.
+
+        Called after each load, and not made up for where it fails: a later one does it too.
+        """
+        del stream, cursor
+        return {}
 
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:

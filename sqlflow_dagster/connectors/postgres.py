@@ -10,6 +10,7 @@
 `tables` and `schemas` take patterns, and then each table is a stream: `LOAD * FROM shop;`. A stream is
 called like its table, with `schema__` before it outside the default schema. `"cursor_field": "xmin"` reads
 what was written since the last time, whatever the columns; it needs a key, and does not see deletions.
+`"sync_mode": "cdc"` reads every change out of the log, deletions too.
 
 An EXPORT writes to `postgresql://host/database#schema.table`, or to a connector of the profile, by `mode`.
 """
@@ -19,8 +20,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, cast
 
@@ -28,7 +30,18 @@ from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import postgres_catalog as catalog
 from sqlflow_dagster.connectors import postgres_health
-from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Span, Stream, Written
+from sqlflow_dagster.connectors.base import (
+    Attach,
+    Family,
+    Health,
+    Place,
+    Rows,
+    Scan,
+    Span,
+    Stream,
+    Unmoved,
+    Written,
+)
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.pool import Slot
 from sqlflow_dagster.connectors.postgres_client import (
@@ -75,11 +88,15 @@ class Postgres(Tables[PostgresOptions]):
         return Connections(self._told, self.options.min_connections, self.options.max_connections)
 
     @contextmanager
-    def _slot(self) -> Iterator[Slot]:
-        """Leave for one connection, which is closed when the server says nothing for too long."""
+    def _slot(self, idle: Callable[[], list[int]] = list) -> Iterator[Slot]:
+        """Leave for one connection, which is closed when the server says nothing for too long.
+
+        Those that `idle` returns may be silent.
+        """
         longest = self.options.longest_silence(self.options.timeout_seconds)
-        idle = self._connections.idle
-        with watched(servers(self._told), longest, idle), self._connections.slot() as slot:
+        spare = self._connections.idle
+        watch = watched(servers(self._told), longest, lambda: [*spare(), *idle()])
+        with watch, self._connections.slot() as slot:
             yield slot
 
     def place_of_data(self) -> Mapping[str, str]:
@@ -91,6 +108,11 @@ class Postgres(Tables[PostgresOptions]):
             return catalog.list_tables(connection, self.options.numeric_type)
 
     def streams(self) -> Sequence[Stream]:
+        if self.options.sync_mode == "cdc":
+            return tuple(
+                replace(stream, cursor_field=None, own_cursor=True, ordered=True, logged=True)
+                for stream in super().streams()
+            )
         if not self.options.by_xmin:
             return super().streams()
         return tuple(
@@ -104,11 +126,20 @@ class Postgres(Tables[PostgresOptions]):
             for stream in super().streams()
         )
 
-    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan | Unmoved]:
         return self.read_within(stream, since, Span())
 
-    def read_within(self, stream: Stream, since: Cursor | None, span: Span) -> Iterator[Scan]:
+    def read_within(self, stream: Stream, since: Cursor | None, span: Span) -> Iterator[Scan | Unmoved]:
         table = self.table_of(stream)
+        if table is not None and self.options.sync_mode == "cdc":
+            if span != Span():
+                raise BadOption(
+                    "sync_mode: the log has no partitions; take `partitions` out of this pipeline's profile, or give "
+                    "it another sync_mode",
+                    option="sync_mode",
+                )
+            yield from self._logged(stream, table, since)
+            return
         label = f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
         with self._slot() as slot:
             with slot.transaction() as connection:
@@ -123,6 +154,21 @@ class Postgres(Tables[PostgresOptions]):
                 explain=Explain(self._told, label),
             )
 
+    def _logged(self, stream: Stream, table: Name, since: Cursor | None) -> Iterator[Scan | Unmoved]:
+        from sqlflow_dagster.connectors import postgres_cdc  # noqa: PLC0415 - other modes need none
+
+        opened: list[int] = []
+        source = postgres_cdc.Source(self.options, self._told, self._attach, self.place.spool, opened)
+        # Its own connections wait for DuckDB, or look after themselves.
+        with self._slot(lambda: opened):
+            yield from postgres_cdc.read(source, stream, table, since)
+
+    def confirm(self, stream: Stream, cursor: Cursor) -> Mapping[str, str | int]:
+        from sqlflow_dagster.connectors import postgres_cdc  # noqa: PLC0415 - other modes need none
+
+        with self._slot():
+            return postgres_cdc.confirm(self._told, cursor, stream.name)
+
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         from sqlflow_dagster.connectors.postgres_sink import write_table  # noqa: PLC0415 - reading needs none
@@ -134,7 +180,8 @@ class Postgres(Tables[PostgresOptions]):
         try:
             with self._slot() as slot, slot.transaction() as connection:
                 latency = time.perf_counter() - begin
-                return postgres_health.health(connection, where(self._told), latency)
+                prefix = self.options.slot_prefix if self.options.sync_mode == "cdc" else None
+                return postgres_health.health(connection, where(self._told), latency, prefix)
         except SQLFlowError as error:
             return Health(ok=False, message=str(error))
 

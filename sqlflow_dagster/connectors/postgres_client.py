@@ -37,6 +37,11 @@ _MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
             BadOption,
             "this is a pooler: set `session_settings` to false",
         ),
+        (
+            "start WAL sender|replication role",
+            NotAllowed,
+            "let the user read the log: ALTER ROLE … REPLICATION (at Amazon, GRANT rds_replication TO it)",
+        ),
         ('database ".*?" does not exist', BadOption, "mend `database`, or create it"),
         (
             (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sqlflow_dagster.connectors.base import Health
 from sqlflow_dagster.connectors.postgres_client import Connection
+from sqlflow_dagster.connectors.postgres_slot import Held, Server
+from sqlflow_dagster.connectors.postgres_slot import slots as found
 
 _SERVER = """
 SELECT current_setting('server_version'), current_database(), current_user,
@@ -29,15 +32,20 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog',
 ORDER BY 4 DESC, 2, 1
 """
 _LATE_SECONDS = 300
+_MUCH_LOG = 2**30
 
 
-def health(connection: Connection, place: str, latency: float) -> Health:
-    """Return what the server says of itself; `latency` is the seconds that connecting took."""
+def health(connection: Connection, place: str, latency: float, slot_prefix: str | None = None) -> Health:
+    """Return what the server says of itself; `latency` is the seconds that connecting took.
+
+    Replication slots whose names begin with `slot_prefix` are looked at too.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_SERVER)
         server: tuple[Any, ...] = cursor.fetchone()
         cursor.execute(_RELATIONS)
         relations = cursor.fetchall()
+    slots = _slots(connection, slot_prefix) if slot_prefix else []
     (version, database, user, size, standby, behind, lag, replicas, may_see, tls, most, open_now) = server
     forbidden = [f"{row[1]}.{row[0]}" for row in relations if not row[4]]
     largest = relations[0] if relations and relations[0][3] else None
@@ -64,7 +72,37 @@ def health(connection: Connection, place: str, latency: float) -> Health:
         facts["replication_lag_seconds"] = round(float(late), 3)
     if forbidden:
         facts["tables_not_readable"] = len(forbidden)
-    return Health(ok=True, message=_message(place, facts, forbidden), facts=facts)
+    facts |= _facts_of_slots(slots)
+    lost = [slot.name for slot in slots if slot.lost]
+    message = "; ".join([_message(place, facts, forbidden), *_words_on_slots(slots)])
+    return Health(ok=not lost, message=message, facts=facts)
+
+
+def _slots(connection: Connection, prefix: str) -> list[Held]:
+    server = Server(connection, {})
+    return found(server, "starts_with(slot_name, %s) AND NOT temporary", [f"{prefix}_"])
+
+
+def _facts_of_slots(slots: list[Held]) -> dict[str, Any]:
+    if not slots:
+        return {}
+    return {
+        "slots": len(slots),
+        "slots_lost": sum(slot.lost for slot in slots),
+        "slot_bytes_behind": max(slot.behind for slot in slots),
+        "slot_bytes_kept": max(slot.kept for slot in slots),
+    }
+
+
+def _words_on_slots(slots: list[Held]) -> Iterator[str]:
+    for slot in slots:
+        if slot.lost:
+            yield f"the server has given up the slot {slot.name}: its LOAD has to be read anew with --full-refresh"
+        elif slot.kept > _MUCH_LOG or slot.state == "unreserved":
+            yield (
+                f"the slot {slot.name} keeps {slot.kept:,} bytes of log: run its LOAD, or where there is none now, "
+                f"SELECT pg_drop_replication_slot('{slot.name}')"
+            )
 
 
 def _message(place: str, facts: dict[str, Any], forbidden: list[str]) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validat
 
 from sqlflow_dagster.connectors import casts, parameters
 from sqlflow_dagster.connectors.base import Place
-from sqlflow_dagster.connectors.options import Options
+from sqlflow_dagster.connectors.options import Options, SyncMode
 from sqlflow_dagster.connectors.tables import TableOptions
 from sqlflow_dagster.errors import BadOption
 
@@ -145,13 +145,42 @@ class PostgresOptions(Connecting, TableOptions):
         **ALIASES,
         "statement_timeout": "timeout_seconds", "pool_size": "max_connections", "pool_min": "min_connections",
         "pool_max": "max_connections", "min_pool_size": "min_connections", "max_pool_size": "max_connections",
-        "column_types": "types", "dtypes": "types",
+        "column_types": "types", "dtypes": "types", "replication_slot": "slot_prefix", "slot_name": "slot_prefix",
+        "publication_name": "publication",
     }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {
         "batch_size": "it is not needed here, rows stream in DuckDB's own batches",
         "rate_limit": "it is not needed here, a stream is one request",
     }
 
+    sync_modes: ClassVar[tuple[SyncMode, ...]] = ("full_refresh", "incremental", "cdc")
+
+    slot_prefix: str = Field(
+        "sqlflow",
+        min_length=1,
+        max_length=40,
+        pattern="^[a-z0-9_]+$",
+        description="`cdc`: what the names of its replication slots begin with; each LOAD has one of its own.",
+    )
+    publication: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        description="`cdc`: the publication to read by, made where it is missing; by default one for each slot.",
+    )
+    deletes: Annotated[Literal["soft", "hard"], BeforeValidator(parameters.lower)] = Field(
+        "soft",
+        description="`cdc`: `soft` keeps deleted rows, with `_sqlflow_deleted` true; `hard` deletes them here too.",
+    )
+    heartbeat: bool = Field(
+        True,
+        description="`cdc`: whether each read writes a message into the log, so that a quiet one moves on too.",
+    )
+    transaction_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="`cdc`: about how many bytes of changes are committed together; a transaction is never parted.",
+    )
     min_connections: int = Field(1, ge=0, le=100, description="Connections kept open while a step runs.")
     max_connections: int = Field(
         5, ge=1, le=100, description="Most connections at one time; each stream takes one."
@@ -174,10 +203,7 @@ class PostgresOptions(Connecting, TableOptions):
     def problems(self) -> list[str]:
         found = super().problems()
         if self.sync_mode == "cdc":
-            found.append(
-                "sync_mode: the log is not read here; `incremental` with the cursor_field `xmin` takes every "
-                "change but deletions, `full_refresh` takes those too"
-            )
+            found += self._cdc_problems()
         if self.min_connections > self.max_connections:
             found.append("min_connections: more than max_connections")
         kind = self.numeric_type
@@ -189,6 +215,22 @@ class PostgresOptions(Connecting, TableOptions):
             found.append("cursor_field: a query has no xmin; name a column, or read a table")
         if self.by_xmin and self.lookback_window:
             found.append("lookback_window: reading by xmin misses nothing, and needs none")
+        return found
+
+    def _cdc_problems(self) -> list[str]:
+        """What does not go with changes: they are of whole tables, and merged by key."""
+        idle = {
+            "query": "a query has no log; name a table",
+            "cursor_field": "the log is its own cursor",
+            "lookback_window": "the log misses nothing, and needs none",
+            "start_date": "the log has no dates; filter in a CREATE TABLE … AS",
+            "end_date": "the log has no dates; filter in a CREATE TABLE … AS",
+            "filters": "a row may come to match, or not to; filter in a CREATE TABLE … AS",
+            "row_provenance": "a table is written by one cdc LOAD alone",
+        }
+        found = [f"{name}: with cdc, {why}" for name, why in idle.items() if getattr(self, name)]
+        if not self.session_settings:
+            found.append("session_settings: cdc needs the server itself, not a pooler")
         return found
 
 

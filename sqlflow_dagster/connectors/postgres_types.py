@@ -205,6 +205,10 @@ def _list(column: Column, element: Type) -> Travel:
         remote = sql("CAST({flat} AS {kind})", flat=flat, kind=Sql(f"numeric({decimal[0]},{decimal[1]})[]"))
     else:
         remote = sql("CAST({flat} AS text[])", flat=flat)
+    if element.name == "bytea":
+        # The scanner takes no list of them.
+        remote = sql("CAST({flat} AS text[])", flat=flat)
+        local = sql("list_transform({c}, lambda e: unhex(substr(e, 3)))", c=c)
     if element.name in ("json", "jsonb"):
         local, kind = sql("CAST({c} AS JSON[])", c=c), "JSON[]"
     inner = _guard_of_elements(c, element, decimal=decimal is not None)

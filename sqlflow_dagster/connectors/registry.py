@@ -34,6 +34,8 @@ _SHARED = {
     "mysql_catalog", "mysql_client", "mysql_health", "mysql_options", "mysql_select", "mysql_sink", "mysql_types",
     "mysql_wire", "mysql_writer",
     "postgres_sink", "postgres_types", "postgres_wire", "postgres_replace", "postgres_writer",
+    "pgoutput", "postgres_batch", "postgres_cdc", "postgres_log", "postgres_logged", "postgres_position",
+    "postgres_slot", "postgres_states", "postgres_texts",
 }  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",

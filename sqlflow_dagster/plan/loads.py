@@ -224,6 +224,13 @@ def make_load(report: Report, wanted: Wanted, *, sole_writer: bool) -> Load | No
         message, _, hint = str(error).partition("; ")
         wanted.placed.problem(report, message, hint, statement.mode.span if statement.mode else None)
         return None
+    if facts.sync_mode == "cdc" and not sole_writer:
+        message = (
+            f"{wanted.table} is written by other statements too, and changes of cdc are of a whole table"
+        )
+        hint = "load it into a table of its own, and bring them together by CREATE TABLE … AS"
+        wanted.placed.problem(report, message, hint)
+        return None
     load = Load(
         pipeline=wanted.declared.source.pipeline,
         source=wanted.declared.source,
@@ -307,6 +314,10 @@ def _mode(
         raise ProjectError(
             f"{how} with sync_mode {facts.sync_mode!r} would lose the rows before the cursor; "
             'use APPEND or UPSERT KEY (…), or "sync_mode": "full_refresh"'
+        )
+    if facts.sync_mode == "cdc" and mode != "upsert":
+        raise ProjectError(
+            'cdc merges changes by key; give the source a "primary_key", or write UPSERT KEY (column)'
         )
     if mode == "upsert" and not keys:
         raise ProjectError(

@@ -17,6 +17,7 @@ from sqlflow_dagster.errors import SourceFailed, SQLFlowError, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, Value, fold, join, literal, quote, sql
 from sqlflow_dagster.warehouse import quarantine, schema, tables, types
+from sqlflow_dagster.warehouse.changes import Changes
 from sqlflow_dagster.warehouse.duckdb import Attached, attach_all
 from sqlflow_dagster.warehouse.exact_json import Exact
 from sqlflow_dagster.warehouse.extensions import load_extensions
@@ -56,6 +57,7 @@ class Intake:
     reached: Cursor | None = None
     horizon: Cursor | None = None
     broken: bool = False
+    changes: Changes | None = None
     _made: bool = False
     _attached: dict[str, Attached] = field(default_factory=dict)
 
@@ -71,33 +73,45 @@ class Intake:
         *,
         extensions: Sequence[str] = (),
         attach: Sequence[Attached] = (),
+        attach_late: bool = False,
         rejects: quarantine.Rejects | None = None,
         provenance: bool = False,
         replaces: Sequence[str] = (),
         horizon: Cursor | None = None,
         left_out: Sequence[str] = (),
+        own: Sequence[str] = (),
+        changes: Changes | None = None,
         explain: _Explain | None = None,
     ) -> None:
         """Take the rows of a SELECT that DuckDB runs itself.
 
         A function as `query` is given what it may ask of DuckDB, and returns the SELECT. `explain`
         rewrites DuckDB's message, or gives the error to raise instead. The cursor is not to pass the
-        `horizon` of the first batch that has one. The source has the columns `left_out` too.
+        `horizon` of the first batch that has one. The source has the columns `left_out` too; those of
+        `own` are stored whatever is wanted. `changes` says that the rows are changes: the only batch
+        of a commit.
         """
+        if self.changes or (changes and self._made):
+            raise WarehouseError(
+                f"{self.wanted.label}: changes came beside other rows; each of them is a commit"
+            )
         with self._taking(explain):
             # Before the warehouse is asked for a place: other loads wait for its lock.
             load_extensions(self.connection, extensions)
-            self._attach(attach)
+            if not attach_late:
+                self._attach(attach)
             rows = self._rows(native=True)
+            self._attach(attach)
             text = query(self._ask) if callable(query) else query
             self.seen.update(dict.fromkeys(left_out))
             relation = sql("({query}\n)", query=text)
             bad = rejects.column if rejects else None
             selected = self.wanted.select(
-                self.connection, relation, parameters, provenance=provenance, bad=bad
+                self.connection, relation, parameters, provenance=provenance, bad=bad, own=own
             )
             self._store(rows, selected, rejects)
             self.replaces.update(replaces)
+            self.changes = changes
             self.horizon = self.horizon or horizon
 
     def arrow(self, reader: pa.RecordBatchReader) -> None:
@@ -152,6 +166,7 @@ class Intake:
             self.connection.execute(sql("DROP TABLE IF EXISTS {rows}", rows=self.rows))
         self._made = False
         self.columns = {}
+        self.changes = None
         self.replaces.clear()
 
     @contextmanager

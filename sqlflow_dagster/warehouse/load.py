@@ -162,7 +162,10 @@ class _Load:
         if prepared is None:
             prepared = merge.prepare(self.connection, self.intake, self.spec)
         rows = self.intake.rows if self.intake.started else None
-        changes = merge.plan(self.connection, rows, self.spec, fresh=self.fresh) if rows else ()
+        changed = self.intake.changes
+        changes = (
+            merge.plan(self.connection, rows, self.spec, fresh=self.fresh, changed=changed) if rows else ()
+        )
         if not self.direct:
             self.connection.execute("BEGIN")
         tables.prepare(self.connection, self.spec.table)
@@ -215,7 +218,15 @@ class _Load:
         else:
             self._refuse_twice(old)
             later_part = self.marker is not None
-            counts = merge.into(connection, rows, changes, self.intake.replaces, spec, later_part=later_part)
+            counts = merge.into(
+                connection,
+                rows,
+                changes,
+                self.intake.replaces,
+                spec,
+                later_part=later_part,
+                changed=self.intake.changes,
+            )
         self._look()
         return counts
 

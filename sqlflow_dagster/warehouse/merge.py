@@ -11,9 +11,11 @@ from duckdb import DuckDBPyConnection
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
+from sqlflow_dagster.warehouse import changes as change_rows
 from sqlflow_dagster.warehouse import marks, room, schema, tables, types
 
 if TYPE_CHECKING:
+    from sqlflow_dagster.warehouse.changes import Changes
     from sqlflow_dagster.warehouse.intake import Intake
     from sqlflow_dagster.warehouse.schema import Change
     from sqlflow_dagster.warehouse.spec import LoadSpec
@@ -179,8 +181,12 @@ def earlier(connection: DuckDBPyConnection, cursor: Cursor | None, horizon: Curs
     return cursor if later(connection, cursor, horizon) is horizon else Cursor(horizon.value, cursor.type)
 
 
-def plan(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, fresh: bool) -> tuple[Change, ...]:
+def plan(
+    connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, fresh: bool, changed: Changes | None
+) -> tuple[Change, ...]:
     """Return how the target's columns have to change, and leave in `rows` what is to be stored.
+
+    `changed` says that the rows are changes.
 
     It comes before the transaction: DuckDB writes to one file in each, and the stage is another.
     """
@@ -195,7 +201,9 @@ def plan(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, fresh: bo
         before, after = tables.columns(connection, table), tables.columns(connection, rows)
         return schema.compare(str(spec.table), before, after, "guided" if spec.reset else spec.schema_policy)
     changes = schema.plan(connection, table, rows, spec.schema_policy, str(spec.table))
-    if spec.mode == "upsert" and not fresh:
+    if changed:
+        change_rows.resolve(connection, rows, spec, changed)
+    elif spec.mode == "upsert" and not fresh:
         _drop_unchanged(connection, rows, spec)
     return changes
 
@@ -241,12 +249,18 @@ def into(
     spec: LoadSpec,
     *,
     later_part: bool,
+    changed: Changes | None,
 ) -> Counts:
     """Bring the rows into a target that stays; it is made where it is missing.
 
-    A `later_part` of a read adds to what its first one made room for.
+    A `later_part` of a read adds to what its first one made room for. `changed` says that the rows are
+    changes.
     """
     table = quote(*spec.table)
+    if changed and tables.kind(connection, spec.table) is None:
+        raise LoadRefused(
+            f"{spec.table}: the table is gone, and changes cannot make it; run with --full-refresh"
+        )
     if tables.kind(connection, spec.table) is None:
         connection.execute(sql("CREATE TABLE {table} AS FROM {rows} LIMIT 0", table=table, rows=rows))
     indexes = _evolve(connection, changes, spec)
@@ -254,6 +268,11 @@ def into(
     # INSERT after it then finds the deleted keys still there.
     connection.execute(sql("INSERT INTO {table} FROM {table} LIMIT 0", table=table))
     marks.note(connection, spec, anew=False)
+    if changed:
+        change_rows.alter(connection, spec, changed)
+        counts = Counts(*change_rows.merge(connection, rows, spec, changed))
+        tables.recreate(connection, indexes)
+        return counts
     deleted = room.make(connection, replaces, spec, later_part=later_part)
     if spec.mode != "upsert":
         counts = Counts(inserted=tables.insert(connection, spec.table, rows, Sql("TRUE")), deleted=deleted)

@@ -28,6 +28,7 @@ from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, TableName, bound, fold, quote, sql
 from sqlflow_dagster.warehouse import quarantine, tables, types
+from sqlflow_dagster.warehouse.changes import COLUMN as CHANGE
 
 Policy = Literal["strict", "guided", "permissive"]
 _SCHEMAS = quote("_sqlflow", "schemas")
@@ -51,6 +52,7 @@ def plan(
     Raises LoadRefused where the policy does not allow it, naming the columns and their types.
     """
     have, wanted = _folded(connection, table), _folded(connection, rows)
+    wanted.pop(CHANGE, None)
     changes = [*_new(have, wanted), *_gone(have, wanted)]
     for name, (own, kind) in wanted.items():
         if name in have and have[name][1] != kind:

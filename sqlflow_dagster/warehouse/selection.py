@@ -65,10 +65,12 @@ class Wanted:
         provenance: bool = False,
         untyped: Sequence[str] = (),
         bad: str | None = None,
+        own: Sequence[str] = (),
     ) -> Query:
         """Return the SELECT that shapes a relation. `untyped` columns hold nothing but NULL.
 
-        Rows in which the column `bad` is not NULL are kept, whatever else is wanted, and so is that column.
+        The columns `own` are the connector's, and kept as they are. Rows in which the column `bad`
+        is not NULL are kept, whatever else is wanted, and so is that column.
 
         Raises LoadRefused where the relation lacks a column that is asked for.
         """
@@ -81,6 +83,7 @@ class Wanted:
         self._refuse_missing(self._needed, [*columns, *fields])
         kept = {**self._kept(columns, provenance=provenance, untyped=untyped), **_aliased(fields)}
         columns |= {name: kind for name, (_value, kind) in fields.items()}
+        kept |= {name: quote(_BATCH, name) for name in own}
         self._check_kept(kept, columns)
         values = list(parameters)
         conditions = [

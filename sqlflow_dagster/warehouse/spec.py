@@ -17,11 +17,12 @@ from sqlflow_dagster.warehouse.shape import Shape, Window
 class LoadSpec:
     """One LOAD of one run.
 
-    `since` is where the read begins, lookback taken off; None reads everything. `started_from` is
-    the marker's position that the commit must still find, `epoch` the one to commit under.
-    `rewound` says that rows at or after `since` go before the merge. `ordered` allows commits
-    inside the read. `anew` has a whole read take the place of the table in any mode; `others` are
-    the keys of the table's other LOADs, whose rows go then and come again with their next load.
+    `since` is where the read begins, lookback taken off; None reads everything. `started_from` is the
+    marker's position that the commit must still find, `epoch` the one to commit under. `rewound` says
+    that rows at or after `since` go before the merge. `ordered` allows commits inside the read,
+    `logged` only for the changes after the first one. `anew` has a whole read take the place of the
+    table in any mode; `others` are the keys of the table's other LOADs, whose rows go then and come
+    again with their next load.
     """
 
     key: StateKey
@@ -40,6 +41,7 @@ class LoadSpec:
     row_provenance: bool
     incremental: bool
     ordered: bool = False
+    logged: bool = False
     rewound: bool = False
     window: Window | None = None
     anew: bool = False
@@ -80,6 +82,8 @@ class LoadSpec:
         """
         if not self.ordered or not self.incremental or self.window or self.rewound:
             return False
+        if self.logged:
+            return self.since is not None
         return self.since is not None or (self.started_from is None and not self.others)
 
     @property

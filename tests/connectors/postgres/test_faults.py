@@ -55,7 +55,7 @@ def test_each_wrong_parameter_has_its_error_and_the_next_step(project, wrong, ki
         ({"connection": f"postgresql://u:{CANARY}@h/d?colour=red"}, "the part 'colour' is not known"),
         ({"connection": f"postgresql://u:{CANARY}@h/d?sslmode=red"}, "sslmode is one of disable"),
         ({"min_connections": 9}, "min_connections: more than max_connections"),
-        ({"sync_mode": "cdc"}, "sync_mode: the log is not read here"),
+        ({"sync_mode": "cdc", "lookback_window": 5}, "lookback_window: with cdc, the log misses nothing"),
         ({"numeric_type": "BLOB"}, "numeric_type: write VARCHAR"),
         ({"sync_mode": "incremental", "cursor_field": "xmin", "query": "SELECT 1"}, "a query has no xmin"),
     ],

@@ -1,0 +1,209 @@
+"""A table → what the log tells of it, and the publication by which it does.
+
+The log names a changed row by the table's replica identity, and a publication says whose changes are
+in it. What would not be told whole is refused before a slot is made, with the statement that mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlflow_dagster.connectors.postgres_slot import Server
+from sqlflow_dagster.connectors.tables import Name
+from sqlflow_dagster.errors import BadOption, SchemaChanged, SourceFailed
+from sqlflow_dagster.sql import quote, sql
+
+_TABLE = """
+SELECT c.oid, c.relkind, c.relpersistence, c.relreplident,
+  EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid),
+  (SELECT md5(string_agg(coalesce(pg_relation_filenode(t.relid), 0)::text, ',' ORDER BY t.relid))
+   FROM (SELECT relid FROM pg_partition_tree(c.oid) UNION SELECT c.oid) AS t (relid)),
+  (SELECT string_agg(DISTINCT l.relid::regclass::text, ', ')
+   FROM pg_partition_tree(c.oid) AS l JOIN pg_catalog.pg_class AS p ON p.oid = l.relid
+   WHERE l.isleaf AND c.relkind = 'p' AND (p.relreplident = 'n' OR (p.relreplident = 'd' AND NOT EXISTS (
+     SELECT 1 FROM pg_catalog.pg_index AS i WHERE i.indrelid = p.oid AND i.indisprimary))))
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s
+"""
+_COLUMNS = """
+SELECT attnum, attname, atttypid, atttypmod, attgenerated <> '', atthasmissing, (attmissingval::text::text[])[1]
+FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+_IDENTITY = """
+SELECT a.attname
+FROM pg_catalog.pg_index AS i
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+WHERE i.indrelid = %s AND CASE %s WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedColumn:
+    """A column by its number, which outlives its name.
+
+    `missing` is what rows have that are older than the column, as text, where `has_missing`.
+    """
+
+    number: int
+    name: str
+    type: int
+    modifier: int
+    generated: bool
+    has_missing: bool
+    missing: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A table as the log knows it. `files` changes when all of its rows are written anew."""
+
+    oid: int
+    identity: str
+    key: tuple[str, ...]
+    files: str
+    columns: tuple[LoggedColumn, ...]
+    partitioned: bool
+
+
+def look_at(server: Server, table: Name, label: str) -> Logged:
+    """Return a table as the log knows it.
+
+    Raises BadOption where there is none, or where its changes cannot be read from the log.
+    """
+    found = server.rows(_TABLE, [table.schema, table.name])
+    if not found:
+        raise SchemaChanged(f"{label}: the table is gone; mend the SOURCE, or run `sqlflow discover`")
+    oid, kind, persistence, identity, has_children, files, bare = found[0]
+    if kind not in ("r", "p") or persistence != "p":
+        raise BadOption(
+            f'sync_mode: {label} is no ordinary table, whose changes would be in the log; read it with "sync_mode": '
+            '"full_refresh", or by a cursor_field',
+            option="sync_mode",
+        )
+    if has_children and kind == "r":
+        raise BadOption(
+            f"sync_mode: {label} has tables that inherit from it, whose changes the log has under their own names; "
+            "load each of them by itself",
+            option="sync_mode",
+        )
+    columns = tuple(LoggedColumn(*row) for row in server.rows(_COLUMNS, [oid]))
+    key = (
+        tuple(column.name for column in columns if not column.generated)
+        if identity == "f"
+        else tuple(row[0] for row in server.rows(_IDENTITY, [oid, identity]))
+    )
+    if identity == "n" or not key or bare:
+        what = bare or label
+        raise BadOption(
+            f"sync_mode: {what} does not tell the log which row changed (REPLICA IDENTITY {_named(identity)}"
+            f"{', and no primary key' if identity == 'd' else ''}). Give it a primary key, or run: "
+            f"ALTER TABLE {what if bare else quote(*table)} REPLICA IDENTITY FULL",
+            option="sync_mode",
+        )
+    return Logged(oid, identity, key, files, columns, kind == "p")
+
+
+def _named(identity: str) -> str:
+    return {"d": "DEFAULT", "n": "NOTHING", "i": "USING INDEX", "f": "FULL"}[identity]
+
+
+def check_key(logged: Logged, key: Sequence[str], label: str, table: Name) -> tuple[str, ...]:
+    """Return the LOAD's key as the table spells it.
+
+    Raises BadOption where the log would not name deleted rows by it.
+    """
+    known = {column.name.casefold(): column.name for column in logged.columns if not column.generated}
+    missing = [name for name in key if name.casefold() not in known]
+    if missing:
+        raise BadOption(
+            f"primary_key: {label} has no column {', '.join(missing)} in its log; it has {', '.join(known.values())}",
+            option="primary_key",
+        )
+    found = tuple(known[name.casefold()] for name in key)
+    if logged.identity != "f" and set(found) != set(logged.key):
+        raise BadOption(
+            f"primary_key: rows are to be merged by {', '.join(found)}, and the log of {label} names them by "
+            f"{', '.join(logged.key)}. Merge by that, or run: ALTER TABLE {quote(*table)} REPLICA IDENTITY FULL",
+            option="primary_key",
+        )
+    return found
+
+
+def check_server(server: Server, place: str) -> None:
+    """Raise SourceFailed where the server does not write what is needed into its log."""
+    level = server.rows("SHOW wal_level")[0][0]
+    if level != "logical":
+        raise SourceFailed(
+            f"{place}: its wal_level is {level!r}, so that the log does not tell the rows that changed; run "
+            "ALTER SYSTEM SET wal_level = 'logical' there (rds.logical_replication = 1 at Amazon) and restart it"
+        )
+
+
+def ensure_publication(server: Server, name: str, table: Name, logged: Logged, label: str) -> None:
+    """Make the publication, or add the table to it, where that is missing.
+
+    Raises BadOption where it leaves out changes, and NotAllowed with the statement to run where this
+    user may not make it.
+    """
+    # Streams of one SOURCE do this side by side.
+    server.rows("SELECT pg_advisory_lock(hashtext(%s))", [f"sqlflow {name}"])
+    try:
+        _ensure_publication(server, name, table, logged, label)
+    finally:
+        server.rows("SELECT pg_advisory_unlock(hashtext(%s))", [f"sqlflow {name}"])
+
+
+def _ensure_publication(server: Server, name: str, table: Name, logged: Logged, label: str) -> None:
+    found = server.rows(
+        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot, puballtables"
+        " FROM pg_catalog.pg_publication WHERE pubname = %s",
+        [name],
+    )
+    if not found:
+        make = sql(
+            "CREATE PUBLICATION {name} FOR TABLE {table} WITH (publish_via_partition_root = true)",
+            name=quote(name),
+            table=quote(*table),
+        )
+        server.run(make, label)
+        return
+    everything, via_root, _all_tables = found[0]
+    if not everything:
+        raise BadOption(
+            f"publication: {name} leaves out some kinds of changes; run: ALTER PUBLICATION {quote(name)} "
+            "SET (publish = 'insert, update, delete, truncate')",
+            option="publication",
+        )
+    if logged.partitioned and not via_root:
+        raise BadOption(
+            f"publication: {label} is partitioned, and {name} has the changes under its partitions' names; run: "
+            f"ALTER PUBLICATION {quote(name)} SET (publish_via_partition_root = true)",
+            option="publication",
+        )
+    member = server.rows(
+        "SELECT to_jsonb(t) FROM pg_catalog.pg_publication_tables AS t"
+        " WHERE pubname = %s AND schemaname = %s AND tablename = %s",
+        [name, *table],
+    )
+    if not member:
+        add = sql("ALTER PUBLICATION {name} ADD TABLE {table}", name=quote(name), table=quote(*table))
+        server.run(add, label)
+        return
+    _check_whole(member[0][0], logged, name, label)
+
+
+def _check_whole(member: Mapping[str, Any], logged: Logged, name: str, label: str) -> None:
+    """A publication may publish some rows and columns only, and a copy would lack the others."""
+    listed = member.get("attnames")
+    lacking = [
+        c.name for c in logged.columns if listed is not None and c.name not in listed and not c.generated
+    ]
+    if member.get("rowfilter") or lacking:
+        what = f"the columns {', '.join(lacking)}" if lacking else "rows, by a WHERE"
+        raise BadOption(
+            f"publication: {name} leaves out {what} of {label}; give it the whole table, or name another publication",
+            option="publication",
+        )

@@ -1,0 +1,153 @@
+"""Where a LOAD stands in the log, with the table as it was then; and what became of the table since.
+
+The log tells rows, not what ALTER TABLE did to rows that nobody touched: those that got a default, a
+new name, another type. The catalogue tells most of that, and where it does not, the table is to be
+read anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlflow_dagster.connectors.postgres_logged import Logged, LoggedColumn
+from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import SchemaChanged, SourceFailed
+
+# Number, type and modifier of a column.
+_Known = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A position of the log, in which slot of which cluster, and the table as it was there."""
+
+    lsn: str
+    slot: str
+    system: str
+    table: int
+    files: str
+    columns: Mapping[str, _Known]
+
+    @classmethod
+    def of(cls, lsn: str, slot: str, system: str, logged: Logged) -> Reached:
+        """Return a position with the table as it is now."""
+        columns = {c.name: (c.number, c.type, c.modifier) for c in logged.columns if not c.generated}
+        return cls(lsn, slot, system, logged.oid, logged.files, columns)
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor that says so."""
+        return Cursor(
+            json.dumps(
+                {
+                    "lsn": self.lsn, "slot": self.slot, "system": self.system, "table": self.table,
+                    "files": self.files, "columns": {name: list(known) for name, known in self.columns.items()},
+                }
+            ),
+            "JSON",
+        )  # fmt: skip
+
+
+def read(cursor: Cursor, label: str) -> Reached:
+    """Return what a cursor says. Raises SourceFailed where it is none of the log's."""
+    try:
+        found = json.loads(cursor.value)
+        columns = {name: (int(n), int(t), int(m)) for name, (n, t, m) in found["columns"].items()}
+        return Reached(found["lsn"], found["slot"], found["system"], found["table"], found["files"], columns)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceFailed(
+            f"{label}: the rows there are from another sync_mode, and their cursor is no position of the log; read "
+            "everything anew with --full-refresh"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """What rows that nobody touched have in columns that are new: another column's value, or one text."""
+
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    filled: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def altered(before: Reached, now: Logged, label: str) -> Altered:
+    """Return what became of the columns.
+
+    Raises SchemaChanged where rows may have been rewritten in a way that neither the log nor the
+    catalogue tells.
+    """
+    if before.table != now.oid:
+        raise SchemaChanged(f"{label}: the table was dropped and made anew; read it anew with --full-refresh")
+    numbers = {known[0]: name for name, known in before.columns.items()}
+    rewritten = before.files != now.files
+    renamed: dict[str, str] = {}
+    filled: dict[str, str | None] = {}
+    for column in now.columns:
+        if column.generated:
+            continue
+        was = numbers.get(column.number)
+        if was != column.name and column.name in before.columns:
+            raise SchemaChanged(
+                f"{label}: the column {column.name!r} is another than the one that had this name; read the table anew "
+                "with --full-refresh"
+            )
+        if was is None:
+            _refuse_default(column, label, rewritten=rewritten)
+            filled[column.name] = column.missing
+            continue
+        _number, kind, modifier = before.columns[was]
+        if rewritten and (kind, modifier) != (column.type, column.modifier):
+            raise SchemaChanged(
+                f"{label}: the column {column.name!r} has another type, and the log does not tell what became of its "
+                "values; read the table anew with --full-refresh"
+            )
+        if was != column.name:
+            renamed[column.name] = was
+    return Altered(renamed, filled)
+
+
+def _refuse_default(column: LoggedColumn, label: str, *, rewritten: bool) -> None:
+    if rewritten and not column.has_missing:
+        raise SchemaChanged(
+            f"{label}: the column {column.name!r} is new, and the table was rewritten, so that older rows may have "
+            "values in it that the log does not tell; read the table anew with --full-refresh"
+        )
+
+
+def names_of_now(before: Reached, now: Logged, layout: tuple[str, ...], label: str) -> list[str | None]:
+    """Return what each column of a part of the log is called now, None for one that is gone.
+
+    Raises SchemaChanged where a column came and got another name, or went, between two reads.
+    """
+    names = {column.number: column.name for column in now.columns}
+    present = {column.name for column in now.columns}
+    found: list[str | None] = []
+    for name in layout:
+        known = before.columns.get(name)
+        if known is not None and known[0] in names:
+            found.append(names[known[0]])
+        elif known is not None and name not in present:
+            found.append(None)
+        elif name in present:
+            found.append(name)
+        else:
+            found.append(None)
+    _refuse_passing(before, now, layout, found, label)
+    return found
+
+
+def _refuse_passing(
+    before: Reached, now: Logged, layout: tuple[str, ...], found: list[str | None], label: str
+) -> None:
+    """A name that is not known may have been that of a column that has another one before and now."""
+    known = {entry[0] for entry in before.columns.values()}
+    passing = [name for name, is_now in zip(layout, found, strict=True) if is_now is None]
+    strange = [name for name in passing if name not in before.columns]
+    lacking = [c.name for c in now.columns if c.name not in found and not c.generated]
+    gone_missing = any(c.number in known for c in now.columns if c.name in lacking)
+    if gone_missing or (strange and lacking):
+        raise SchemaChanged(
+            f"{label}: the column {', '.join(strange) or lacking[0]} had another name for a while, or came and went, "
+            "and the log does not tell which values are whose; read the table anew with --full-refresh"
+        )

@@ -1,0 +1,661 @@
+"""Changes out of Postgres' log: the copy is what the table is, whatever happens to either in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqlflow_dagster.errors import BadOption, LoadRefused, NotAllowed, RetryLater, SchemaChanged, SourceFailed
+
+TESTS = Path(__file__).parents[2]
+CDC = {"sync_mode": "cdc", "primary_key": "id", "table": "orders"}
+HARD = {**CDC, "deletes": "hard"}
+# So large, and so little compressible, that Postgres keeps it beside its row.
+LARGE = "(SELECT string_agg(md5(n::text || '{}'), '') FROM generate_series(1, 300) AS n)"
+
+
+@pytest.fixture
+def copy(project):
+    """A table `orders` with a few rows, and the project that copies it."""
+    project.database.run(
+        "CREATE TABLE orders (id int PRIMARY KEY, name text, amount numeric(12,2))",
+        "INSERT INTO orders SELECT n, 'n' || n, n FROM generate_series(1, 5) AS n",
+    )
+    yield project
+    # A database with slots cannot be dropped.
+    project.database.run(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
+    )
+
+
+def slots(copy):
+    return copy.database.run(
+        "SELECT slot_name, confirmed_flush_lsn::text FROM pg_replication_slots"
+        " WHERE database = current_database() ORDER BY 1"
+    )
+
+
+def living(copy, columns="id, name, amount"):
+    return copy.query(f"SELECT {columns} FROM p.t WHERE NOT _sqlflow_deleted ORDER BY ALL")
+
+
+def stored(copy, columns="id, name, amount"):
+    return copy.query(f"SELECT {columns} FROM p.t ORDER BY ALL")
+
+
+def there(copy, columns="id, name, amount"):
+    return copy.database.run(f"SELECT {columns} FROM orders ORDER BY {columns}")
+
+
+def position(copy):
+    query = "SELECT cursor_value FROM _sqlflow.commits ORDER BY epoch DESC, seq DESC LIMIT 1"
+    return json.loads(copy.query(query)[0][0])
+
+
+def test_inserts_updates_and_deletes_arrive(copy):
+    first = copy.load(**CDC)["t"]
+    assert (first.inserted, first.deleted) == (5, 0)
+    copy.database.run(
+        "INSERT INTO orders VALUES (6, 'six', 6)",
+        "UPDATE orders SET name = 'two' WHERE id = 2",
+        "DELETE FROM orders WHERE id = 3",
+    )
+    second = copy.load(**CDC)["t"]
+    assert (second.rows, second.inserted, second.updated, second.deleted) == (3, 1, 1, 1)
+    assert living(copy) == there(copy)
+    assert copy.query("SELECT id, name FROM p.t WHERE _sqlflow_deleted") == [(3, "n3")]
+
+
+def test_hard_deletes_leave_no_row_and_no_column(copy):
+    copy.load(**HARD)
+    copy.database.run(
+        "DELETE FROM orders WHERE id = 1",
+        "INSERT INTO orders VALUES (9, 'x', 1)",
+        "DELETE FROM orders WHERE id = 9",
+    )
+    outcome = copy.load(**HARD)["t"]
+    assert (outcome.inserted, outcome.updated, outcome.deleted) == (0, 0, 1)
+    assert stored(copy, "*") == there(copy)
+
+
+def test_rows_of_one_key_become_its_last_state(copy):
+    copy.load(**CDC)
+    copy.database.run(
+        *(f"UPDATE orders SET name = 'v{n}' WHERE id = 1" for n in range(9)),
+        "DELETE FROM orders WHERE id = 2",
+        "INSERT INTO orders VALUES (2, 'again', 7)",
+        "INSERT INTO orders VALUES (7, 'x', 1)",
+        "DELETE FROM orders WHERE id = 7",
+    )
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+    assert copy.query("SELECT id FROM p.t WHERE _sqlflow_deleted") == [(7,)]
+
+
+@pytest.mark.parametrize("params", [CDC, HARD], ids=["soft", "hard"])
+def test_a_row_whose_key_changes_is_one_that_goes_and_one_that_comes(copy, params):
+    copy.load(**params)
+    copy.database.run(
+        "UPDATE orders SET id = 10 WHERE id = 1",
+        "UPDATE orders SET id = id + 1 WHERE id = 5",
+        "UPDATE orders SET id = 5 WHERE id = 4",
+    )
+    copy.load(**params)
+    found = stored(copy) if params is HARD else living(copy)
+    assert found == there(copy)
+    if params is CDC:
+        assert copy.query("SELECT id, name FROM p.t WHERE _sqlflow_deleted ORDER BY 1") == [
+            (1, "n1"),
+            (4, "n4"),
+        ]
+
+
+@pytest.mark.parametrize("identity", ["DEFAULT", "FULL", "USING INDEX by_id"])
+@pytest.mark.parametrize("params", [CDC, HARD], ids=["soft", "hard"])
+def test_large_values_that_did_not_change_are_kept(copy, params, identity):
+    copy.database.run(
+        "CREATE UNIQUE INDEX by_id ON orders (id)",
+        f"ALTER TABLE orders REPLICA IDENTITY {identity}",
+        f"UPDATE orders SET name = {LARGE.format('a')}",
+    )
+    copy.load(**params)
+    copy.database.run(
+        "UPDATE orders SET amount = 100 WHERE id = 1",
+        # Its key changes, and the large value is under the old one.
+        "UPDATE orders SET id = 12 WHERE id = 2",
+        "UPDATE orders SET id = 13, amount = 0 WHERE id = 12",
+        # The old key is taken by another row.
+        "INSERT INTO orders VALUES (2, 'short', 1)",
+        # It changes, and then something else does.
+        f"UPDATE orders SET name = {LARGE.format('b')} WHERE id = 3",
+        "UPDATE orders SET amount = 300 WHERE id = 3",
+        "UPDATE orders SET id = 4, amount = 1 WHERE id = 4",
+        f"INSERT INTO orders VALUES (20, {LARGE.format('c')}, 1)",
+        "UPDATE orders SET id = 21 WHERE id = 20",
+        "DELETE FROM orders WHERE id = 5",
+    )
+    copy.load(**params)
+    assert (stored(copy) if params is HARD else living(copy)) == there(copy)
+    if params is CDC:
+        (kept,) = copy.query("SELECT length(name) FROM p.t WHERE id = 5")
+        assert kept == (9600,)
+
+
+@pytest.mark.parametrize("params", [CDC, HARD], ids=["soft", "hard"])
+def test_a_truncated_table_is_emptied_at_its_place_in_the_log(copy, params):
+    copy.load(**params)
+    copy.database.run(
+        "UPDATE orders SET name = 'gone' WHERE id = 1",
+        "TRUNCATE orders",
+        "INSERT INTO orders VALUES (2, 'new', 2)",
+    )
+    outcome = copy.load(**params)["t"]
+    assert (stored(copy) if params is HARD else living(copy)) == there(copy) == [(2, "new", 2)]
+    assert outcome.total_rows == (1 if params is HARD else 5)
+
+
+def test_a_key_column_that_is_large_is_found_again(copy):
+    copy.database.run(
+        "CREATE TABLE docs (k text PRIMARY KEY, n int)",
+        f"INSERT INTO docs SELECT left({LARGE.format('k')}, 2500), 1",
+    )
+    params = {**HARD, "table": "docs", "primary_key": "k"}
+    copy.load(**params)
+    copy.database.run("UPDATE docs SET n = 2")
+    copy.load(**params)
+    assert copy.query("SELECT length(k), n FROM p.t") == [(2500, 2)]
+    copy.database.run("DELETE FROM docs")
+    copy.load(**params)
+    assert copy.query("SELECT count(*) FROM p.t") == [(0,)]
+
+
+def test_a_transaction_arrives_whole_however_small_the_batches_are(copy):
+    params = {**HARD, "transaction_bytes": 1}
+    copy.load(**params)
+    connection = copy.database.connect()
+    connection.autocommit = False
+    with connection.cursor() as session:
+        for _ in range(3):
+            session.execute("UPDATE orders SET amount = amount + 1 WHERE id = 1")
+            session.execute("UPDATE orders SET amount = amount - 1 WHERE id = 2")
+            connection.commit()
+        session.execute("INSERT INTO orders SELECT n, 'm', n FROM generate_series(100, 399) AS n")
+    connection.commit()
+    copy.load(**params)
+    assert stored(copy) == there(copy)
+    sums = copy.query("SELECT rows FROM _sqlflow.commits WHERE NOT complete ORDER BY seq")
+    assert sums == [(2,), (2,), (2,), (300,)]
+
+
+def test_what_does_not_fit_into_memory_waits_on_the_disk(copy, monkeypatch):
+    from sqlflow_dagster.connectors import postgres_cdc
+
+    monkeypatch.setattr(postgres_cdc, "_MEMORY", 10_000)
+    copy.database.run(f"UPDATE orders SET name = {LARGE.format('a')} WHERE id < 3")
+    copy.load(**CDC)
+    copy.database.run(
+        "INSERT INTO orders SELECT n, 'm', n FROM generate_series(100, 1099) AS n",
+        "UPDATE orders SET amount = 5 WHERE id = 1",
+        "UPDATE orders SET name = 'x' WHERE id % 3 = 0",
+        "UPDATE orders SET id = id + 5000 WHERE id % 7 = 2",
+        "DELETE FROM orders WHERE id % 10 = 4",
+    )
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+    assert not list((copy.bench.root / ".sqlflow").rglob("log-*"))
+
+
+def test_a_transaction_that_was_open_at_the_snapshot_is_not_lost(copy):
+    """Committed while the first read waits for it, or after the end of a later one."""
+    copy.load(**CDC)
+    late = copy.database.connect()
+    late.autocommit = False
+    with late.cursor() as session:
+        session.execute("INSERT INTO orders VALUES (50, 'late', 1)")
+        copy.database.run("INSERT INTO orders VALUES (51, 'early', 1)")
+        copy.load(**CDC)
+        assert (50, "late", 1) not in living(copy)
+        late.commit()
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+
+
+def test_a_slot_that_waits_for_a_transaction_gives_up_and_says_so(copy):
+    open_one = copy.database.connect()
+    open_one.autocommit = False
+    with open_one.cursor() as session:
+        session.execute("INSERT INTO orders VALUES (50, 'late', 1)")
+        error = copy.error(**CDC, silence_seconds=1)
+        open_one.commit()
+    assert isinstance(error, SourceFailed)
+    assert "pg_stat_activity has it" in str(error)
+    assert slots(copy) == []
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+
+
+def test_two_loads_of_one_table_have_a_slot_and_a_position_each(copy):
+    both = "LOAD t FROM pg.orders;\nLOAD u FROM pg.orders;"
+    copy.load(both, **HARD)
+    copy.database.run("INSERT INTO orders VALUES (6, 'six', 6)")
+    copy.load("LOAD t FROM pg.orders;", **HARD)
+    copy.database.run("DELETE FROM orders WHERE id = 1")
+    copy.load(both, **HARD)
+    assert len(slots(copy)) == 2
+    assert stored(copy) == there(copy) == copy.query("SELECT * FROM p.u ORDER BY ALL")
+
+
+def test_several_tables_share_a_publication_that_is_named(copy):
+    copy.database.run("CREATE TABLE lines (id int PRIMARY KEY, v text)", "INSERT INTO lines VALUES (1, 'a')")
+    params = {**HARD, "table": None, "tables": ["orders", "lines"], "publication": "shop"}
+    copy.load("LOAD * FROM pg;", **params)
+    copy.database.run("UPDATE lines SET v = 'b'", "DELETE FROM orders WHERE id = 2")
+    copy.load("LOAD * FROM pg;", **params)
+    assert copy.query("FROM p.lines") == [(1, "b")]
+    assert copy.query("SELECT id FROM p.orders ORDER BY 1") == [(1,), (3,), (4,), (5,)]
+    assert copy.database.run(
+        "SELECT tablename FROM pg_publication_tables WHERE pubname = 'shop' ORDER BY 1"
+    ) == [
+        ("lines",),
+        ("orders",),
+    ]
+
+
+def test_partitions_are_read_under_their_tables_name(copy):
+    copy.database.run(
+        "CREATE TABLE parts (id int, at int, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE p1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE p2 PARTITION OF parts FOR VALUES FROM (10) TO (20)",
+        "INSERT INTO parts VALUES (1, 5, 'a'), (2, 15, 'b')",
+    )
+    params = {**HARD, "table": "parts", "primary_key": ["id", "at"]}
+    copy.load(**params)
+    copy.database.run(
+        "UPDATE parts SET at = 16 WHERE id = 1",
+        "DELETE FROM parts WHERE id = 2",
+        "INSERT INTO parts VALUES (3, 1, 'c')",
+    )
+    copy.load(**params)
+    assert copy.query("FROM p.t ORDER BY 1") == [(1, 16, "a"), (3, 1, "c")]
+
+
+def test_a_quiet_table_moves_its_slot_on_and_stores_nothing(copy):
+    copy.load(**CDC)
+    ((name, before),) = slots(copy)
+    copy.database.run("CREATE TABLE noise (n int)", "INSERT INTO noise SELECT generate_series(1, 5000)")
+    outcome = copy.load(**CDC)["t"]
+    ((_name, after),) = slots(copy)
+    assert (outcome.rows, outcome.inserted) == (0, 0)
+    assert after == position(copy)["lsn"] != before
+    assert outcome.facts["slot"] == name
+    assert outcome.facts["slot_bytes_behind"] < 10_000
+
+
+def test_a_full_refresh_makes_a_new_slot_with_a_new_snapshot(copy):
+    copy.load(**CDC)
+    copy.database.run("DELETE FROM orders WHERE id = 1")
+    copy.load(**CDC)
+    copy.bench.ok(full_refresh=True)
+    assert stored(copy) == there(copy)
+    copy.database.run("DELETE FROM orders WHERE id = 2")
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+    assert len(slots(copy)) == 1
+
+
+@pytest.mark.parametrize(
+    ("statements", "columns"),
+    [
+        (
+            ["ALTER TABLE orders ADD COLUMN c text", "UPDATE orders SET c = 'x' WHERE id = 1"],
+            "id, name, amount, c",
+        ),
+        (
+            ["ALTER TABLE orders ADD COLUMN c int DEFAULT 7", "UPDATE orders SET c = 8 WHERE id = 1"],
+            "id, name, amount, c",
+        ),
+        (
+            ["ALTER TABLE orders ADD COLUMN c int[] DEFAULT '{1,NULL}'", "DELETE FROM orders WHERE id = 1"],
+            "id, name, c::text",
+        ),
+        (["ALTER TABLE orders DROP COLUMN amount", "UPDATE orders SET name = 'x' WHERE id = 1"], "id, name"),
+        (
+            ["ALTER TABLE orders RENAME COLUMN name TO title", "UPDATE orders SET amount = 0 WHERE id = 1"],
+            "id, title, amount",
+        ),
+        (
+            [
+                "UPDATE orders SET name = 'before' WHERE id = 2",
+                "ALTER TABLE orders RENAME name TO title",
+                "ALTER TABLE orders ADD COLUMN c int DEFAULT 1, DROP COLUMN amount",
+                "INSERT INTO orders VALUES (6, 'after', 2)",
+            ],
+            "id, title, c",
+        ),
+        (
+            ["ALTER TABLE orders ALTER name TYPE varchar", "UPDATE orders SET name = 'x' WHERE id = 1"],
+            "id, name, amount",
+        ),
+    ],
+    ids=["added", "default", "list", "dropped", "renamed", "several", "type"],
+)
+def test_a_schema_change_is_followed_in_all_rows(copy, statements, columns):
+    copy.load(**CDC)
+    copy.database.run(*statements)
+    copy.load(**CDC)
+    here = columns.replace("c::text", "replace(replace(replace(c::text, '[', '{'), ']', '}'), ' ', '')")
+    assert living(copy, here) == there(copy, columns)
+    copy.database.run("DELETE FROM orders WHERE id = 3")
+    copy.load(**CDC)
+    assert living(copy, here) == there(copy, columns)
+
+
+def test_strict_refuses_a_new_column(copy):
+    copy.load(**CDC, schema_policy="strict")
+    before = position(copy)
+    copy.database.run("ALTER TABLE orders ADD COLUMN c text", "UPDATE orders SET c = 'x'")
+    assert isinstance(copy.error(**CDC, schema_policy="strict"), LoadRefused)
+    assert position(copy) == before
+    copy.load(**CDC)
+    assert living(copy, "id, c") == there(copy, "id, c")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE orders ALTER amount TYPE numeric(12,1)",
+        "ALTER TABLE orders ADD COLUMN c float DEFAULT random()",
+        "ALTER TABLE orders DROP COLUMN name, ADD COLUMN name text",
+        "ALTER TABLE orders RENAME name TO x; INSERT INTO orders VALUES (6); ALTER TABLE orders RENAME x TO name",
+        "ALTER TABLE orders ADD x int; INSERT INTO orders VALUES (6); ALTER TABLE orders RENAME x TO y",
+        "DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY, name text, amount numeric(12,2))",
+    ],
+    ids=["rewritten", "volatile", "other column", "passing name", "passing new name", "other table"],
+)
+def test_what_the_log_does_not_tell_asks_for_a_full_refresh(copy, statement):
+    copy.load(**CDC)
+    copy.database.run(statement, "INSERT INTO orders VALUES (7)")
+    error = copy.error(**CDC)
+    assert isinstance(error, SchemaChanged)
+    assert "--full-refresh" in str(error)
+    copy.bench.ok(full_refresh=True)
+    assert stored(copy, "id, name, amount") == there(copy, "id, name, amount")
+
+
+def spoil_drop(copy):
+    copy.database.run(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT temporary"
+    )
+
+
+def spoil_ahead(copy):
+    copy.database.run(
+        "INSERT INTO orders VALUES (99)",
+        "SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) FROM pg_replication_slots"
+        " WHERE database = current_database()",
+    )
+
+
+def spoil_publication(copy):
+    ((name, _at),) = slots(copy)
+    copy.database.run(f"ALTER PUBLICATION {name} SET (publish = 'insert')")
+
+
+def spoil_mode(copy):
+    import duckdb
+
+    with duckdb.connect(str(copy.bench.root / "data/warehouse.duckdb")) as connection:
+        connection.execute("UPDATE _sqlflow.commits SET cursor_value = '{\"xmin\": 5}'")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "message"),
+    [
+        (spoil_drop, SourceFailed, "replication slot .* is not there any more.*--full-refresh"),
+        (spoil_ahead, SourceFailed, "slot .* stands at .*, and the table at .*--full-refresh"),
+        (
+            spoil_publication,
+            BadOption,
+            "ALTER PUBLICATION .* SET \\(publish = 'insert, update, delete, truncate'\\)",
+        ),
+        (spoil_mode, SourceFailed, "another sync_mode.*--full-refresh"),
+    ],
+    ids=["missing", "ahead", "publication", "mode"],
+)
+def test_a_gap_in_the_log_is_an_error_and_never_a_silent_new_copy(copy, spoil, kind, message):
+    copy.load(**CDC)
+    before = stored(copy)
+    spoil(copy)
+    error = copy.error(**CDC)
+    assert isinstance(error, kind)
+    assert __import__("re").search(message, str(error))
+    assert stored(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("made", "params", "message"),
+    [
+        ("CREATE TABLE t (id int, v text)", {}, 'ALTER TABLE "public"."t" REPLICA IDENTITY FULL'),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t REPLICA IDENTITY NOTHING",
+            {},
+            'ALTER TABLE "public"."t" REPLICA IDENTITY FULL',
+        ),
+        (
+            "CREATE TABLE t (id int, k int PRIMARY KEY)",
+            {},
+            "merged by id, and the log of public.t names them by k",
+        ),
+        ("CREATE VIEW t AS SELECT 1 AS id", {}, "public.t is no ordinary table"),
+        ("CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", {}, "public.t is no ordinary table"),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u () INHERITS (t)",
+            {},
+            "tables that inherit from it",
+        ),
+        ("CREATE TABLE t (id int PRIMARY KEY)", {"primary_key": "nix"}, "has no column nix in its log"),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE PUBLICATION part FOR TABLE t WHERE (id > 5)",
+            {"publication": "part"},
+            "publication: part leaves out rows, by a WHERE",
+        ),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE PUBLICATION part FOR TABLE t (id)",
+            {"publication": "part"},
+            "publication: part leaves out the columns v",
+        ),
+    ],
+    ids=["no key", "nothing", "other key", "view", "unlogged", "children", "no column", "rows", "columns"],
+)
+def test_a_table_that_the_log_does_not_tell_whole_is_refused_with_what_to_run(copy, made, params, message):
+    copy.database.run(made)
+    error = copy.error(**{**CDC, "table": "t", **params})
+    assert isinstance(error, BadOption)
+    assert message in str(error)
+    assert slots(copy) == []
+
+
+def test_a_table_without_a_key_is_read_where_its_identity_is_full(copy):
+    copy.database.run(
+        "CREATE TABLE t (id int, v text)",
+        "ALTER TABLE t REPLICA IDENTITY FULL",
+        "INSERT INTO t VALUES (1, 'a')",
+    )
+    params = {**HARD, "table": "t"}
+    copy.load(**params)
+    copy.database.run(
+        "INSERT INTO t VALUES (2, 'b')", "UPDATE t SET v = 'c' WHERE id = 1", "DELETE FROM t WHERE id = 2"
+    )
+    copy.load(**params)
+    assert copy.query("FROM p.t") == [(1, "c")]
+
+
+def test_computed_columns_are_left_out_as_the_log_does_not_have_them(copy):
+    copy.database.run("ALTER TABLE orders ADD COLUMN twice numeric GENERATED ALWAYS AS (amount * 2) STORED")
+    assert "is computed by Postgres" in str(copy.error(**HARD, columns=["id", "twice"]))
+    copy.load(**HARD)
+    copy.database.run("UPDATE orders SET amount = 9 WHERE id = 1")
+    copy.load(**HARD)
+    assert stored(copy, "*") == there(copy)
+
+
+def test_chosen_and_masked_columns_stay_so(copy):
+    params = {**CDC, "exclude_columns": ["amount"], "mask": {"name": "hash"}}
+    copy.load(**params)
+    copy.database.run("UPDATE orders SET name = 'x' WHERE id = 1", "DELETE FROM orders WHERE id = 2")
+    copy.load(**params)
+    expected = copy.database.run("SELECT id, encode(sha256(name::bytea), 'hex') FROM orders ORDER BY 1")
+    assert (
+        copy.query("SELECT * EXCLUDE _sqlflow_deleted FROM p.t WHERE NOT _sqlflow_deleted ORDER BY 1")
+        == expected
+    )
+
+
+KILL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import Workbench
+Workbench(Path(sys.argv[2])).ok(run_id=sys.argv[3])
+"""
+
+
+def killed(copy, failpoint):
+    environment = {**os.environ, "SQLFLOW_FAILPOINT": f"{failpoint}:kill"}
+    command = [sys.executable, "-c", KILL, str(TESTS), str(copy.bench.root), f"killed-{failpoint}"]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("failpoint", ["after_slot_created", "before_commit", "before_slot_confirmed"])
+def test_a_first_load_that_was_killed_leaves_one_slot_and_the_right_rows(copy, failpoint):
+    copy.pipeline(**CDC)
+    killed(copy, failpoint)
+    assert len(slots(copy)) == 1
+    copy.database.run("DELETE FROM orders WHERE id = 1")
+    copy.load(**CDC)
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+    assert len(slots(copy)) == 1
+
+
+@pytest.mark.parametrize("failpoint", ["before_commit", "after_commit", "before_slot_confirmed"])
+def test_changes_that_were_killed_on_the_way_arrive_once(copy, failpoint):
+    copy.load(**CDC)
+    copy.database.run("UPDATE orders SET amount = amount + 1", "INSERT INTO orders VALUES (6, 'six', 6)")
+    killed(copy, failpoint)
+    ((_name, confirmed),) = slots(copy)
+    copy.database.run("UPDATE orders SET amount = amount + 1 WHERE id = 1")
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+    ((_name, after),) = slots(copy)
+    assert after == position(copy)["lsn"] != confirmed
+
+
+def test_a_first_load_that_fails_drops_its_slot(copy):
+    copy.database.run("INSERT INTO orders VALUES (8, 'x', 'NaN')")
+    assert "NaN" in str(copy.error(**CDC))
+    assert slots(copy) == []
+
+
+def test_a_slot_that_cannot_be_confirmed_is_a_notice_and_mended_by_the_next_run(copy, monkeypatch):
+    from sqlflow_dagster.connectors import postgres_slot
+
+    copy.load(**CDC)
+    copy.database.run("DELETE FROM orders WHERE id = 1")
+
+    def broken(*_):
+        raise RetryLater("the server closed the connection")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_slot, "move_on", broken)
+        outcome = copy.load(**CDC)["t"]
+    assert "the next run tells the source so" in outcome.notices[-1]
+    copy.load(**CDC)
+    assert slots(copy)[0][1] == position(copy)["lsn"]
+    assert living(copy) == there(copy)
+
+
+def test_a_user_without_the_right_is_told_what_to_run(copy):
+    copy.database.run("GRANT SELECT ON orders TO reader")
+    reader = {"username": "reader", "password": "CANARY-5f0c"}
+    error = copy.error(**CDC, **reader)
+    assert isinstance(error, NotAllowed)
+    assert "CREATE PUBLICATION" in str(error)
+    copy.database.run("CREATE PUBLICATION shop FOR TABLE orders")
+    error = copy.error(**CDC, **reader, publication="shop")
+    assert isinstance(error, NotAllowed)
+    assert "ALTER ROLE … REPLICATION" in str(error)
+
+
+def test_a_server_that_drops_the_connection_is_asked_again(copy, monkeypatch):
+    copy.load(**CDC)
+    copy.database.run("INSERT INTO orders VALUES (6, 'six', 6)")
+    from sqlflow_dagster.connectors import postgres_log
+
+    begin, times = postgres_log.Log.begin, []
+
+    def broken(self, *arguments):
+        if not times:
+            times.append(1)
+            copy.database.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'"
+            )
+        return begin(self, *arguments)
+
+    monkeypatch.setattr(postgres_log.Log, "begin", broken)
+    outcome = copy.load(**CDC)["t"]
+    assert outcome.calls.retries == 1
+    assert living(copy) == there(copy)
+
+
+@pytest.mark.parametrize(
+    ("params", "load", "message"),
+    [
+        (
+            {"query": "SELECT 1 AS id", "table": None},
+            "LOAD t FROM pg;",
+            "query: with cdc, a query has no log",
+        ),
+        ({"filters": {"id": 1}}, "LOAD t FROM pg;", "filters: with cdc"),
+        ({"cursor_field": "id"}, "LOAD t FROM pg;", "cursor_field: with cdc"),
+        ({"session_settings": False}, "LOAD t FROM pg;", "not a pooler"),
+        ({"primary_key": None}, "LOAD t FROM pg;", "cdc merges changes by key"),
+        ({}, "LOAD t FROM pg MODE APPEND;", "cdc merges changes by key"),
+        (
+            {},
+            "LOAD t FROM pg; CREATE OR REPLACE TABLE t AS SELECT 1 AS id;",
+            "written by other statements too",
+        ),
+    ],
+    ids=["query", "filters", "cursor", "pooler", "no key", "append", "two writers"],
+)
+def test_what_does_not_go_with_changes_is_refused_before_anything_is_contacted(
+    project, params, load, message
+):
+    from sqlflow_dagster.errors import PipelineError
+
+    project.pipeline(load, **{**CDC, **params})
+    with pytest.raises(PipelineError) as caught:
+        project.bench.run()
+    assert message in str(caught.value)
+
+
+def test_health_tells_of_slots(copy):
+    from sqlflow_dagster.connectors.options import parse
+    from sqlflow_dagster.connectors.postgres import Postgres
+    from sqlflow_dagster.connectors.postgres_options import PostgresOptions
+
+    copy.load(**CDC)
+    options, _ = parse(PostgresOptions, {**CDC, "connection": copy.database.url})
+    with Postgres(options, copy.bench_place) as connector:
+        health = connector.check()
+    assert health.ok
+    assert health.facts["slots"] == 1
+    assert health.facts["slots_lost"] == 0
+    assert health.facts["slot_bytes_kept"] > 0
