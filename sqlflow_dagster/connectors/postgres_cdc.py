@@ -88,10 +88,10 @@ def confirm(told: Mapping[str, str], cursor: Cursor, label: str) -> dict[str, st
     failpoint("before_slot_confirmed")
     reached = postgres_position.read(cursor, label)
     with _server(told) as server:
-        held = slots.slots(server, "slot_name = %s", [reached.slot])
+        held = slots.slots(server, name=reached.slot)
         if held and slots.number(held[0].confirmed) < slots.number(reached.lsn):
             slots.move_on(server, reached.slot, reached.lsn)
-            held = slots.slots(server, "slot_name = %s", [reached.slot])
+            held = slots.slots(server, name=reached.slot)
     if not held:
         return {"slot": reached.slot, "slot_status": "missing"}
     slot = held[0]

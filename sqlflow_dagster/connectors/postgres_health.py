@@ -80,7 +80,7 @@ def health(connection: Connection, place: str, latency: float, slot_prefix: str 
 
 def _slots(connection: Connection, prefix: str) -> list[Held]:
     server = Server(connection, {})
-    return found(server, "starts_with(slot_name, %s) AND NOT temporary", [f"{prefix}_"])
+    return found(server, prefix=f"{prefix}_")
 
 
 def _facts_of_slots(slots: list[Held]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlflow_dagster.connectors.postgres_slot import Server
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption, SchemaChanged, SourceFailed
-from sqlflow_dagster.sql import quote, sql
+from sqlflow_dagster.sql import Sql, quote, sql
 
 _TABLE = """
 SELECT c.oid, c.relkind, c.relpersistence, c.relreplident,
@@ -95,15 +95,23 @@ def look_at(server: Server, table: Name, label: str) -> Logged:
         if identity == "f"
         else tuple(row[0] for row in server.rows(_IDENTITY, [oid, identity]))
     )
-    if identity == "n" or not key or bare:
-        what = bare or label
+    if bare:
         raise BadOption(
-            f"sync_mode: {what} does not tell the log which row changed (REPLICA IDENTITY {_named(identity)}"
-            f"{', and no primary key' if identity == 'd' else ''}). Give it a primary key, or run: "
-            f"ALTER TABLE {what if bare else quote(*table)} REPLICA IDENTITY FULL",
+            f"sync_mode: the partitions {bare} of {label} do not tell the log which row changed; give each of them a "
+            "primary key, or REPLICA IDENTITY FULL",
+            option="sync_mode",
+        )
+    if identity == "n" or not key:
+        raise BadOption(
+            f"sync_mode: {label} does not tell the log which row changed: its replica identity is {_named(identity)}"
+            f"{', without a primary key' if identity == 'd' else ''}. Give it a primary key, or run: {_full(table)}",
             option="sync_mode",
         )
     return Logged(oid, identity, key, files, columns, kind == "p")
+
+
+def _full(table: Name) -> Sql:
+    return sql("ALTER TABLE {table} REPLICA IDENTITY FULL", table=quote(*table))
 
 
 def _named(identity: str) -> str:
@@ -126,7 +134,7 @@ def check_key(logged: Logged, key: Sequence[str], label: str, table: Name) -> tu
     if logged.identity != "f" and set(found) != set(logged.key):
         raise BadOption(
             f"primary_key: rows are to be merged by {', '.join(found)}, and the log of {label} names them by "
-            f"{', '.join(logged.key)}. Merge by that, or run: ALTER TABLE {quote(*table)} REPLICA IDENTITY FULL",
+            f"{', '.join(logged.key)}. Merge by that, or run: {_full(table)}",
             option="primary_key",
         )
     return found
@@ -172,15 +180,16 @@ def _ensure_publication(server: Server, name: str, table: Name, logged: Logged, 
         return
     everything, via_root, _all_tables = found[0]
     if not everything:
+        setting = Sql("publish = 'insert, update, delete, truncate'")
         raise BadOption(
-            f"publication: {name} leaves out some kinds of changes; run: ALTER PUBLICATION {quote(name)} "
-            "SET (publish = 'insert, update, delete, truncate')",
+            f"publication: {name} leaves out some kinds of changes; run: {_set(name, setting)}",
             option="publication",
         )
     if logged.partitioned and not via_root:
+        setting = Sql("publish_via_partition_root = true")
         raise BadOption(
             f"publication: {label} is partitioned, and {name} has the changes under its partitions' names; run: "
-            f"ALTER PUBLICATION {quote(name)} SET (publish_via_partition_root = true)",
+            f"{_set(name, setting)}",
             option="publication",
         )
     member = server.rows(
@@ -193,6 +202,10 @@ def _ensure_publication(server: Server, name: str, table: Name, logged: Logged, 
         server.run(add, label)
         return
     _check_whole(member[0][0], logged, name, label)
+
+
+def _set(name: str, setting: Sql) -> Sql:
+    return sql("ALTER PUBLICATION {name} SET ({setting})", name=quote(name), setting=setting)
 
 
 def _check_whole(member: Mapping[str, Any], logged: Logged, name: str, label: str) -> None:

@@ -15,21 +15,22 @@ from typing import Any
 
 from sqlflow_dagster.connectors.postgres_client import Connection, translated
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
-from sqlflow_dagster.sql import Sql
+from sqlflow_dagster.sql import Sql, sql
 
 log = logging.getLogger(__name__)
 
 _LONGEST_NAME = 54  # a copy's name is longer, and 63 is the most
 _HEARTBEAT = "sqlflow_heartbeat"
 
-_NOW = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END"
-_SLOT = f"""
-SELECT slot_name, plugin, active_pid, coalesce(confirmed_flush_lsn::text, '0/0'),
-  coalesce(to_jsonb(s) ->> 'wal_status', ''), coalesce(to_jsonb(s) ->> 'invalidation_reason', ''),
-  coalesce(pg_wal_lsn_diff({_NOW}, confirmed_flush_lsn), 0)::bigint,
-  coalesce(pg_wal_lsn_diff({_NOW}, restart_lsn), 0)::bigint
-FROM pg_catalog.pg_replication_slots AS s
-"""
+_NOW = Sql("CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END")
+_SLOTS = sql(
+    "SELECT slot_name, plugin, active_pid, coalesce(confirmed_flush_lsn::text, '0/0'),"
+    " coalesce(to_jsonb(s) ->> 'wal_status', ''), coalesce(to_jsonb(s) ->> 'invalidation_reason', ''),"
+    " coalesce(pg_wal_lsn_diff({now}, confirmed_flush_lsn), 0)::bigint,"
+    " coalesce(pg_wal_lsn_diff({now}, restart_lsn), 0)::bigint"
+    " FROM pg_catalog.pg_replication_slots AS s WHERE database = current_database() AND NOT temporary",
+    now=_NOW,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,11 @@ def text(lsn: int) -> str:
     return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
-def slots(server: Server, condition: str, values: Sequence[Any]) -> list[Held]:
-    """Return the slots of this database for which a condition holds."""
-    rows = server.rows(
-        f"{_SLOT} WHERE database = current_database() AND {condition} ORDER BY slot_name", values
-    )
-    return [Held(*row) for row in rows]
+def slots(server: Server, *, name: str | None = None, prefix: str = "") -> list[Held]:
+    """Return the slots of this database, by name: the one called so, or all that begin so."""
+    named = Sql("slot_name = %s") if name else Sql("starts_with(slot_name, %s)")
+    query = sql("{slots} AND {named} ORDER BY slot_name", slots=_SLOTS, named=named)
+    return [Held(*row) for row in server.rows(query, [name or prefix])]
 
 
 def usable(server: Server, name: str, reached: str, label: str) -> None:
@@ -105,7 +105,7 @@ def usable(server: Server, name: str, reached: str, label: str) -> None:
     Raises SourceFailed where the slot is missing, was given up, or is ahead of what is stored.
     """
     anew = "read everything anew with --full-refresh"
-    found = slots(server, "slot_name = %s", [name])
+    found = slots(server, name=name)
     if not found:
         raise SourceFailed(
             f"{label}: the replication slot {name} is not there any more, and what changed after {reached} may be lost "
@@ -137,7 +137,7 @@ def move_on(server: Server, name: str, reached: str) -> None:
 
 def drop(server: Server, name: str, label: str) -> None:
     """Drop a slot, where it is there. Raises RetryLater where somebody reads from it."""
-    for slot in slots(server, "slot_name = %s", [name]):
+    for slot in slots(server, name=name):
         if slot.user is not None:
             raise RetryLater(
                 f"{label}: process {slot.user} of the server reads from the replication slot {name}; it is tried again"
@@ -150,7 +150,7 @@ def end_of_log(server: Server, *, heartbeat: bool) -> int:
     """Return a position behind which lies all that is committed now; a heartbeat makes the log reach it."""
     standby = server.rows("SELECT pg_is_in_recovery()")[0][0]
     if standby or not heartbeat:
-        return number(server.rows(f"SELECT ({_NOW})::text")[0][0])
+        return number(server.rows(sql("SELECT ({now})::text", now=_NOW))[0][0])
     found = number(server.rows("SELECT pg_current_wal_insert_lsn()::text")[0][0])
     server.rows("SELECT pg_logical_emit_message(true, %s, '')", [_HEARTBEAT])
     return found

@@ -407,11 +407,26 @@ def spoil_publication(copy):
     copy.database.run(f"ALTER PUBLICATION {name} SET (publish = 'insert')")
 
 
-def spoil_mode(copy):
+def spoil_cursor(copy, document):
     import duckdb
 
     with duckdb.connect(str(copy.bench.root / "data/warehouse.duckdb")) as connection:
-        connection.execute("UPDATE _sqlflow.commits SET cursor_value = '{\"xmin\": 5}'")
+        connection.execute("UPDATE _sqlflow.commits SET cursor_value = ?", [json.dumps(document)])
+
+
+def spoil_mode(copy):
+    spoil_cursor(copy, {"xmin": 5})
+
+
+def spoil_system(copy):
+    spoil_cursor(copy, {**position(copy), "system": "1"})
+
+
+def spoil_lost(copy):
+    copy.database.run("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
+    for _ in range(3):
+        copy.database.run("CREATE TABLE filler ()", "DROP TABLE filler", "SELECT pg_switch_wal()")
+    copy.database.run("CHECKPOINT", "ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()")
 
 
 @pytest.mark.parametrize(
@@ -424,9 +439,15 @@ def spoil_mode(copy):
             BadOption,
             "ALTER PUBLICATION .* SET \\(publish = 'insert, update, delete, truncate'\\)",
         ),
+        (
+            spoil_lost,
+            SourceFailed,
+            "has given up the replication slot .* \\(lost\\).*max_slot_wal_keep_size.*--full-refresh",
+        ),
         (spoil_mode, SourceFailed, "another sync_mode.*--full-refresh"),
+        (spoil_system, SourceFailed, "is another cluster.*--full-refresh"),
     ],
-    ids=["missing", "ahead", "publication", "mode"],
+    ids=["missing", "ahead", "publication", "lost", "mode", "system"],
 )
 def test_a_gap_in_the_log_is_an_error_and_never_a_silent_new_copy(copy, spoil, kind, message):
     copy.load(**CDC)
@@ -436,6 +457,10 @@ def test_a_gap_in_the_log_is_an_error_and_never_a_silent_new_copy(copy, spoil, k
     assert isinstance(error, kind)
     assert __import__("re").search(message, str(error))
     assert stored(copy) == before
+    if "--full-refresh" in message:
+        copy.database.run("INSERT INTO orders VALUES (7, 'seven', 7)")
+        copy.bench.ok(full_refresh=True)
+        assert stored(copy) == there(copy)
 
 
 @pytest.mark.parametrize(
