@@ -72,7 +72,7 @@ class Log:
             if "lock timeout" not in str(error):
                 raise
             raise SourceFailed(
-                f"{where(self._told)}: a slot is made when the transactions that are under way are over, and one of them "
+                f"{where(self._told)}: a slot is made when the transactions under way are over, and one of them "
                 f"was not after {self._silence:.0f} s; end it (pg_stat_activity has it), or raise `silence_seconds`"
             ) from error
         return Made(begins, snapshot)

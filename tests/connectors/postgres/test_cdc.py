@@ -189,7 +189,7 @@ def test_a_transaction_arrives_whole_however_small_the_batches_are(copy):
     connection.commit()
     copy.load(**params)
     assert stored(copy) == there(copy)
-    sums = copy.query("SELECT rows FROM _sqlflow.commits WHERE NOT complete ORDER BY seq")
+    sums = copy.query("SELECT rows FROM _sqlflow.commits WHERE NOT complete AND rows > 0 ORDER BY seq")
     assert sums == [(2,), (2,), (2,), (300,)]
 
 
