@@ -1,4 +1,4 @@
-"""boto3 under our rules: one try a request, its failures as the errors that say what to do next."""
+"""boto3's core (botocore) under our rules: one try a request, its failures as the errors that say what to do next."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def client_with(options: Connecting) -> tuple[Any, Any]:
 
     Raises BadOption for parameters that make no client, and NotAllowed where boto3 has no such profile.
     """
-    boto3, config, errors = _boto()
+    config, errors = _boto()
     seconds = options.timeout_seconds or _SECONDS_TO_ANSWER
     settings: dict[str, Any] = {
         "retries": {"total_max_attempts": 1},
@@ -75,13 +75,13 @@ def client_with(options: Connecting) -> tuple[Any, Any]:
 
         settings["signature_version"] = UNSIGNED
     try:
-        session = _session(boto3, options)
+        session = _session(options)
         if options.role_arn:
             _assume(session, options, config)
-        made = session.client(
+        made = session.create_client(
             "s3",
             endpoint_url=options.endpoint_url,
-            region_name=options.region or session.region_name or "us-east-1",
+            region_name=_region(session, options),
             verify=None if options.verify_tls is True else options.verify_tls,
             config=config(**settings),
         )
@@ -111,7 +111,7 @@ def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None
 
     Raises RetryLater, NotAllowed, ObjectChanged, BadOption and SourceFailed.
     """
-    _, _, errors = _boto()
+    _, errors = _boto()
     where = f"s3://{bucket}/{key}"
     store = options.endpoint_url or "AWS"
     try:
@@ -178,23 +178,21 @@ def _answered(error: ClientError, where: str, store: str, bucket: str, key: str)
     return SourceFailed(f"{text}: {error.response.get('Error', {}).get('Message', '')}"[:500].rstrip(": "))
 
 
-def _session(boto3: Any, options: Connecting) -> Any:
-    def told(secret: Any) -> str | None:
-        return secret.get_secret_value() if secret else None
+def _session(options: Connecting) -> Any:
+    from botocore.session import Session  # noqa: PLC0415 - slow, and only who connects needs it
 
-    from botocore.session import Session  # noqa: PLC0415 - as boto3
-
-    core = Session()
-    core.register_component("data_loader", _models())
+    session = Session(profile=options.profile)
+    session.register_component("data_loader", _models())
     # botocore's own reading of times takes most of the time of a long listing.
-    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
-    return boto3.Session(
-        botocore_session=core,
-        aws_access_key_id=options.access_key_id,
-        aws_secret_access_key=told(options.secret_access_key),
-        aws_session_token=told(options.session_token),
-        profile_name=options.profile,
-    )
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+    if options.access_key_id and options.secret_access_key:
+        token = options.session_token.get_secret_value() if options.session_token else None
+        session.set_credentials(options.access_key_id, options.secret_access_key.get_secret_value(), token)
+    return session
+
+
+def _region(session: Any, options: Connecting) -> str:
+    return options.region or session.get_config_variable("region") or "us-east-1"
 
 
 def _assume(session: Any, options: Connecting, config: Any) -> None:
@@ -211,10 +209,10 @@ def _assume(session: Any, options: Connecting, config: Any) -> None:
         )
 
     def sts(service: str, **given: Any) -> Any:
-        return session.client(
+        return session.create_client(
             service,
             endpoint_url=options.sts_endpoint_url,
-            region_name=options.region or session.region_name or "us-east-1",
+            region_name=_region(session, options),
             config=config(retries={"total_max_attempts": 1}, connect_timeout=_SECONDS_TO_CONNECT),
             **given,
         )
@@ -223,8 +221,8 @@ def _assume(session: Any, options: Connecting, config: Any) -> None:
     if options.external_id:
         extra["ExternalId"] = options.external_id.get_secret_value()
     fetcher = AssumeRoleCredentialFetcher(sts, source, options.role_arn, extra_args=extra)
-    # boto3 has no public way to give a session credentials that are fetched anew.
-    session._session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")  # noqa: SLF001
+    # There is no public way to give a session credentials that are fetched anew.
+    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")  # noqa: SLF001
 
 
 def _addressing(options: Connecting) -> str:
@@ -269,12 +267,11 @@ def _models() -> Any:
 
 
 @cache
-def _boto() -> tuple[Any, Any, Any]:
-    """boto3, botocore's Config, and its errors: slow to import, and only who connects needs them."""
+def _boto() -> tuple[Any, Any]:
+    """Return botocore's Config and its errors: slow to import, and only who connects needs them."""
     try:
-        import boto3  # noqa: PLC0415
         from botocore import exceptions  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
     except ImportError as error:
         raise BadOption("S3 needs boto3: pip install 'sqlflow-dagster[s3]'", option="type") from error
-    return boto3, Config, exceptions
+    return Config, exceptions

@@ -585,3 +585,28 @@ def test_a_command_tests_the_store_and_shows_no_secret(bench, bucket, capsys, mo
     shown = capsys.readouterr()
     assert (ended.value.code or 0, "listed and readable" in shown.out) == (0, True)
     assert "CANARY" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("place", ["environment", "profile", "nowhere", "anonymous"])
+def test_credentials_are_looked_for_where_boto3_looks(folder, bucket, monkeypatch, tmp_path, place):
+    bucket.put("in/a.csv", "id\n1\n")
+    params = {"bucket": bucket.name, "endpoint_url": bucket.store.url, "path_prefix": "in/"}
+    key, secret = bucket.params["access_key_id"], bucket.params["secret_access_key"]
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    file = tmp_path / "credentials"
+    file.write_text(f"[lake]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    if place == "environment":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    params |= (
+        {"profile": "lake"} if place == "profile" else {"anonymous": True} if place == "anonymous" else {}
+    )
+    if place in ("environment", "profile"):
+        assert folder.rows("S3", **params) == [(1,)]
+        return
+    with pytest.raises(
+        NotAllowed, match="give `access_key_id`" if place == "nowhere" else "ask for s3:ListBucket"
+    ):
+        folder.read("S3", **params)
