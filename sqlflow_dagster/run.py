@@ -187,20 +187,31 @@ def _load_once(session: Session, step: Load, connector: Connector[Any], parts: l
         )
     stream = _stream(step, connector, key)
     spec = load_spec(session, step, connector, stream, start)
-    loaded = _asked(
-        connector,
-        lambda: load(
-            session.project.warehouse,
-            spec,
-            lambda intake: _feed(session, intake, connector, stream, spec),
-            lambda loaded: parts.append(Part(start, loaded)),
-        ),
-    )
+    try:
+        loaded = _asked(
+            connector,
+            lambda: load(
+                session.project.warehouse,
+                spec,
+                lambda intake: _feed(session, intake, connector, stream, spec),
+                lambda loaded: parts.append(Part(start, loaded)),
+            ),
+        )
+    except SourceFailed as error:
+        if stream.logged and _moved_by_another(session, key, marker):
+            raise CursorConflict(f"{step.table}: another run moved the source's position on") from error
+        raise
     failpoint("after_commit_before_cursor_mirror")
     notices = _mirror(session, {key: loaded.marker, **loaded.emptied})
     facts, unconfirmed = _confirmed(connector, stream, loaded)
     failpoint("after_cursor_before_materialization")
     return replace(_loaded(step, start, loaded, (*notices, *unconfirmed)), facts=facts)
+
+
+def _moved_by_another(session: Session, key: StateKey, marker: Marker | None) -> bool:
+    with session.project.warehouse.open() as connection:
+        newest = commits.newest(connection, key)
+    return newest is not None and newest != marker and newest.run_id != session.run_id
 
 
 def _asked(connector: Connector[Any], read: Callable[[], Loaded]) -> Loaded:

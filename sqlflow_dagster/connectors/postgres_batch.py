@@ -21,6 +21,7 @@ from sqlflow_dagster.connectors.postgres_types import Travel, digits_of
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 CHANGE = "_sqlflow_change"
+_TEXT = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _SMALLEST_LINE = 16 * 2**20
 # What stands before the values in each line.
 _LEAD = ("gone", "id", "origin", "unchanged")
@@ -144,9 +145,9 @@ class _Writer:
             "1" if state.gone else "0",
             None if number is None else str(number),
             None if state.origin is None else str(state.origin),
-            json.dumps(unchanged, ensure_ascii=False) if unchanged else None,
+            _TEXT(unchanged) if unchanged else None,
         )
-        return json.dumps([*lead, *values], ensure_ascii=False).encode() + b"\n"
+        return _TEXT([*lead, *values]).encode() + b"\n"
 
 
 def _converter(travel: Travel, label: str) -> Callable[[str], str] | None:

@@ -31,6 +31,11 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog',
   AND n.nspname !~ '^pg_(toast|temp)'
 ORDER BY 4 DESC, 2, 1
 """
+_LOG = """
+SELECT current_setting('wal_level'), rolreplication OR rolsuper OR EXISTS (
+  SELECT 1 FROM pg_catalog.pg_roles AS o WHERE o.rolname = 'rds_replication' AND pg_has_role(o.oid, 'USAGE'))
+FROM pg_catalog.pg_roles WHERE rolname = current_user
+"""
 _LATE_SECONDS = 300
 _MUCH_LOG = 2**30
 
@@ -73,9 +78,20 @@ def health(connection: Connection, place: str, latency: float, slot_prefix: str 
     if forbidden:
         facts["tables_not_readable"] = len(forbidden)
     facts |= _facts_of_slots(slots)
+    wrong = list(_wrong_with_log(connection)) if slot_prefix else []
     lost = [slot.name for slot in slots if slot.lost]
-    message = "; ".join([_message(place, facts, forbidden), *_words_on_slots(slots)])
-    return Health(ok=not lost, message=message, facts=facts)
+    message = "; ".join([_message(place, facts, forbidden), *wrong, *_words_on_slots(slots)])
+    return Health(ok=not lost and not wrong, message=message, facts=facts)
+
+
+def _wrong_with_log(connection: Connection) -> Iterator[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(_LOG)
+        level, may = cursor.fetchone()
+    if level != "logical":
+        yield f"its wal_level is {level!r}, and cdc needs 'logical'"
+    if not may:
+        yield "the user may not read the log: ALTER ROLE … REPLICATION (at Amazon, GRANT rds_replication TO it)"
 
 
 def _slots(connection: Connection, prefix: str) -> list[Held]:

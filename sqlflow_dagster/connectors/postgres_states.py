@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlflow_dagster.connectors.pgoutput import (
     UNCHANGED,
@@ -28,6 +28,9 @@ from sqlflow_dagster.errors import SchemaChanged
 
 # What a row takes in memory beside its values, as a rough guess.
 _BYTES_A_ROW = 600
+
+# Nothing that comes from the log is a number: one stands for UNCHANGED.
+_TEXT = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=lambda _unchanged: 0).encode
 
 Key = tuple[Value, ...]
 
@@ -196,7 +199,7 @@ class States:
         state = self._recent.get(key)
         if state is not None or self._file is None:
             return state
-        row = self._file.execute("SELECT state FROM states WHERE key = ?", [_text(key)]).fetchone()
+        row = self._file.execute("SELECT state FROM states WHERE key = ?", [_TEXT(key)]).fetchone()
         return _read(row[0]) if row else None
 
     def _spill(self) -> None:
@@ -206,12 +209,13 @@ class States:
             self._file.execute("PRAGMA journal_mode = OFF")
             self._file.execute("PRAGMA synchronous = OFF")
             self._file.execute("PRAGMA temp_store = FILE")
+            self._file.execute("PRAGMA cache_size = -32000")
             self._file.execute("CREATE TABLE states (key TEXT PRIMARY KEY, place INTEGER, state TEXT)")
         self._file.execute("BEGIN")
         self._file.executemany(
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
             (
-                (_text(key), self._spilled + place, _text(state))
+                (_TEXT(key), self._spilled + place, _TEXT(state))
                 for place, (key, state) in enumerate(self._recent.items())
             ),
         )
@@ -221,11 +225,8 @@ class States:
         self._held = 0
 
 
-def _text(value: Any) -> str:
-    # Nothing that comes from the log is a number but what stands for UNCHANGED.
-    return json.dumps(value, ensure_ascii=False, default=lambda _unchanged: 0)
-
-
 def _read(text: str) -> State:
     gone, layout, values, origin = json.loads(text)
-    return State(gone, layout, tuple(UNCHANGED if value == 0 else value for value in values), origin)
+    if 0 in values:
+        values = [UNCHANGED if value == 0 else value for value in values]
+    return State(gone, layout, tuple(values), origin)

@@ -106,7 +106,9 @@ def server():
     _sweep(place)
     folder = Path(tempfile.mkdtemp(prefix=f"sqlflow-pg-{os.getpid()}-", dir=place))
     folder.chmod(0o755)
-    made = new_server(folder / "data", "-c max_prepared_transactions=5 -c wal_level=logical")
+    made = new_server(
+        folder / "data", "-c max_prepared_transactions=5 -c wal_level=logical -c max_replication_slots=40"
+    )
     made.start()
     _administer(made, f"CREATE ROLE reader LOGIN PASSWORD '{READER_PASSWORD}'")
     yield made
