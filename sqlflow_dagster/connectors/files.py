@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from sqlflow_dagster.connectors.base import (
 )
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.streamed import Pipe
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
@@ -307,12 +307,8 @@ class Files(Connector[O]):
     @contextmanager
     def unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
         """Make local files' bytes readable, unpacked and as UTF-8, for the time of the block."""
-        self.place.spool.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix="files-", dir=self.place.spool) as folder,
-            ExitStack() as open_,
-        ):
-            yield [self._readable(file, Path(folder).resolve(), open_) for file in files]
+        with room(self.place.spool, "files") as folder, ExitStack() as open_:
+            yield [self._readable(file, folder, open_) for file in files]
 
     def _readable(self, file: File, folder: Path, open_: ExitStack) -> Readable:
         options = self.options

@@ -15,14 +15,12 @@ is noticed by its ETag, and the read is done again.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel
@@ -33,6 +31,7 @@ from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import Files, Readable, Selected
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.s3_health import health
 from sqlflow_dagster.connectors.s3_objects import Objects, packed
 from sqlflow_dagster.connectors.s3_options import Connecting, S3Options, S3SinkOptions
@@ -172,13 +171,12 @@ class S3(Files[S3Options]):
             yield []
             return
         form = self._format(files)
-        self.place.spool.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as open_:
-            folder = open_.enter_context(tempfile.TemporaryDirectory(prefix="s3-", dir=self.place.spool))
-            fetched = self._objects.fetch(files, Path(folder).resolve())
+        with room(self.place.spool, "s3") as folder:
+            fetched = self._objects.fetch(files, folder)
             if self.options.compression == "auto":
                 fetched = [packed(file) for file in fetched]
-            yield open_.enter_context(form.unpacked(fetched))
+            with form.unpacked(fetched) as readable:
+                yield readable
 
 
 def _told(options: S3Options, kind: type[FileOptions], name: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pydantic import BaseModel
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.options import parse
+from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated, whole
 from sqlflow_dagster.connectors.s3_options import JOURNAL, Connecting, S3SinkOptions, address
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
@@ -61,10 +61,9 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
     name = _format(wanted, key)
     kind = registry.find(name)
     told = parse(cast("type[BaseModel]", kind.sink_options_type), _told(wanted, name))[0]
-    place.spool.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder:
+    with room(place.spool, "export") as folder:
         endings = "" if wanted.partition_by else "".join(PurePosixPath(key).suffixes[-2:])
-        made = kind.write(rows, f"rows{endings}", told, replace(place, root=Path(folder), allowed=()))
+        made = kind.write(rows, f"rows{endings}", told, replace(place, root=folder, allowed=()))
         path = Path(made.target)
         store = _Store(wanted, bucket)
         with _failures(f"s3://{bucket}/{key}"):
