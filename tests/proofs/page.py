@@ -29,6 +29,11 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("tests/proofs/test_kills.py::test_two_hundred_kills_lose_and_double_nothing",),
     ),
     (
+        "kill -9, 20 times, while four writers make 100,000 changes that are read from Postgres' log",
+        "source and copy are identical, text by text; no slot is ahead of what is stored, and none is left over",
+        ("tests/proofs/test_cdc.py::test_a_hundred_thousand_changes_and_twenty_kills_leave_an_identical_copy",),
+    ),
+    (
         "SIGTERM, Ctrl-C, a run canceled in the web UI",
         "it ends soon, keeps its checkpoints, leaves no stage, and the run is shown as ended",
         (
