@@ -158,7 +158,9 @@ class Postgres(Tables[PostgresOptions]):
         from sqlflow_dagster.connectors import postgres_cdc  # noqa: PLC0415 - other modes need none
 
         opened: list[int] = []
-        source = postgres_cdc.Source(self.options, self._told, self._attach, self.place.spool, opened)
+        source = postgres_cdc.Source(
+            self.options, self._told, self._attach, self.place.spool, opened, lambda: self.guard.stopped
+        )
         # Its own connections wait for DuckDB, or look after themselves.
         with self._slot(lambda: opened):
             yield from postgres_cdc.read(source, stream, table, since)

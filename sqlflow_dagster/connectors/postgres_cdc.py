@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +42,8 @@ _MEMORY = 64 * 2**20
 class Source:
     """A database, as `read` needs it: how to connect to it, and how DuckDB does.
 
-    The `descriptors` of connections on which nothing may come for long are noted.
+    The `descriptors` of connections on which nothing may come for long are noted. `stopped` says that
+    the run was canceled.
     """
 
     options: PostgresOptions
@@ -50,6 +51,7 @@ class Source:
     attach: Attach
     spool: Path
     descriptors: list[int]
+    stopped: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def _server(told: Mapping[str, str]) -> Iterator[slots.Server]:
 @contextmanager
 def _log(source: Source) -> Iterator[postgres_log.Log]:
     silence = source.options.longest_silence(source.options.timeout_seconds)
-    with postgres_log.opened(source.told, silence) as (follow, descriptor):
+    with postgres_log.opened(source.told, silence, source.stopped) as (follow, descriptor):
         source.descriptors.append(descriptor)
         yield follow
 

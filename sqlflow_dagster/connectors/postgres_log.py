@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +27,14 @@ from sqlflow_dagster.connectors.pgoutput import (
 from sqlflow_dagster.connectors.postgres_client import Connection, translated, where
 from sqlflow_dagster.connectors.postgres_slot import text
 from sqlflow_dagster.connectors.postgres_states import States
-from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
+from sqlflow_dagster.errors import Canceled, NotAllowed, RetryLater, SourceFailed
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
 _MESSAGES_SINCE = 140_000
 # The server waits for us while rows are stored; money is written as C does, which is read back exactly.
 _SETTINGS = "-c wal_sender_timeout=0 -c lc_monetary=C"
 _SECONDS_BETWEEN_QUESTIONS = 1.0
+_MESSAGES_BETWEEN_LOOKS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,14 @@ class Made:
 class Log:
     """A connection for replication, to one database."""
 
-    def __init__(self, connection: Connection, told: Mapping[str, str], silence: float) -> None:
-        """Keep the connection; `silence` is the longest wait for the server, in seconds."""
-        self._connection, self._told, self._silence = connection, told, silence
+    def __init__(
+        self, connection: Connection, told: Mapping[str, str], silence: float, stopped: Callable[[], bool]
+    ) -> None:
+        """Keep the connection; `silence` is the longest wait for the server, in seconds.
+
+        Reading ends where `stopped` says that the run was canceled.
+        """
+        self._connection, self._told, self._silence, self._stopped = connection, told, silence, stopped
         self._cursor = connection.cursor()
         self._inside = False
         # The server says what a table looks like once, and again when that changes.
@@ -101,7 +107,7 @@ class Log:
 
         It ends at `until`, or behind the transaction with which more than `most` bytes came.
 
-        Raises RetryLater where the server breaks off, or says nothing for too long.
+        Raises RetryLater where the server breaks off, or says nothing for too long, and Canceled.
         """
         if self._relation:
             states.begin(self._relation)
@@ -110,7 +116,11 @@ class Log:
 
     def _collect(self, states: States, table: int, until: int, most: int) -> tuple[str, bool]:
         silent = 0.0
+        number = 0
         while True:
+            if number % _MESSAGES_BETWEEN_LOOKS == 0 and self._stopped():
+                raise Canceled("the run was canceled; what was committed stays")
+            number += 1
             message = self._cursor.read_message()
             if message is None:
                 # All before this position has come, where no transaction is under way.
@@ -183,7 +193,7 @@ class Log:
 
 
 @contextmanager
-def opened(told: Mapping[str, str], silence: float) -> Iterator[tuple[Log, int]]:
+def opened(told: Mapping[str, str], silence: float, stopped: Callable[[], bool]) -> Iterator[tuple[Log, int]]:
     """Open a connection for replication, and close it at the end; its descriptor comes with it."""
     import psycopg2.extras  # noqa: PLC0415 - a driver is imported where it connects
 
@@ -193,6 +203,6 @@ def opened(told: Mapping[str, str], silence: float) -> Iterator[tuple[Log, int]]
             **{**told, "options": options}, connection_factory=psycopg2.extras.LogicalReplicationConnection
         )
     try:
-        yield Log(connection, told, silence), connection.fileno()
+        yield Log(connection, told, silence, stopped), connection.fileno()
     finally:
         connection.close()

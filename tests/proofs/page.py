@@ -31,7 +31,9 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "kill -9, 20 times, while four writers make 100,000 changes that are read from Postgres' log",
         "source and copy are identical, text by text; no slot is ahead of what is stored, and none is left over",
-        ("tests/proofs/test_cdc.py::test_a_hundred_thousand_changes_and_twenty_kills_leave_an_identical_copy",),
+        (
+            "tests/proofs/test_cdc.py::test_a_hundred_thousand_changes_and_twenty_kills_leave_an_identical_copy",
+        ),
     ),
     (
         "SIGTERM, Ctrl-C, a run canceled in the web UI",

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from sqlflow_dagster.errors import BadOption, LoadRefused, NotAllowed, RetryLater, SchemaChanged, SourceFailed
+from sqlflow_dagster.errors import (
+    BadOption,
+    Canceled,
+    LoadRefused,
+    NotAllowed,
+    RetryLater,
+    SchemaChanged,
+    SourceFailed,
+)
 
 TESTS = Path(__file__).parents[2]
 CDC = {"sync_mode": "cdc", "primary_key": "id", "table": "orders"}
@@ -648,6 +656,20 @@ def test_a_user_without_the_right_is_told_what_to_run(copy):
     error = copy.error(**CDC, **reader, publication="shop")
     assert isinstance(error, NotAllowed)
     assert "ALTER ROLE … REPLICATION" in str(error)
+
+
+def test_a_canceled_run_does_not_read_the_log_to_its_end(copy, monkeypatch):
+    from sqlflow_dagster.resilience.guard import Guard
+
+    copy.load(**CDC)
+    copy.database.run("INSERT INTO orders SELECT n, 'm', n FROM generate_series(100, 5099) AS n")
+    looks = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Guard, "stopped", property(lambda _: looks.append(1) or len(looks) > 3))
+        assert isinstance(copy.error(**CDC), Canceled)
+    assert len(looks) == 4
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
 
 
 def test_a_server_that_drops_the_connection_is_asked_again(copy, monkeypatch):
