@@ -7,7 +7,6 @@ Each batch holds whole transactions, and of each row its last state.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from sqlflow_dagster.connectors.postgres_position import Reached
 from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
 from sqlflow_dagster.connectors.postgres_states import States
 from sqlflow_dagster.connectors.postgres_types import Column
+from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import RetryLater, SchemaChanged, SourceFailed
@@ -259,9 +259,10 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
         follow = held.enter_context(_log(source))
         _check_system(source, follow.system(), reached, label)
         follow.begin(reached.slot, reached.lsn, publication)
+        spool = held.enter_context(room(source.spool, "log"))
         ended = False
         while not ended:
-            states = States(source.spool / f"log-{uuid.uuid4().hex}.sqlite", key, _MEMORY)
+            states = States(spool / "states.sqlite", key, _MEMORY)
             try:
                 lsn, ended = follow.collect(states, reached.table, until, source.options.transaction_bytes)
                 if not states:

@@ -617,6 +617,7 @@ def test_changes_that_were_killed_on_the_way_arrive_once(copy, failpoint):
     ((_name, confirmed),) = slots(copy)
     copy.database.run("UPDATE orders SET amount = amount + 1 WHERE id = 1")
     copy.load(**CDC)
+    assert not list((copy.bench.root / ".sqlflow/spool").iterdir())
     assert living(copy) == there(copy)
     ((_name, after),) = slots(copy)
     assert after == position(copy)["lsn"] != confirmed
