@@ -62,3 +62,19 @@ def test_a_cursor_is_kept_under_its_key_alone(store):
     assert store.get("sqlflow/v1/b") == "é 'quoted' {json}"
     assert len(store.get("sqlflow/v1/c")) == 200_000
     assert store.get("sqlflow/v1") is None
+
+
+def test_the_repositorys_instance_keeps_all_in_its_home_from_whatever_folder_it_is_used(
+    tmp_path, monkeypatch
+):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    shutil.copy(Path(__file__).parents[2] / "dagster.yaml", home)
+    monkeypatch.chdir(elsewhere)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.run_storage.set_cursor_values({"key": "value"})
+        instance.get_run_records(limit=1)
+        instance.event_log_storage.get_maximum_record_id()
+    assert list(elsewhere.iterdir()) == []
+    assert list(home.rglob("runs.db"))

@@ -12,6 +12,7 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs" / "proofs.md"
 _CRASHES, _LOCK, _LOAD = (f"tests/warehouse/test_{name}.py" for name in ("crashes", "lock", "load"))
 _FAULTS, _LIMITS = "tests/proofs/test_faults.py", "tests/proofs/test_limits.py"
+_SERVERS = "tests/proofs/test_servers.py"
 _DEAD, _RUN = "tests/assets/test_dead_runs.py", "tests/cli/test_run.py"
 # A fault, what is expected, and the tests that show it.
 ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -42,6 +43,7 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             f"{_FAULTS}::test_a_canceled_load_stops_soon_and_keeps_what_it_has_committed",
             f"{_FAULTS}::test_a_canceled_query_stops_soon_and_leaves_its_table",
             f"{_RUN}::test_a_stopped_run_is_canceled_keeps_what_was_stored_and_ends_with_130",
+            f"{_SERVERS}::test_a_run_that_is_terminated_in_the_web_ui_ends_and_the_next_one_goes_on",
         ),
     ),
     (
@@ -52,6 +54,7 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             f"{_DEAD}::test_a_killed_dagster_job_is_failed_by_the_next_run",
             f"{_DEAD}::test_a_run_with_a_process_is_dead_only_where_that_can_be_seen",
             f"{_DEAD}::test_the_daemon_is_told_of_a_run_killed_before_its_first_step",
+            f"{_SERVERS}::test_when_all_processes_are_killed_the_run_fails_and_is_tried_once_more",
         ),
     ),
     (
