@@ -269,8 +269,11 @@ class MySQL(Tables[MySQLOptions]):
     @cached_property
     def _attach(self) -> Attach:
         told = dict(self._told)
-        # For the extension this would mean a socket; by its address it means TCP.
-        told["host"] = "127.0.0.1" if told["host"].lower() == "localhost" else told["host"]
+        # For the extension this means a socket; by its address it means TCP.
+        if "socket" in told:
+            told["host"] = "localhost"
+        elif told["host"].lower() == "localhost":
+            told["host"] = "127.0.0.1"
         secret = {_SECRET[name]: value for name, value in told.items() if name in _SECRET}
         # From the environment would come what is not said here.
         secret = {"PASSWORD": "", **secret, **self._tls(told)}
@@ -279,7 +282,8 @@ class MySQL(Tables[MySQLOptions]):
             name=_ATTACHED,
             type="mysql",
             secret=secret,
-            settings={"mysql_session_time_zone": "+00:00"},
+            # The second keeps messages about a missing table from listing all tables of the server.
+            settings={"mysql_session_time_zone": "+00:00", "catalog_error_max_schemas": "0"},
         )
 
     @staticmethod

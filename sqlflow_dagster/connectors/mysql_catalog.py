@@ -150,12 +150,11 @@ def query_columns(connection: Connection, query: Sql) -> list[Column]:
 def horizon(connection: Connection) -> Horizon:
     """Return up to where the rows that a later snapshot sees are complete. To be asked before the read."""
     now = float(rows_of(connection, _NOW)[0][0]) - _MARGIN_SECONDS
-    offsets, hidden, oldest = [0], False, None
-    for zone in ("'SYSTEM'", "@@global.time_zone"):
-        rows_of(connection, f"SET time_zone = {zone}")
+    offsets = [0]
+    for to_zone in ("SET time_zone = @@global.time_zone", "SET time_zone = 'SYSTEM'"):
+        rows_of(connection, to_zone)
         offsets.append(int(rows_of(connection, _OFFSET)[0][0]))
-        if zone == "'SYSTEM'":
-            hidden, oldest = _oldest(connection)
+    hidden, oldest = _oldest(connection)
     rows_of(connection, "SET time_zone = '+00:00'")
     at = datetime.fromtimestamp(min(now, now if oldest is None else oldest), UTC)
     replica = bool(replication(connection))

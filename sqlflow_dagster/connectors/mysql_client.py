@@ -58,6 +58,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
         ("unknown database", BadOption, "mend `database`, or create it"),
         ("cryptography", ProjectError, "pip install 'sqlflow-dagster[mysql]', or set `ssl_mode` to required"),
         ("access denied|not allowed to connect|authentication plugin|host .* is blocked", NotAllowed, _USER),
+        ("eof (while|occurred)|closed connection", RetryLater, _THERE),
         (
             "SSL|TLS|certificate|hostname (mismatch|verification)",
             SourceFailed,

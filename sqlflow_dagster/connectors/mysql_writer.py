@@ -34,6 +34,14 @@ _COLUMNS = """
 SELECT COLUMN_NAME, COLUMN_TYPE, EXTRA LIKE '%% GENERATED%%' OR EXTRA LIKE '%%PERSISTENT%%' OR EXTRA LIKE '%%VIRTUAL%%'
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION
 """
+_MADE_EXPORTS = """
+CREATE TABLE IF NOT EXISTS {t}
+  (id char(64) CHARACTER SET ascii PRIMARY KEY, once longtext, exported_at datetime NOT NULL)
+ENGINE = InnoDB CHARACTER SET utf8mb4
+"""
+_INSERT_NEW = """
+INSERT INTO {t} ({names}) SELECT {names} FROM {s} AS s WHERE NOT EXISTS (SELECT 1 FROM {t} AS t WHERE {same})
+"""
 _TRANSACTIONAL = "SELECT TRANSACTIONS FROM information_schema.ENGINES WHERE ENGINE = %s"
 # What would not follow a table that takes the place of another.
 _NEEDED_BY = """
@@ -93,10 +101,7 @@ class Writer:
             self._swap()
             return
         if self.options.mode == "append" and self.once is not None:
-            made = (
-                "CREATE TABLE IF NOT EXISTS {t} (id char(64) CHARACTER SET ascii PRIMARY KEY, once longtext, "
-            )
-            self._run(made + "exported_at datetime NOT NULL) ENGINE = InnoDB", t=self._beside(_EXPORTS))
+            self._run(_MADE_EXPORTS, t=self._beside(_EXPORTS))
         if self.options.mode == "upsert":
             self._upsert()
         else:
@@ -326,8 +331,7 @@ class Writer:
         if others:
             sets = join(", ", (sql("t.{n} = s.{n}", n=backquote(name)) for name in others))
             self._run("UPDATE {t} AS t JOIN {s} AS s ON {same} SET {sets}", same=same, sets=sets, **parts)
-        insert = "INSERT INTO {t} ({names}) SELECT {names} FROM {s} AS s WHERE NOT EXISTS "
-        self._run(insert + "(SELECT 1 FROM {t} AS t WHERE {same})", same=same, **parts)
+        self._run(_INSERT_NEW, same=same, **parts)
 
 
 def _batches(lines: Path) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
 from sqlflow_dagster.sql import Sql, bound, literal, quote, sql
+from sqlflow_dagster.warehouse import tables
 
 _COMMITS = quote("_sqlflow", "commits")
 # In the place of a run's id: another statement built the table anew, and this key's rows went with it.
@@ -172,11 +173,7 @@ def _one(connection: DuckDBPyConnection, key: StateKey, condition: Sql) -> Marke
 
 
 def _exists(connection: DuckDBPyConnection) -> bool:
-    row = connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_catalog()"
-        " AND schema_name = '_sqlflow' AND table_name = 'commits'"
-    ).fetchone()
-    return row is not None
+    return tables.exists(connection, _COMMITS)
 
 
 def _of(key: StateKey) -> Sql:

@@ -68,8 +68,4 @@ def _this(spec: LoadSpec) -> Sql:
 
 
 def _exists(connection: DuckDBPyConnection) -> bool:
-    row = connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_catalog()"
-        " AND schema_name = '_sqlflow' AND table_name = 'marked_loads'"
-    ).fetchone()
-    return row is not None
+    return tables.exists(connection, _MARKED)

@@ -184,7 +184,4 @@ def _make_aside(connection: DuckDBPyConnection) -> None:
 
 
 def _exists(connection: DuckDBPyConnection, name: str) -> bool:
-    found = connection.execute(
-        bound("SELECT 1 FROM duckdb_tables() WHERE table_name = $1 AND database_name = 'temp'", [name])
-    ).fetchone()
-    return found is not None
+    return tables.exists(connection, quote("temp", name))

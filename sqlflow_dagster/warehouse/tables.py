@@ -47,8 +47,25 @@ def prepare(connection: DuckDBPyConnection, table: TableName) -> None:
     connection.execute(sql("CREATE SCHEMA IF NOT EXISTS {schema}", schema=quote(table.schema)))
 
 
+def exists(connection: DuckDBPyConnection, relation: Sql) -> bool:
+    """Whether there is a table or view.
+
+    DuckDB's own lists of tables would ask each attached database for all of its tables and columns,
+    which takes long for a server that has many, and fails for one with names that differ in case only.
+    """
+    try:
+        connection.execute(sql("SELECT 1 FROM {relation} LIMIT 0", relation=relation))
+    except duckdb.CatalogException:
+        return False
+    return True
+
+
 def kind(connection: DuckDBPyConnection, table: TableName) -> str | None:
     """Return `TABLE` or `VIEW`, None where there is neither."""
+    if not exists(connection, quote(*table)):
+        return None
+    if _has_row_ids(connection, quote(*table)):
+        return "TABLE"
     row = connection.execute(
         bound(
             "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_catalog()"
@@ -59,6 +76,15 @@ def kind(connection: DuckDBPyConnection, table: TableName) -> str | None:
     if row is None:
         return None
     return "VIEW" if row[0] == "VIEW" else "TABLE"
+
+
+def _has_row_ids(connection: DuckDBPyConnection, relation: Sql) -> bool:
+    """Whether a relation is certainly a table: a view has no row ids, but may have a column of that name."""
+    try:
+        connection.execute(sql("SELECT rowid FROM {relation} LIMIT 0", relation=relation))
+    except duckdb.BinderException:
+        return False
+    return "rowid" not in {fold(name) for name in columns(connection, relation)}
 
 
 def columns(connection: DuckDBPyConnection, relation: Sql) -> dict[str, str]:
