@@ -15,13 +15,8 @@ def test_the_example_in_the_docstring_is_a_source_of_its_type(bench, name):
     example = textwrap.dedent(rest.partition("\n\n")[0])
     bench.write(
         ".env",
-        "DATABASE_URL=postgresql://user:password@host/shop
-MYSQL_URL=mysql://user:password@host/shop
-"
-        "S3_ENDPOINT=http://host
-S3_KEY=k
-S3_SECRET=s
-",
+        "DATABASE_URL=postgresql://user:password@host/shop\nMYSQL_URL=mysql://user:password@host/shop\n"
+        "S3_ENDPOINT=http://host\nS3_KEY=k\nS3_SECRET=s\n",
     )
     bench.pipeline(example)
     (source,) = load_project(bench.root).plan.pipeline("p").sources
