@@ -155,7 +155,7 @@ class Writer:
         if rows_of(self.connection, _TRANSACTIONAL, [engine]) != [("YES",)]:
             raise ExportFailed(
                 f"{self._label}: its engine {engine} has no transactions, so that a failure would leave half of the "
-                "rows; ALTER TABLE … ENGINE = InnoDB, or use mode `replace`"
+                "rows; give it the engine InnoDB, or use mode `replace`"
             )
 
     @property
