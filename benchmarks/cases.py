@@ -8,6 +8,7 @@ from benchmarks.definitions import definitions, validation
 from benchmarks.figures import Figure, Sizes, verdict
 from benchmarks.loads import loads, nothing_new
 from benchmarks.peers import peers
+from benchmarks.postgres import postgres
 from benchmarks.resilience import cost
 from benchmarks.s3 import s3
 from benchmarks.start import start
@@ -39,5 +40,6 @@ CASES: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
     "validate": validation,
     "rules": rules,
     "s3": s3,
+    "postgres": postgres,
     "peers": peers,
 }

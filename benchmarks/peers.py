@@ -129,13 +129,28 @@ PEERS = {
 }
 
 
+# What the cases of databases need beside the tools above.
+_MORE = {
+    "dlt-postgres": (
+        "dlt[duckdb,sql_database]==1.31.0",
+        "duckdb==1.5.5",
+        "psycopg2-binary",
+        "sqlalchemy<2.1",
+        "connectorx==0.4.6",
+        "pyarrow",
+    ),
+    "adbc": ("adbc-driver-postgresql==1.13.0", "duckdb==1.5.5", "pyarrow"),
+}
+
+
 def install(folder: Path) -> dict[str, str]:
     """Make an environment for each peer in `folder`; return why the ones that failed did."""
     failed = {}
-    for name, peer in PEERS.items():
+    wanted = {name: peer.requirements for name, peer in PEERS.items()}
+    for name, requirements in {**wanted, **_MORE}.items():
         if (folder / name / ".ready").exists():
             continue
-        for step in _steps(folder / name, peer.requirements):
+        for step in _steps(folder / name, requirements):
             done = subprocess.run(step, capture_output=True, text=True, check=False)
             if done.returncode:
                 failed[name] = done.stderr.strip()[-_SHOWN:]
@@ -229,7 +244,7 @@ def _command(peer_name: str, bin_: Path, file: Path, folder: Path) -> Command:
     values = {
         "python": str(bin_ / "python"),
         "bin": str(bin_),
-        "packages": str(_packages(bin_)),
+        "packages": str(packages(bin_)),
         "file": str(data / file.name),
         "folder": str(data),
         "database": str(database),
@@ -246,18 +261,19 @@ def _command(peer_name: str, bin_: Path, file: Path, folder: Path) -> Command:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text.format(**values))
         for extension in peer.extensions:
-            _give_extension(extension, _packages(bin_), home)
+            give_extension(extension, packages(bin_), home)
 
     environ = {key: value.format(**values) for key, value in peer.environ.items()}
     words = [word.format(**values) for word in peer.words]
     return Command(peer_name, words, {**inputs.environment(folder.parent), **environ}, begin)
 
 
-def _packages(bin_: Path) -> Path:
+def packages(bin_: Path) -> Path:
+    """Return where an environment keeps what is installed, by its folder of programs."""
     return next(bin_.parent.glob("lib/python*/site-packages"))
 
 
-def _give_extension(name: str, packages: Path, home: Path) -> None:
+def give_extension(name: str, packages: Path, home: Path) -> None:
     """Put an extension where DuckDB's command line looks for installed ones."""
     found = next((packages / f"duckdb_extension_{name}").rglob(f"{name}.duckdb_extension"))
     with duckdb.connect() as connection:
