@@ -8,7 +8,7 @@ CODE := sqlflow_dagster tests benchmarks examples docs definitions.py
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint format bench bench-compare bench-peers proofs fuzz ui lock clean
+.PHONY: help setup demo demo-northwind test check lint format bench bench-compare bench-peers proofs fuzz ui lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -22,10 +22,13 @@ $(READY): requirements.lock pyproject.toml .ci/setup
 	@touch $@
 
 # The instance whose runs the web UI shows; `sqlflow` alone keeps one in each project.
-demo ui: export DAGSTER_HOME ?= $(CURDIR)
+demo demo-northwind ui: export DAGSTER_HOME ?= $(CURDIR)
 
 demo: $(READY)  ## the example on real data, in two increments
 	$(BIN)/python examples/online_retail/demo.py
+
+demo-northwind: $(READY)  ## Postgres to marts, to S3 and back: both servers are started by it
+	$(BIN)/python examples/northwind_to_s3/demo.py
 
 ui: $(READY)  ## Dagster's web UI on the example
 	$(BIN)/dagster dev -w workspace.yaml
@@ -73,4 +76,4 @@ lock:  ## requirements.lock from pyproject.toml; LOCK=--upgrade takes newer vers
 	  $(LOCK) pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .dagster
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis history schedules storage

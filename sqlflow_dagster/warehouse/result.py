@@ -103,8 +103,9 @@ class Result:
         try:
             count = self.store(stored)
             with closing(duckdb.connect(":memory:")) as connection:
-                for setting in ("TimeZone = 'UTC'", "memory_limit = '512MB'", "enable_progress_bar = false"):
-                    connection.execute(f"SET {setting}")
+                connection.execute(
+                    "SET TimeZone = 'UTC'; SET memory_limit = '512MB'; SET enable_progress_bar = false"
+                )
                 load_extensions(connection, extensions)
                 attach = "ATTACH {path} AS {name} (READ_ONLY)"
                 connection.execute(sql(attach, path=literal(str(stored)), name=_STORE))
