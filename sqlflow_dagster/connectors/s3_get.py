@@ -46,6 +46,7 @@ class Getter:
                 return answer.raw
             if answer.status_code not in _ASKED_ELSEWHERE:
                 raise _refused(answer)
+            answer.raw.close()
             self._elsewhere.add(bucket)
         told = {name.replace("-", ""): value for name, value in headers.items()}
         return self._client.get_object(Bucket=bucket, Key=key, **told)["Body"]
