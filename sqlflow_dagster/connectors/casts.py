@@ -26,10 +26,12 @@ _OTHER_NAMES = {
     "DATETIME": "TIMESTAMP", "DATETIME64[NS]": "TIMESTAMP", "TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ",
     "TIMESTAMP WITHOUT TIME ZONE": "TIMESTAMP", "STRING": "VARCHAR", "TEXT": "VARCHAR", "INT": "INTEGER",
 }  # fmt: skip
+_ZONED = {"TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"}
 _TIMES = {"DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIME", "BOOLEAN"}
 _DECIMAL = re.compile(r"DECIMAL\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?")
 _SAFE = re.compile(r"[\w\s,()\[\]\".]+")
 _DATE = r"[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
+_CLOCK_TO_SECONDS = r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6}0*)?"
 _CLOCK = r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
 _FRACTIONS = {"TIMESTAMP_S": 0, "TIMESTAMP_MS": 3, "TIMESTAMP_NS": 9}
 _OFFSET = r"(Z|z|[+-][0-9]{2}(:?[0-9]{2})?)"
@@ -125,11 +127,14 @@ def converted(
     cases = "".join(f" WHEN {test} THEN {{cast}}" for test in tests)
     if _is_exact_number(kind):
         cases = " WHEN CAST({tried} AS VARCHAR) = {text} THEN {tried}" + cases
+    if kind in _ZONED:
+        cases += f" WHEN {_zoned_test(guessed=guessed)} THEN {{completed}}"
     # The cases are written here, and only their parts come from outside.
     return sql(
         "CASE" + cases + " WHEN strlen(trim({text})) > 0 THEN {problem} END",
         text=text,
         cast=cast,
+        completed=sql(template, text=_completed(text), kind=Sql(kind)),
         tried=tried or sql("TRY_CAST({text} AS {kind})", text=text, kind=Sql(kind)),
         problem=problem,
     )
@@ -221,14 +226,36 @@ def _time_tests(kind: str, *, guessed: bool) -> list[str]:
             "{text} LIKE '____-__-_____:__:__'",
             _matches(rf"\s*{_DATE}([ T]{_CLOCK}{utc})?\s*|-?infinity"),
         ]
-    if kind in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"):
-        offset = _OFFSET if guessed else _OFFSET + "?"
-        others = "" if guessed else rf"|{_DATE}|-?infinity"
-        return [_matches(rf"\s*{_DATE}[ T]{_CLOCK} ?{offset}\s*{others}")]
+    if kind in _ZONED:
+        return [_matches(rf"\s*{_DATE}[ T]{_CLOCK_TO_SECONDS}{_OFFSET}\s*")]
     if kind == "TIME":
         return [_matches(rf"\s*{_CLOCK}\s*")]
     # Other types write back what they took, or refuse it in their own words.
     return ["strlen({text}) > 0"]
+
+
+def _zoned_test(*, guessed: bool) -> str:
+    """The test of moments that DuckDB reads once they are completed, or that are none of the day's clock."""
+    offset = _OFFSET if guessed else _OFFSET + "?"
+    others = "" if guessed else rf"|{_DATE}|-?infinity"
+    return _matches(rf"\s*{_DATE}[ T]{_CLOCK} ?{offset}\s*{others}")
+
+
+def _completed(text: Sql) -> Sql:
+    """A moment as DuckDB reads it: with seconds, and without a blank before its offset (`08:15 +0200`)."""
+    closed = sql(
+        "regexp_replace({text}, {blank}, {offset})",
+        text=text,
+        blank=literal(rf" {_OFFSET}\s*$"),
+        offset=literal(r"\1"),
+    )
+    minutes = literal(rf"([ T][0-9]{{1,2}}:[0-9]{{2}})({_OFFSET}?\s*)$")
+    return sql(
+        "regexp_replace({text}, {minutes}, {with_seconds})",
+        text=closed,
+        minutes=minutes,
+        with_seconds=literal(r"\1:00\2"),
+    )
 
 
 def _matches(pattern: str) -> str:

@@ -56,6 +56,17 @@ def test_a_column_has_the_type_that_keeps_its_values(folder, values, kind, expec
     assert [row[1] for row in result.rows] == expected
 
 
+@pytest.mark.parametrize("declared", [{}, {"types": {"t": "TIMESTAMPTZ"}}], ids=["guessed", "declared"])
+@pytest.mark.parametrize(
+    "moment",
+    ["2024-01-31 08:00:00 +0200", "2024-01-31T08:00:00 +02:00", "2024-01-31T08:00+02", "2024-01-31T06:00Z"],
+)
+def test_a_moment_may_lack_its_seconds_and_stand_apart_from_its_offset(folder, moment, declared):
+    folder.write("a.csv", f"t\n{moment}\n2024-01-31T08:00:00+02:00\n")
+    result = folder.read("CSV", path="a.csv", **declared)
+    assert {row[0].astimezone(dt.UTC) for row in result.rows} == {dt.datetime(2024, 1, 31, 6, tzinfo=dt.UTC)}
+
+
 def test_a_time_with_an_offset_is_an_instant(folder):
     folder.write("a.csv", "t\n2024-01-31T08:00:00+02:00\n2024-01-31T08:00:00Z\n")
     result = folder.read("CSV", path="a.csv")
