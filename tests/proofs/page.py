@@ -113,7 +113,7 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (f"{_CRASHES}::test_a_log_torn_by_a_crash_opens_as_of_some_commit",),
     ),
     (
-        "20 million rows under a memory limit of 300 MB",
+        "20 million rows under a memory limit of 256 MB",
         "the process stays under 512 MB",
         (f"{_LIMITS}::test_twenty_million_rows_need_no_more_memory_than_allowed",),
     ),
