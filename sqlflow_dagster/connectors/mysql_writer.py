@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,7 +217,7 @@ class Writer:
         # Left behind by an export that was killed; ours is the only one now.
         self._run("DROP TABLE IF EXISTS {new}, {old}", new=new, old=old)
         target = backquote(*self.name)
-        try:
+        with self._cleared(new):
             if self.there and self.alike:
                 self._run("CREATE TABLE {new} LIKE {target}", new=new, target=target)
             else:
@@ -230,16 +231,19 @@ class Writer:
                 self._run("RENAME TABLE {t} TO {old}, {new} TO {t}", t=target, old=old, new=new)
             else:
                 self._run("RENAME TABLE {new} TO {t}", t=target, new=new)
-        except BaseException:
-            self._clear(new)
-            raise
         self._run("DROP TABLE IF EXISTS {old}", old=old)
 
-    def _clear(self, table: Sql) -> None:
-        """Drop a table of ours after an error; where the connection is gone, the next export does."""
-        if self.connection.open:
-            self.connection.rollback()
-            self._run("DROP TABLE IF EXISTS {table}", table=table)
+    @contextmanager
+    def _cleared(self, made: Sql | None) -> Iterator[None]:
+        """Drop the table `made` for the block where that fails; where the connection is gone, the next export does."""
+        try:
+            yield
+        # Whatever ends the block, a canceled run too, leaves no table without its rows; it is raised again.
+        except BaseException:
+            if made is not None and self.connection.open:
+                self.connection.rollback()
+                self._run("DROP TABLE IF EXISTS {table}", table=made)
+            raise
 
     def _warn_of_indexes(self) -> None:
         found = rows_of(self.connection, _UNIQUE, [*self.name]) if self.there else []
@@ -250,10 +254,10 @@ class Writer:
     def _in_place(self) -> None:
         """Add the rows, or for `replace` take the place of those that are there, in one transaction."""
         target = backquote(*self.name)
-        made = not self.there
+        made = None if self.there else target
         if made:
-            self._create(target)
-        try:
+            self._create(made)
+        with self._cleared(made):
             self._run("START TRANSACTION")
             if self.options.mode == "replace":
                 self._run("DELETE FROM {t}", t=target)
@@ -263,10 +267,6 @@ class Writer:
             self._fill(target)
             failpoint("in_export")
             self._run("COMMIT")
-        except BaseException:
-            if made:
-                self._clear(target)
-            raise
 
     def _done_before(self) -> bool:
         """Whether an earlier try of the same run added these rows; noted in their transaction if not."""
@@ -280,10 +280,10 @@ class Writer:
 
     def _upsert(self) -> None:
         target, stage = backquote(*self.name), self._beside(_STAGE)
-        made = not self.there
+        made = None if self.there else target
         if made:
-            self._create(target, keyed=True)
-        try:
+            self._create(made, keyed=True)
+        with self._cleared(made):
             names = join(", ", (backquote(wire.there) for wire in self.columns))
             # Types and collations of the table, so that keys are one here where they are one there.
             self._run(
@@ -296,10 +296,6 @@ class Writer:
             self._merge(target, stage, names)
             failpoint("in_export")
             self._run("COMMIT")
-        except BaseException:
-            if made:
-                self._clear(target)
-            raise
 
     def _check_twice(self, stage: Sql) -> None:
         """Refuse two rows of one key: which of them is to stay cannot be known."""

@@ -159,6 +159,7 @@ def _public(sock: socket.socket, host: str) -> socket.socket:
     """The socket, if its other end is on the public internet: the address itself, whatever a name says."""
     try:
         _refuse(sock.getpeername()[0], host)
+    # Nobody else has the socket yet, whatever ends this; it is raised again.
     except BaseException:
         sock.close()
         raise

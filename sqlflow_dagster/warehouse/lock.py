@@ -92,6 +92,7 @@ class FileLock:
         try:
             self._wait(descriptor, deadline, timeout)
             _sign(descriptor)
+        # An open descriptor may hold the lock, whatever ends this; it is raised again.
         except BaseException:
             os.close(descriptor)
             raise
