@@ -1,12 +1,14 @@
 """The paced connector, installed as others' packages are; and the page of what was found."""
 
 import sys
+from dataclasses import asdict
 
 import pytest
 
 from . import paced, page
 
 FINDINGS = page.Findings()
+_KEPT = "sqlflow/proofs"
 
 
 def pytest_runtest_logreport(report):
@@ -15,10 +17,18 @@ def pytest_runtest_logreport(report):
         FINDINGS.results[report.nodeid.partition("[")[0]][report.outcome] += 1
 
 
-def pytest_sessionfinish(exitstatus):
-    """Write the page where all of it was run, and all is well."""
-    if exitstatus == 0 and FINDINGS.complete():
-        page.write(FINDINGS)
+def pytest_sessionfinish(session):
+    """Keep what was found, and write the page where all of it has passed with the code as it is.
+
+    So one failure costs its own repetition (`pytest --last-failed`), not that of hours.
+    """
+    if not FINDINGS.results:
+        return
+    FINDINGS.code = page.code()
+    found = FINDINGS.after(session.config.cache.get(_KEPT, {}))
+    session.config.cache.set(_KEPT, asdict(found))
+    if found.complete():
+        page.write(found)
 
 
 @pytest.fixture(scope="session")

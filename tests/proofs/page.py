@@ -1,15 +1,19 @@
-"""What a session of proofs found → docs/proofs.md."""
+"""What proofs found → docs/proofs.md."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import subprocess
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "proofs.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "proofs.md"
 _CRASHES, _LOCK, _LOAD = (f"tests/warehouse/test_{name}.py" for name in ("crashes", "lock", "load"))
 _FAULTS, _LIMITS = "tests/proofs/test_faults.py", "tests/proofs/test_limits.py"
 _SERVERS = "tests/proofs/test_servers.py"
@@ -153,15 +157,44 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 @dataclass
 class Findings:
-    """What the tests of this session did: results by test without its parameters, and kills by place."""
+    """What the proofs did: how each test ended, without its parameters, and kills by place.
 
+    `code` names the product's code that they were run on.
+    """
+
+    code: str = ""
     results: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     kills: list[tuple[str, int, int]] = field(default_factory=list)
-    seeds: tuple[int, ...] = ()
+    seeds: list[int] = field(default_factory=list)
+
+    def after(self, before: dict[str, Any]) -> Findings:
+        """Return these beside what an earlier session found with the same code; a test's newer end counts."""
+        if before.get("code") != self.code:
+            return self
+        return Findings(
+            self.code,
+            defaultdict(
+                Counter, {test: Counter(ends) for test, ends in before["results"].items()} | self.results
+            ),
+            self.kills or before["kills"],
+            self.seeds or before["seeds"],
+        )
 
     def complete(self) -> bool:
-        """Whether every test of the page was run."""
-        return bool(self.kills) and all(self.results.get(test) for _f, _e, tests in ROWS for test in tests)
+        """Whether every test of the page was run and passed."""
+        tests = {test for _fault, _expected, shown_by in ROWS for test in shown_by}
+        return bool(self.kills) and all(set(self.results.get(test, {"": 0})) == {"passed"} for test in tests)
+
+
+def code() -> str:
+    """Return the name of the product's code as it is: what Git calls its tree, and what is not committed."""
+    told = [
+        subprocess.run(
+            ["git", *words, "--", "sqlflow_dagster"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        for words in (("ls-files", "--stage"), ("diff", "HEAD"))
+    ]
+    return hashlib.sha256("".join(done.stdout for done in told).encode()).hexdigest()
 
 
 def write(found: Findings) -> None:
