@@ -1,7 +1,6 @@
 """The paced connector, installed as others' packages are; and the page of what was found."""
 
 import sys
-from dataclasses import asdict
 
 import pytest
 
@@ -14,7 +13,7 @@ _KEPT = "sqlflow/proofs"
 def pytest_runtest_logreport(report):
     """Note how each test ended: a failed setup counts, a passed one does not."""
     if report.when == "call" or report.outcome != "passed":
-        FINDINGS.results[report.nodeid.partition("[")[0]][report.outcome] += 1
+        FINDINGS.note(report.nodeid.partition("[")[0], report.outcome)
 
 
 def pytest_sessionfinish(session):
@@ -26,7 +25,7 @@ def pytest_sessionfinish(session):
         return
     FINDINGS.code = page.code()
     found = FINDINGS.after(session.config.cache.get(_KEPT, {}))
-    session.config.cache.set(_KEPT, asdict(found))
+    session.config.cache.set(_KEPT, vars(found))
     if found.complete():
         page.write(found)
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -163,21 +163,21 @@ class Findings:
     """
 
     code: str = ""
-    results: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    results: dict[str, Counter[str]] = field(default_factory=dict)
     kills: list[tuple[str, int, int]] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+
+    def note(self, test: str, end: str) -> None:
+        """Count how a test ended."""
+        self.results.setdefault(test, Counter())[end] += 1
 
     def after(self, before: dict[str, Any]) -> Findings:
         """Return these beside what an earlier session found with the same code; a test's newer end counts."""
         if before.get("code") != self.code:
             return self
+        earlier = {test: Counter(ends) for test, ends in before["results"].items()}
         return Findings(
-            self.code,
-            defaultdict(
-                Counter, {test: Counter(ends) for test, ends in before["results"].items()} | self.results
-            ),
-            self.kills or before["kills"],
-            self.seeds or before["seeds"],
+            self.code, earlier | self.results, self.kills or before["kills"], self.seeds or before["seeds"]
         )
 
     def complete(self) -> bool:

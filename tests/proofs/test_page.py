@@ -1,7 +1,6 @@
 """The page of proofs names tests that there are."""
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,14 @@ def test_a_test_that_the_page_names_is_there_and_run_by_make_proofs(test):
 def _found(code: str, **ends: str) -> Findings:
     found = Findings(code, kills=[("before_commit", 3, 0)])
     for test, end in ends.items():
-        found.results[test][end] += 1
+        found.note(test, end)
     return found
 
 
 def test_what_passed_before_counts_while_the_code_is_the_same():
-    before = asdict(_found("a", one="passed", two="failed"))
+    before = vars(_found("a", one="passed", two="failed"))
     found = Findings("a")
-    found.results["two"]["passed"] += 1
+    found.note("two", "passed")
     assert found.after(before).results == {"one": Counter(passed=1), "two": Counter(passed=1)}
     assert found.after(before).kills == [("before_commit", 3, 0)]
     other = Findings("b")
