@@ -10,24 +10,34 @@ FINDINGS = page.Findings()
 _KEPT = "sqlflow/proofs"
 
 
-def pytest_runtest_logreport(report):
-    """Note how each test ended: a failed setup counts, a passed one does not."""
-    if report.when == "call" or report.outcome != "passed":
-        FINDINGS.note(report.nodeid.partition("[")[0], report.outcome)
+class Recorder:
+    """Notes how each test ends, also those of other folders: a conftest alone hears of its own only."""
+
+    def __init__(self, config):
+        self.kept = config.cache
+
+    def pytest_runtest_logreport(self, report):
+        """Note how a test ended: a failed setup counts, a passed one does not."""
+        if report.when == "call" or report.outcome != "passed":
+            FINDINGS.note(report.nodeid.partition("[")[0], report.outcome)
+
+    def pytest_sessionfinish(self):
+        """Keep what was found, and write the page where all of it has passed with the code as it is.
+
+        So one failure costs its own repetition (`pytest --last-failed`), not that of hours.
+        """
+        if not FINDINGS.results:
+            return
+        FINDINGS.code = page.code()
+        found = FINDINGS.after(self.kept.get(_KEPT, {}))
+        self.kept.set(_KEPT, vars(found))
+        if found.complete():
+            page.write(found)
 
 
-def pytest_sessionfinish(session):
-    """Keep what was found, and write the page where all of it has passed with the code as it is.
-
-    So one failure costs its own repetition (`pytest --last-failed`), not that of hours.
-    """
-    if not FINDINGS.results:
-        return
-    FINDINGS.code = page.code()
-    found = FINDINGS.after(session.config.cache.get(_KEPT, {}))
-    session.config.cache.set(_KEPT, vars(found))
-    if found.complete():
-        page.write(found)
+def pytest_collection_finish(session):
+    if not session.config.pluginmanager.has_plugin("sqlflow_proofs"):
+        session.config.pluginmanager.register(Recorder(session.config), "sqlflow_proofs")
 
 
 @pytest.fixture(scope="session")
