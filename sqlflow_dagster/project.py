@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from sqlflow_dagster.collector import paused
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Connector, Place, Stream
 from sqlflow_dagster.connectors.options import SourceOptions, needless, parse
@@ -194,6 +195,7 @@ def warehouse_of(settings: Settings) -> Warehouse:
     )
 
 
+@paused()
 def load_project(
     root: Path | str,
     profile: str | None = None,

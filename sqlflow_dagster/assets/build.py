@@ -16,6 +16,7 @@ from sqlflow_dagster.assets.ops import GroupOp, group_asset
 from sqlflow_dagster.assets.pipeline_job import pipeline_job
 from sqlflow_dagster.assets.resources import KEY, SQLFlowResource
 from sqlflow_dagster.assets.translator import SQLFlowTranslator, StepData
+from sqlflow_dagster.collector import paused
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.plan.nodes import Group, Pipeline
 from sqlflow_dagster.project import Project, load_project
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _RESOURCE = SQLFlowResource(vars={}, full_refresh=False)
 
 
+@paused()
 def build_definitions(
     project: Project | Path | str,
     *,
@@ -65,6 +67,7 @@ def build_definitions(
     )
 
 
+@paused()
 def sqlflow_assets(
     project: Project | Path | str,
     *,

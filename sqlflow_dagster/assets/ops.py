@@ -73,12 +73,10 @@ def group_asset(op: GroupOp, name: str) -> dg.AssetsDefinition:
     @dg.op(
         name=name,
         ins={name: dg.In(dg.Nothing) for name in inputs},
+        # One `Out` for all alike: Dagster resolves the type of each anew, which tells for a thousand streams.
         out={
-            **{
-                name: dg.Out(dg.Nothing, is_required=not optional, code_version=spec.code_version)
-                for name, spec in outputs.items()
-            },
-            **{name: dg.Out(is_required=not optional) for name in check_outputs},
+            **dict.fromkeys(outputs, dg.Out(dg.Nothing, is_required=not optional)),
+            **dict.fromkeys(check_outputs, dg.Out(is_required=not optional)),
         },
         required_resource_keys={KEY},
         retry_policy=retry_policy(profile.retry),

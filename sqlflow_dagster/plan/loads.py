@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from sqlflow_dagster.errors import BadOption, ProjectError
@@ -21,12 +24,18 @@ _MODES: dict[str, LoadMode] = {"REPLACE": "replace", "APPEND": "append", "UPSERT
 _DESTINATIONS: dict[str, LoadMode] = {"overwrite": "replace", "append": "append", "append_dedup": "upsert"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Declared:
     """A SOURCE and what its parameters say; `facts` is None where they are wrong."""
 
     source: Source
     facts: SourceFacts | None
+
+    @cached_property
+    def streams(self) -> Mapping[str, StreamFacts]:
+        """The streams by folded name; the first where several fold alike."""
+        found = (self.facts and self.facts.streams) or ()
+        return {fold(stream.name): stream for stream in reversed(found)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,8 @@ class Sources:
         if found is None:
             return
         kind, params = found
-        source = Source(self.file.name, name, kind, params, placed.location, placed.values.scope)
+        version = _version(kind, params)
+        source = Source(self.file.name, name, kind, params, placed.location, version, placed.values.scope)
         self.declared[key] = Declared(source, self._describe(placed, statement, source))
 
     def _type_and_params(
@@ -121,7 +131,7 @@ class Sources:
             self._not_discovered(placed, declared.source)
             return [Wanted(placed, _failed(declared), StreamFacts(""), table)] if table else None
         if table:
-            stream = self._stream(placed, statement, declared.facts)
+            stream = self._stream(placed, statement, declared)
             return [
                 Wanted(placed, declared if stream else _failed(declared), stream or StreamFacts(""), table)
             ]
@@ -144,7 +154,7 @@ class Sources:
     def _all(self, placed: Placed, statement: tree.Load, declared: Declared) -> list[Wanted] | None:
         streams: Sequence[StreamFacts] = (declared.facts.streams if declared.facts else None) or ()
         if statement.stream and declared.facts:
-            one = self._stream(placed, statement, declared.facts)
+            one = self._stream(placed, statement, declared)
             streams = [one] if one else []
         elif not streams:
             message = f"the source {declared.source.name!r} declares no streams"
@@ -175,33 +185,29 @@ class Sources:
         placed.problem(self.report, f"unknown source {written!r}", hint, statement.source.span)
         return None
 
-    def _stream(self, placed: Placed, statement: tree.Load, facts: SourceFacts) -> StreamFacts | None:
-        streams = facts.streams or ()
+    def _stream(self, placed: Placed, statement: tree.Load, declared: Declared) -> StreamFacts | None:
         if statement.stream is None:
-            return self._unnamed(placed, statement, streams)
+            return self._unnamed(placed, statement, declared)
         name = placed.fixed(self.report, statement.stream.text, statement.stream.span)
         if name is None:
             return None
-        for stream in streams:
-            if fold(stream.name) == fold(name):
-                return stream
-        names = [stream.name for stream in streams]
+        if stream := declared.streams.get(fold(name)):
+            return stream
+        names = [stream.name for stream in declared.streams.values()]
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:10]) or 'none'}"
         placed.problem(self.report, f"the source has no stream {name!r}", hint, statement.stream.span)
         return None
 
-    def _unnamed(
-        self, placed: Placed, statement: tree.Load, streams: Sequence[StreamFacts]
-    ) -> StreamFacts | None:
+    def _unnamed(self, placed: Placed, statement: tree.Load, declared: Declared) -> StreamFacts | None:
         """The stream of a LOAD that names none: the only one, else the one called like the table."""
+        streams = (declared.facts and declared.facts.streams) or ()
         if len(streams) == 1:
             return streams[0]
         last = statement.table.parts[-1] if statement.table else statement.source
         table = placed.fixed(self.report, last.text, last.span) or ""
-        for stream in streams:
-            if fold(stream.name) == fold(table):
-                return stream
+        if stream := declared.streams.get(fold(table)):
+            return stream
         message = "the source declares no stream"
         if streams:
             message = f"the source has {len(streams)} streams, and none is called {table!r}"
@@ -345,6 +351,12 @@ def _why(facts: SourceFacts, stream: StreamFacts, mode: LoadMode, keys: tuple[st
         else stream.cursor_field or "the source's position"
     )
     return f"{facts.sync_mode}: read on from {since}; new rows are {merged if mode == 'upsert' else 'added'}"
+
+
+def _version(kind: str, params: Mapping[str, Any]) -> str:
+    """A short hash of a source. The parameters are templates: a secret in them is `${…}`, or only hashed."""
+    text = "\0".join((kind, json.dumps(params, sort_keys=True, default=str)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _failed(declared: Declared) -> Declared:

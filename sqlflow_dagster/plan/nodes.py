@@ -37,6 +37,8 @@ class Source:
     # A password may be written out in it.
     params: Mapping[str, Any] = field(repr=False)
     location: Location
+    # Changes with type and parameters as written, values of `${…}` aside.
+    code_version: str = ""
     # SET values that this statement sees, unexpanded, in the order they were set.
     scope: Mapping[str, Template] = field(default_factory=dict)
 

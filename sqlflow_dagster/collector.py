@@ -1,0 +1,23 @@
+"""Python's garbage collector, out of the way while much is built that stays."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Collect no garbage within, also as a decorator; afterwards as before.
+
+    A plan and its definitions are thousands of objects that all stay: each pass of the collector looks
+    through them and finds nothing, which took a fifth of the time of building them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
