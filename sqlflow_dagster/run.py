@@ -363,6 +363,7 @@ def _transform(session: Session, step: Transform) -> Outcome:
 def _export(session: Session, step: Export) -> Outcome:
     scope = session.scope(step.scope)
     kind, options, target, place = session.project.sink(step, scope)
+    guard = session.project.sink_guard(step, kind, options)
     once = "/".join((session.run_id, step.pipeline, step.name, session.partition or ""))
 
     def write() -> Written:
@@ -372,11 +373,10 @@ def _export(session: Session, step: Export) -> Outcome:
             _functions(session),
             search_path(session.project, step),
         ) as result:
-            return kind.write(result, target, options, replace(place, once=once))
+            return kind.write(result, target, options, replace(place, once=once, guard=guard))
 
-    guard = session.project.sink_guard(step, kind, options)
     session.guards.append(guard)
-    written = guard.call(write)
+    written = guard.retry(write) if kind.by_request else guard.call(write)
     return Outcome(step, rows=written.rows, bytes=written.bytes, target=written.target)
 
 

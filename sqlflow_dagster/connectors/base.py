@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sqlflow_dagster.errors import SQLFlowError
     from sqlflow_dagster.sql import Sql, Value
 
+# By itself a connector tries once; who opens it for a project gives it the rules of its SOURCE or EXPORT.
+_ONCE = Guard("", Policy(attempts=1, first_wait=0, longest_wait=0, factor=1, total=0))
+
 # Runs a query of ours where the rows will be stored, and returns what it gives.
 Ask = Callable[["Sql"], list[tuple[Any, ...]]]
 
@@ -217,7 +220,8 @@ class Place:
 
     `warehouse` is the project's own database file, None where it is a temporary one. `once` names
     one EXPORT of one run, its retries included: a sink that adds rows stores it with them, in one
-    transaction, and does nothing where it is there already.
+    transaction, and does nothing where it is there already. `guard` has the rules of the EXPORT, for a
+    sink that makes many requests in one write.
     """
 
     root: Path
@@ -225,6 +229,7 @@ class Place:
     allowed: tuple[Path, ...] = ()
     warehouse: Path | None = None
     once: str | None = None
+    guard: Guard = _ONCE
 
     @property
     def state(self) -> Path:
@@ -287,8 +292,8 @@ class Connector(ABC, Generic[O]):
 
     Who runs a read tries it again where it raises RetryLater, by the rules of `guard`; what was read
     is thrown away before, but for the checkpoints of an ordered stream, from which it goes on. A
-    connector that makes many requests in one read sends each through `guard.call`, and says so by
-    `by_request`: then a failing request alone is made again, at its page.
+    connector that makes many requests in one read or write sends each through `guard.call` (a sink through
+    that of its place), and says so by `by_request`: then a failing request alone is made again, at its page.
     """
 
     options_type: ClassVar[type[SourceOptions]]
@@ -297,8 +302,7 @@ class Connector(ABC, Generic[O]):
     # Its own rules where they are not those of its family, such as the vendor's limit.
     policy: ClassVar[Policy | None] = None
     by_request: ClassVar[bool] = False
-    # By itself a connector tries once; who opens it for a project gives it the rules of its SOURCE.
-    guard: Guard = Guard("", Policy(attempts=1, first_wait=0, longest_wait=0, factor=1, total=0))
+    guard: Guard = _ONCE
 
     def __init__(self, options: O, place: Place) -> None:
         """Keep the options. Nothing is contacted before `discover`, `read`, `write` or `check`."""

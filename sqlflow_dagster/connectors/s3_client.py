@@ -36,6 +36,8 @@ _PERMISSIONS = {
     "CreateMultipartUpload": "s3:PutObject on arn:aws:s3:::{bucket}/{key}",
     "UploadPart": "s3:PutObject on arn:aws:s3:::{bucket}/{key}",
     "CompleteMultipartUpload": "s3:PutObject on arn:aws:s3:::{bucket}/{key}",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload on arn:aws:s3:::{bucket}/{key}",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads on arn:aws:s3:::{bucket}",
     "DeleteObjects": "s3:DeleteObject on arn:aws:s3:::{bucket}/*",
     "AssumeRole": "sts:AssumeRole on the role",
 }
@@ -43,6 +45,10 @@ _PERMISSIONS = {
 
 class ObjectChanged(SourceError):
     """An object is no longer the one that was listed."""
+
+
+class UploadGone(SourceError):
+    """The store knows no such upload in parts: it is complete, or was aborted."""
 
 
 def client(options: Connecting) -> Any:
@@ -109,7 +115,7 @@ def whole(answer: dict[str, Any], name: str, where: str) -> Any:
 def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None]:
     """What boto3 raises in the block about this bucket and key, as an error of ours.
 
-    Raises RetryLater, NotAllowed, ObjectChanged, BadOption and SourceFailed.
+    Raises RetryLater, NotAllowed, ObjectChanged, UploadGone, BadOption and SourceFailed.
     """
     _, errors = _boto()
     where = f"s3://{bucket}/{key}"
@@ -155,6 +161,8 @@ def _answered(error: ClientError, where: str, store: str, bucket: str, key: str)
         return SourceFailed(f"{text}; the object is archived: have it restored, or leave it out")
     if code == "RequestTimeTooSkewed":
         return SourceFailed(f"{text}; this machine's clock is wrong: set it")
+    if code == "NoSuchUpload":
+        return UploadGone(f"{text}; another export to this target may have taken its place")
     if code == "NoSuchBucket" or (status == 404 and action in ("HeadBucket", "ListObjectsV2")):
         return SourceFailed(
             f"{text}; there is no bucket {bucket!r}: mend `bucket`, `region` or `endpoint_url`"

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextvars import copy_context
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlflow_dagster.connectors import globs, listing
 from sqlflow_dagster.connectors.budget import Prices
+from sqlflow_dagster.connectors.parallel import together
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.s3_client import ObjectChanged, client_with, translated, whole
 from sqlflow_dagster.connectors.s3_get import Getter
@@ -236,18 +235,7 @@ class Objects:
 
     def _together(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """Do all of it, some at a time; the first failure ends it."""
-        if len(tasks) == 1:
-            return [tasks[0]()]
-        with ThreadPoolExecutor(self.options.parallel_workers, "sqlflow_s3") as threads:
-            under_way = [threads.submit(copy_context().run, task) for task in tasks]
-            try:
-                done, _ = wait(under_way, return_when=FIRST_EXCEPTION)
-                failed = next((item for item in under_way if item in done and item.exception()), None)
-                if failed:
-                    failed.result()
-            finally:
-                threads.shutdown(wait=True, cancel_futures=True)
-            return [item.result() for item in under_way]
+        return together(tasks, self.options.parallel_workers, "sqlflow_s3")
 
 
 def _file(bucket: str, key: str, size: int, stored: Any, tag: str) -> File:

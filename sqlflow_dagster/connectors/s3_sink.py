@@ -8,14 +8,12 @@ ends what a kill interrupted. While that list is there, our own reads wait.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -23,31 +21,17 @@ from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.rooms import room
-from sqlflow_dagster.connectors.s3_client import ObjectChanged, client, translated, whole
+from sqlflow_dagster.connectors.s3_client import ObjectChanged
 from sqlflow_dagster.connectors.s3_options import JOURNAL, Connecting, S3SinkOptions, address
+from sqlflow_dagster.connectors.s3_store import Store, Upload
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
 from sqlflow_dagster.failpoints import failpoint
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
-_MB = 2**20
-_MOST_PARTS = 10_000
-_MOST_DELETED = 1_000
 _OWN = frozenset(
     {"path", "path_prefix", "key", "file_format", "part_size_mb", "server_side_encryption", "kms_key_id",
      "storage_class", "max_retries"}
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Upload:
-    """An object of which all parts are there, and which is not visible yet."""
-
-    key: str
-    id: str
-    tags: list[str]
 
 
 def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
@@ -65,7 +49,7 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         endings = "" if wanted.partition_by else "".join(PurePosixPath(key).suffixes[-2:])
         made = kind.write(rows, f"rows{endings}", told, replace(place, root=folder, allowed=()))
         path = Path(made.target)
-        store = _Store(wanted, bucket)
+        store = Store(wanted, bucket, place.guard)
         with _failures(f"s3://{bucket}/{key}"):
             if wanted.partition_by:
                 _replace_set(store, f"{key.rstrip('/')}/" if key else "", path)
@@ -74,116 +58,7 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
     return replace(made, target=f"s3://{bucket}/{key}")
 
 
-class _Store:
-    """A bucket that is written to, many requests at a time."""
-
-    def __init__(self, options: S3SinkOptions, bucket: str) -> None:
-        self.options = options
-        self.bucket = bucket
-        self.client = client(options)
-
-    def ask(self, key: str, request: str, **told: Any) -> Any:
-        """Return what the store answers."""
-        with translated(self.options, self.bucket, key):
-            return getattr(self.client, request)(Bucket=self.bucket, **told)
-
-    def put(self, key: str, path: Path) -> None:
-        """Store a file as an object that is visible when all of it is there."""
-        if path.stat().st_size > self.options.part_size_mb * _MB:
-            upload = self.upload(key, path)
-            failpoint("in_publish")
-            self.complete(upload)
-            return
-        with path.open("rb") as body:
-            self.ask(key, "put_object", Key=key, Body=body, **self._kept())
-
-    def upload(self, key: str, path: Path) -> _Upload:
-        """Send a file in parts; nothing of it is visible."""
-        size = path.stat().st_size
-        step = max(self.options.part_size_mb * _MB, -(-size // _MOST_PARTS))
-        answer = self.ask(key, "create_multipart_upload", Key=key, **self._kept())
-        begun = whole(answer, "UploadId", f"s3://{self.bucket}/{key}")
-        parts = [partial(self._part, key, begun, path, start, step) for start in range(0, max(size, 1), step)]
-        try:
-            return _Upload(key, begun, self.together(parts))
-        except SourceError:
-            self.abort(key, begun)
-            raise
-
-    def complete(self, upload: _Upload) -> None:
-        """Make an upload visible."""
-        parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(upload.tags, 1)]
-        self.ask(
-            upload.key,
-            "complete_multipart_upload",
-            Key=upload.key,
-            UploadId=upload.id,
-            MultipartUpload={"Parts": parts},
-        )
-
-    def abort(self, key: str, upload: str) -> None:
-        """Drop the parts of an upload; where that fails they stay invisible, and are paid for."""
-        try:
-            self.ask(key, "abort_multipart_upload", Key=key, UploadId=upload)
-        except SourceError as error:
-            log.warning("parts of an upload stay behind: %s", error)
-
-    def keys(self, prefix: str) -> list[str]:
-        """Return all keys with a prefix."""
-        return [item["Key"] for item in self._paged("list_objects_v2", "Contents", prefix)]
-
-    def unfinished(self, prefix: str) -> list[tuple[str, str]]:
-        """Return keys and ids of uploads that are not complete."""
-        found = self._paged("list_multipart_uploads", "Uploads", prefix)
-        return [(item["Key"], item["UploadId"]) for item in found]
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects."""
-        for start in range(0, len(keys), _MOST_DELETED):
-            some = [{"Key": key} for key in keys[start : start + _MOST_DELETED]]
-            answer = self.ask(some[0]["Key"], "delete_objects", Delete={"Objects": some, "Quiet": True})
-            for failed in answer.get("Errors", ()):
-                raise ExportFailed(
-                    f"s3://{self.bucket}/{failed.get('Key')}: it cannot be removed ({failed.get('Code')}), and belongs "
-                    "to the set before; ask for s3:DeleteObject, and export again"
-                )
-
-    def together(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """Do all of it, some at a time."""
-        if len(tasks) < 2:
-            return [task() for task in tasks]
-        with ThreadPoolExecutor(self.options.parallel_workers, "sqlflow_s3") as threads:
-            under_way = [threads.submit(task) for task in tasks]
-            try:
-                return [item.result() for item in under_way]
-            finally:
-                threads.shutdown(wait=True, cancel_futures=True)
-
-    def _part(self, key: str, upload: str, path: Path, start: int, size: int) -> str:
-        with path.open("rb") as file:
-            file.seek(start)
-            body = file.read(size)
-        told = {"Key": key, "UploadId": upload, "PartNumber": start // size + 1, "Body": body}
-        return str(whole(self.ask(key, "upload_part", **told), "ETag", f"s3://{self.bucket}/{key}"))
-
-    def _paged(self, request: str, name: str, prefix: str) -> Iterator[Mapping[str, Any]]:
-        with translated(self.options, self.bucket, prefix):
-            for page in self.client.get_paginator(request).paginate(Bucket=self.bucket, Prefix=prefix):
-                whole(page, "IsTruncated", f"the listing of s3://{self.bucket}/{prefix}")
-                yield from page.get(name, ())
-
-    def _kept(self) -> dict[str, str]:
-        """How the store keeps an object."""
-        options = self.options
-        given = {
-            "ServerSideEncryption": options.server_side_encryption,
-            "SSEKMSKeyId": options.kms_key_id,
-            "StorageClass": options.storage_class,
-        }
-        return {name: value for name, value in given.items() if value}
-
-
-def _replace_set(store: _Store, prefix: str, folder: Path) -> None:
+def _replace_set(store: Store, prefix: str, folder: Path) -> None:
     """Put the files below `folder` in the place of all objects below `prefix`."""
     _recover(store, prefix)
     old = store.keys(prefix)
@@ -195,45 +70,46 @@ def _replace_set(store: _Store, prefix: str, folder: Path) -> None:
         )
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     named = [(f"{prefix}{path.relative_to(folder).as_posix()}", path) for path in files]
-    begun: list[_Upload] = []
     try:
         begun = store.together([partial(store.upload, key, path) for key, path in named])
-        new = {upload.key for upload in begun}
-        told: dict[str, list[Any]] = {
-            "uploads": [asdict(upload) for upload in begun],
-            "old": [key for key in old if key not in new],
-        }
-        store.ask(prefix, "put_object", Key=f"{prefix}{JOURNAL}", Body=json.dumps(told).encode())
-    except SourceError:
+    # Whatever ends it, a cancellation too, is raised again.
+    except BaseException:
         for key, upload in store.unfinished(prefix):
             store.abort(key, upload)
         raise
+    new = {upload.key for upload in begun}
+    told: dict[str, list[Any]] = {
+        "uploads": [asdict(upload) for upload in begun],
+        "old": [key for key in old if key not in new],
+    }
+    # A list whose answer is lost may be there: from here on the uploads are for the next export to end.
+    store.ask(prefix, "put_object", Key=f"{prefix}{JOURNAL}", Body=json.dumps(told).encode())
     failpoint("in_publish")
     _publish(store, prefix, begun, told["old"])
 
 
-def _publish(store: _Store, prefix: str, uploads: Sequence[_Upload], old: Sequence[Any]) -> None:
+def _publish(store: Store, prefix: str, uploads: Sequence[Upload], old: Sequence[Any]) -> None:
     store.together([partial(_show, store, upload) for upload in uploads])
     store.delete([str(key) for key in old])
     failpoint("in_publish")
     store.delete([f"{prefix}{JOURNAL}"])
 
 
-def _show(store: _Store, upload: _Upload) -> None:
+def _show(store: Store, upload: Upload) -> None:
     store.complete(upload)
     failpoint("in_publish")
 
 
-def _recover(store: _Store, prefix: str) -> None:
+def _recover(store: Store, prefix: str) -> None:
     """End what an export that was killed had begun to publish; drop what others had begun to send."""
     try:
-        found = store.ask(f"{prefix}{JOURNAL}", "get_object", Key=f"{prefix}{JOURNAL}")["Body"].read()
+        found = store.read(f"{prefix}{JOURNAL}")
     except ObjectChanged:
         found = None
     left = dict.fromkeys(store.unfinished(prefix))
     if found is not None:
         told = json.loads(found)
-        uploads = [_Upload(**upload) for upload in told["uploads"]]
+        uploads = [Upload(**upload) for upload in told["uploads"]]
         # Those that are not there any more are complete.
         _publish(store, prefix, [item for item in uploads if (item.key, item.id) in left], told["old"])
         for upload in uploads:

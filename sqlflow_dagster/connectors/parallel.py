@@ -1,0 +1,29 @@
+"""Tasks → their results, some at a time; the first failure ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def together(tasks: Sequence[Callable[[], T]], workers: int, name: str) -> list[T]:
+    """Return what the tasks give, in their order; each runs in a copy of the caller's context.
+
+    Raises what the first one that fails raises, once those under way have ended; others are not begun.
+    """
+    if len(tasks) < 2:
+        return [task() for task in tasks]
+    with ThreadPoolExecutor(workers, name) as threads:
+        under_way = [threads.submit(copy_context().run, task) for task in tasks]
+        try:
+            done, _ = wait(under_way, return_when=FIRST_EXCEPTION)
+            failed = next((item for item in under_way if item in done and item.exception()), None)
+            if failed:
+                failed.result()
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+        return [item.result() for item in under_way]
