@@ -23,6 +23,7 @@ from sqlflow_dagster.assets.build import build_definitions, job_names
 from sqlflow_dagster.assets.dead_runs import mark_dead_runs
 from sqlflow_dagster.assets.processes import process_tags
 from sqlflow_dagster.assets.resources import KEY
+from sqlflow_dagster.collector import resumed
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.warehouse.lock import lock_for
@@ -104,7 +105,8 @@ def run_pipeline(
     with open_instance() as instance:
         dead = mark_dead_runs(instance)
         begin = time.perf_counter()
-        result = _executed(job, instance, full_refresh=full_refresh, partition=partition)
+        with resumed():
+            result = _executed(job, instance, full_refresh=full_refresh, partition=partition)
         seconds = time.perf_counter() - begin
     stored = tuple(item for item in happened if item.kind == "stored")
     wanted = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}

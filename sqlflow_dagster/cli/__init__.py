@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from sqlflow_dagster.cli.output import FAILED, say
+from sqlflow_dagster.collector import paused
 from sqlflow_dagster.errors import SQLFlowError
 
 
@@ -14,7 +15,8 @@ def main() -> None:
     from sqlflow_dagster.cli.options import spread_variables  # noqa: PLC0415 - as above
 
     try:
-        app(spread_variables(sys.argv[1:]))
+        with paused():
+            app(spread_variables(sys.argv[1:]))
     except SQLFlowError as error:
         say(str(error))
         sys.exit(FAILED)
