@@ -31,13 +31,14 @@ from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows,
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.mysql_client import Connection, Connections, Explain, rows_of, where
 from sqlflow_dagster.connectors.mysql_options import MySQLOptions, MySQLSinkOptions, server
-from sqlflow_dagster.connectors.mysql_select import Selected, Wanted, select
+from sqlflow_dagster.connectors.mysql_select import Selected, Wanted, local, select
 from sqlflow_dagster.connectors.mysql_types import Choices, Column
 from sqlflow_dagster.connectors.pool import Slot
 from sqlflow_dagster.connectors.silence import watched
-from sqlflow_dagster.connectors.tables import Name, Tables
+from sqlflow_dagster.connectors.sql_source import ServerTables, label_of
+from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.errors import BadOption, RetryLater, SourceFailed, SQLFlowError
+from sqlflow_dagster.errors import BadOption, SourceFailed, SQLFlowError
 from sqlflow_dagster.sql import Sql, backquote, literal, sql
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,9 @@ _SECRET = {
     "host": "HOST", "port": "PORT", "socket": "SOCKET", "database": "DATABASE", "username": "USER",
     "password": "PASSWORD", "ssl_cert": "SSL_CERT", "ssl_key": "SSL_KEY",
 }  # fmt: skip
-_TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 
 
-class MySQL(Tables[MySQLOptions]):
+class MySQL(ServerTables[MySQLOptions]):
     """A MySQL or MariaDB server."""
 
     options_type = MySQLOptions
@@ -103,13 +103,13 @@ class MySQL(Tables[MySQLOptions]):
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
         table = self.table_of(stream)
-        label = f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
+        label = label_of(stream, table)
         with self._slot() as (slot, silent):
             with slot.transaction() as connection:
                 selected, horizon = self._prepared(connection, table, since, label)
                 remote = self._limited(connection, selected)
             yield Scan(
-                selected.local(_ATTACHED, remote),
+                local(selected, _ATTACHED, remote),
                 extensions=("mysql_scanner",),
                 attach=(self._attach,),
                 horizon=horizon,
@@ -137,15 +137,6 @@ class MySQL(Tables[MySQLOptions]):
         address = parts.get("socket") or f"{parts['host']}:{parts['port']}"
         return f"{address}/{parts.get('database', '')} {parts['username']}"
 
-    def recover(self, error: RetryLater) -> None:
-        del error
-        self.close()
-
-    def close(self) -> None:
-        # Nothing is made only to be closed: definitions open connectors that never connect.
-        if "_connections" in self.__dict__:
-            self._connections.close()
-
     @property
     def _choices(self) -> Choices:
         options = self.options
@@ -168,7 +159,7 @@ class MySQL(Tables[MySQLOptions]):
             columns,
             Wanted(
                 columns=options.columns,
-                needed=self._needed(keys),
+                needed=self.needed(keys, cursor),
                 excluded=options.exclude_columns,
                 types=options.types,
                 conditions=options.filters,
@@ -180,15 +171,14 @@ class MySQL(Tables[MySQLOptions]):
         )
         self._warn_of_dates(connection, selected, label)
         horizon = self._horizon(connection, selected, cursor, label) if cursor else None
-        self._warn_of_key(keys, label)
+        self.warn_of_key(keys, label)
         return selected, horizon
 
     def _relation(
         self, connection: Connection, table: Name | None, label: str
     ) -> tuple[Sql, list[Column], tuple[str, ...]]:
         if table is None:
-            text = (self.options.query or "").strip().rstrip(";").rstrip()
-            relation = sql("({query}\n) AS `query`", query=Sql(text))
+            relation = self.query_relation()
             return relation, catalog.query_columns(connection, relation), ()
         if not table.schema:
             raise BadOption(
@@ -208,13 +198,6 @@ class MySQL(Tables[MySQLOptions]):
             hint = sql("/*+ MAX_EXECUTION_TIME({n}) */ ", n=literal(max(1, int(seconds * 1000))))
         return selected.remote(before, hint)
 
-    def _needed(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Columns that the warehouse looks at beside those that are stored."""
-        options = self.options
-        cursor = [options.cursor_field] if options.cursor_field else []
-        named = [*options.primary_key, *cursor, *options.mask, *(item.column for item in options.filters)]
-        return tuple(dict.fromkeys([*named, *(() if options.primary_key else keys)]))
-
     def _warn_of_dates(self, connection: Connection, selected: Selected, label: str) -> None:
         """Say how many dates that are none are loaded as NULL."""
         for name, nulled in selected.nulled.items():
@@ -231,40 +214,14 @@ class MySQL(Tables[MySQLOptions]):
 
     def _horizon(self, connection: Connection, selected: Selected, cursor: str, label: str) -> Cursor | None:
         """Where a cursor that is a time has to stop: a transaction still open may bring older ones."""
-        if self.options.sync_mode != "incremental":
-            return None
-        kind = next(k for name, k in selected.columns.items() if name.casefold() == cursor.casefold())
-        if kind not in _TIMES:
-            if not self.options.lookback_window:
-                log.warning(
-                    "%s: a row whose %s is lower may be committed later than one whose is higher, and would be "
-                    "missed; set lookback_window",
-                    label,
-                    cursor,
-                )
+        kind = self.time_of(selected, cursor, "set lookback_window")
+        if kind is None:
             return None
         found = catalog.horizon(connection)
-        if not self.options.lookback_window:
-            for doubt in found.doubts:
-                log.warning("%s: %s", label, doubt)
+        self.warn_of_doubts(found.doubts, label)
         if kind == "TIMESTAMP WITH TIME ZONE":
             return Cursor(f"{found.utc:%Y-%m-%d %H:%M:%S.%f}+00", kind)
         return Cursor(f"{found.earliest:{'%Y-%m-%d' if kind == 'DATE' else '%Y-%m-%d %H:%M:%S.%f'}}", kind)
-
-    def _warn_of_key(self, keys: Sequence[str], label: str) -> None:
-        options = self.options
-        if (
-            options.sync_mode == "incremental"
-            and keys
-            and not options.primary_key
-            and self._named is not None
-        ):
-            log.warning(
-                "%s has the primary key %s: without `primary_key`, or UPSERT KEY in the LOAD, a changed row is added "
-                "again beside the old one",
-                label,
-                ", ".join(keys),
-            )
 
     @cached_property
     def _attach(self) -> Attach:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr
 
-from sqlflow_dagster.connectors import casts, parameters
+from sqlflow_dagster.connectors import parameters, sql_options
 from sqlflow_dagster.connectors.base import Place
-from sqlflow_dagster.connectors.options import Options
-from sqlflow_dagster.connectors.tables import TableOptions
-from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.connectors.sql_options import (
+    ServerOptions,
+    mode_name,
+    server_types,
+    url_parts,
+    with_files,
+)
+from sqlflow_dagster.connectors.sql_sink import SinkOptions
 
 SslMode = Literal["disabled", "preferred", "required", "verify_ca", "verify_identity"]
 _MODES: tuple[str, ...] = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
@@ -25,6 +29,7 @@ _OTHER_MODES = {
 }  # fmt: skip
 _URL = re.compile(r"(?:mysql|mariadb)(?:\+\w+)?://", re.IGNORECASE)
 _TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\d+(, *\d+)?\))?[\w ]*")
+_types = server_types(_TYPE, "'json' or 'decimal(12,2)'")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::(\d+))?")
 _FORM = "write mysql://user:password@host:port/database; special characters as %40"
 # The words after the `?` of a connection, and what the parameter is called here.
@@ -39,37 +44,20 @@ _PARTS = (
 )  # fmt: skip
 _UTF8 = ("utf8", "utf8mb4")
 ALIASES = {
-    "dbname": "database", "db": "database", "database_name": "database", "user": "username",
-    "hostname": "host", "server": "host", "passwd": "password", "pwd": "password",
-    "connection_string": "connection", "connection_url": "connection", "connection_uri": "connection",
-    "conn": "connection", "dsn": "connection", "url": "connection", "uri": "connection",
+    **sql_options.ALIASES,
     "unix_socket": "socket", "sslmode": "ssl_mode", "sslca": "ssl_ca", "sslrootcert": "ssl_ca",
-    "ssl_root_cert": "ssl_ca", "sslcert": "ssl_cert", "sslkey": "ssl_key", "connection_timeout": "connect_timeout",
-    "compression": "compress",
+    "ssl_root_cert": "ssl_ca", "sslcert": "ssl_cert", "sslkey": "ssl_key", "compression": "compress",
 }  # fmt: skip
 
 
 def _mode(value: Any) -> Any:
-    """The mode's name, also from `{"mode": "required"}`, with hyphens, and in libpq's words."""
-    if isinstance(value, Mapping):
-        value = value.get("mode")
-    if isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        return value
-    name = value.strip().lower().replace("-", "_")
-    return _OTHER_MODES.get(name, name)
+    """The mode's name, also as true or false, with hyphens, and in libpq's words."""
+    name = mode_name(value)
+    name = name.replace("-", "_") if isinstance(name, str) else name
+    return _OTHER_MODES.get(name, name) if isinstance(name, str) else name
 
 
-def _types(value: Any) -> Any:
-    """Column → MySQL type; ValueError for a text that cannot be one."""
-    for kind in value.values() if isinstance(value, Mapping) else ():
-        if not _TYPE.fullmatch(str(kind)):
-            raise ValueError(f"{kind!r} is no type; write e.g. 'json' or 'decimal(12,2)'")
-    return value
-
-
-class Connecting(BaseModel):
+class Connecting(sql_options.Connecting):
     """The parameters that say where the server is and who asks."""
 
     connection: SecretStr | None = Field(
@@ -86,7 +74,6 @@ class Connecting(BaseModel):
         None, min_length=1, description="Database of tables that are named without one."
     )
     username: str | None = Field(None, min_length=1, description="User; `root`.")
-    password: SecretStr | None = Field(None, description="Password.")
     ssl_mode: Annotated[SslMode | None, BeforeValidator(_mode)] = Field(
         None, description="`disabled`, `preferred` (default), `required`, `verify_ca`, `verify_identity`."
     )
@@ -95,28 +82,12 @@ class Connecting(BaseModel):
     )
     ssl_cert: str | None = Field(None, description="File of the client's certificate.")
     ssl_key: str | None = Field(None, description="File of the client's key.")
-    connect_timeout: int = Field(
-        10, ge=1, description="Longest wait for the server to take a connection, in seconds."
-    )
     compress: bool = Field(
         False, description="Compress what travels: for slow lines. On fast ones it takes three times as long."
     )
 
-    @model_validator(mode="after")
-    def _readable(self) -> Connecting:
-        self.parts()
-        return self
-
     def parts(self) -> dict[str, str]:
-        """Return host, port, database … by our names, with those of `connection` filled in.
-
-        Raises ValueError where `connection` cannot be read; its text never shows it.
-        """
-        found = _parsed(self.connection.get_secret_value()) if self.connection else {}
-        for name in _PARTS:
-            value = getattr(self, name)
-            if value is not None and (name in self.model_fields_set or name not in found):
-                found[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        found = self.filled(_parsed, _PARTS)
         if found.get("ssl_mode", "preferred") not in _MODES:
             raise ValueError(f"connection: ssl-mode is one of {', '.join(_MODES)}")
         if not found["connect_timeout"].isdecimal():
@@ -124,35 +95,15 @@ class Connecting(BaseModel):
         return {"host": "localhost", "port": "3306", "username": "root", **found}
 
 
-class MySQLOptions(Connecting, TableOptions):
+class MySQLOptions(Connecting, ServerOptions):
     """MySQL's parameters."""
 
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
-        "statement_timeout": "timeout_seconds", "pool_size": "max_connections", "pool_min": "min_connections",
-        "pool_max": "max_connections", "min_pool_size": "min_connections", "max_pool_size": "max_connections",
-        "column_types": "types", "dtypes": "types", "databases": "schemas",
+        "databases": "schemas",
         "zero_date_behavior": "zero_dates", "zerodatetimebehavior": "zero_dates",
         "tinyint1isbit": "tinyint1_as_boolean", "decimal_type": "numeric_type",
     }  # fmt: skip
-    idle: ClassVar[Mapping[str, str]] = {
-        "batch_size": "it is not needed here, rows stream in DuckDB's own batches",
-        "rate_limit": "it is not needed here, a stream is one request",
-    }
-
-    min_connections: int = Field(1, ge=0, le=100, description="Connections kept open while a step runs.")
-    max_connections: int = Field(
-        5, ge=1, le=100, description="Most connections at one time; each stream takes one."
-    )
-    types: Annotated[Mapping[str, str], BeforeValidator(casts.declared)] = Field(
-        default_factory=dict,
-        description='DuckDB types by column, `{"amount": "DECIMAL(12,2)"}`; a value that does not fit is an error.',
-    )
-    numeric_type: Annotated[str, BeforeValidator(casts.type_name)] = Field(
-        "VARCHAR",
-        description="What a `decimal` of more than 38 digits becomes: `VARCHAR` keeps all of them; or e.g. "
-        "`DECIMAL(38,9)`, which refuses values that do not fit, or `DOUBLE`, which rounds.",
-    )
     zero_dates: Annotated[Literal["error", "null"], BeforeValidator(parameters.lower)] = Field(
         "error",
         description="What `0000-00-00`, `2024-05-00` and other dates that are none become: `error` stops the read, "
@@ -163,48 +114,18 @@ class MySQLOptions(Connecting, TableOptions):
         description="Whether `tinyint(1)` is BOOLEAN, and another number than 0 and 1 an error; else it is TINYINT.",
     )
 
-    def problems(self) -> list[str]:
-        found = super().problems()
-        if self.min_connections > self.max_connections:
-            found.append("min_connections: more than max_connections")
-        kind = self.numeric_type
-        if kind != "VARCHAR" and not (
-            casts.is_scalar(kind) and (kind.startswith("DECIMAL") or kind == "DOUBLE")
-        ):
-            found.append("numeric_type: write VARCHAR, DECIMAL(p,s) or DOUBLE")
-        return found
 
-
-class MySQLSinkOptions(Connecting, Options):
+class MySQLSinkOptions(Connecting, SinkOptions):
     """How an EXPORT is written to MySQL."""
 
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
-        "table_name": "table", "schema": "database", "schema_name": "database", "write_mode": "mode",
-        "if_exists": "mode", "key": "keys", "primary_key": "keys", "unique_key": "keys", "upsert_keys": "keys",
+        "schema": "database", "schema_name": "database",
     }  # fmt: skip
 
-    table: str | None = Field(
-        None,
-        min_length=1,
-        description="The table, `name` or `database.name`; also the target's `#name`.",
-    )
-    mode: Annotated[Literal["append", "replace", "upsert"], BeforeValidator(parameters.lower)] = Field(
-        "replace",
-        description="`replace` swaps the table, `append` adds rows, `upsert` merges them by `keys`.",
-    )
-    keys: Annotated[tuple[str, ...], BeforeValidator(parameters.keys)] = Field(
-        (), description="Columns that name a row, for `upsert`."
-    )
-    create: bool = Field(True, description="Whether a table or database that is missing is made.")
     types: Annotated[Mapping[str, str], BeforeValidator(_types)] = Field(
         default_factory=dict,
         description='MySQL types of columns of a new table, `{"doc": "json", "code": "varchar(20)"}`.',
-    )
-    timeout_seconds: float | None = Field(None, gt=0, description="Longest wait for one answer, in seconds.")
-    max_retries: int | None = Field(None, ge=0, le=100, description="Tries after the first one.")
-    lock_timeout_seconds: float = Field(
-        60, gt=0, description="Longest wait for others who use the table, in seconds; then it is tried again."
     )
 
 
@@ -213,32 +134,14 @@ def server(options: Connecting, place: Place) -> dict[str, str]:
 
     Raises BadOption where a certificate's file is not there.
     """
-    parts = options.parts()
-    for name in _FILES:
-        if name in parts:
-            parts[name] = str(_file(parts[name], place, name))
-    return parts
-
-
-def _file(path: str, place: Place, option: str) -> Path:
-    found = Path(place.root, Path(path).expanduser())
-    if not found.is_file():
-        raise BadOption(f"{option}: there is no file {path}", option=option)
-    return found
+    return with_files(options.parts(), _FILES, place)
 
 
 def _parsed(text: str) -> dict[str, str]:
     text = text.strip().removeprefix("jdbc:")
     if (scheme := _URL.match(text)) is None:
         raise ValueError(f"connection: {_FORM}")
-    rest, _, query = text[scheme.end() :].partition("?")
-    authority, _, path = rest.partition("/")
-    user, at, address = authority.rpartition("@")
-    found = {"database": unquote(path)} if path else {}
-    if at:
-        name, colon, password = user.partition(":")
-        found |= {"username": unquote(name)} if name else {}
-        found |= {"password": unquote(password)} if colon else {}
+    found, address, query = url_parts(text[scheme.end() :])
     host = _HOST.fullmatch(address)
     if host is None:
         raise ValueError(f"connection: {_FORM}")

@@ -8,17 +8,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.mysql_client import Connection, connect, rows_of, translated, where
 from sqlflow_dagster.connectors.mysql_options import MySQLSinkOptions, server
 from sqlflow_dagster.connectors.mysql_wire import check_name, wires
 from sqlflow_dagster.connectors.mysql_writer import Writer
-from sqlflow_dagster.connectors.tables import Name, table_name
-from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
+from sqlflow_dagster.connectors.sql_sink import refused, target_of
+from sqlflow_dagster.connectors.tables import Name
+from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.sql import Sql, join, literal, sql
 
+_GRANTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER and CREATE TEMPORARY TABLES on its database"
 # Each row is one line of text as it stands: nothing in it is quoted again.
 _LINES = Sql(
     r"FORMAT csv, HEADER FALSE, QUOTE '', ESCAPE '', DELIMITER '\x01', NULLSTR ''".replace(r"\x01", "\x01")
@@ -31,9 +33,12 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     Raises BadOption where no table is named; NotAllowed, RetryLater and ExportFailed as the server
     answers.
     """
-    wanted, name = _target(target, cast("MySQLSinkOptions", options))
-    if wanted.mode == "upsert" and not wanted.keys:
-        raise BadOption("keys: mode `upsert` needs the columns that name a row", option="keys")
+    wanted, name = target_of(
+        target, cast("MySQLSinkOptions", options), lambda o: o.parts().get("database", "")
+    )
+    if not name.schema:
+        raise BadOption(f"database: {name.name} is in none; write `database.{name.name}`", option="database")
+    name = Name(check_name(name.schema), check_name(name.name))
     told = server(wanted, place)
     place.spool.mkdir(parents=True, exist_ok=True)
     label = f"{name.schema}.{name.name}"
@@ -51,32 +56,14 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     return Written(rows=count, bytes=size, target=f"{where(told)}#{label}")
 
 
-def _target(target: str, options: MySQLSinkOptions) -> tuple[MySQLSinkOptions, Name]:
-    """The options with the target's address in them, and the table."""
-    address, _, fragment = target.partition("#")
-    if "://" in address and options.connection is None:
-        options = options.model_copy(update={"connection": SecretStr(address)})
-        try:
-            options.parts()
-        except ValueError as error:
-            raise BadOption(str(error).replace("connection:", "the target:"), option="connection") from None
-    text = options.table or (fragment if "://" in address else "")
-    if not text:
-        raise BadOption('table: name the table, e.g. OPTIONS {"table": "mart.revenue"}', option="table")
-    name = table_name(text, options.parts().get("database", ""))
-    if not name.schema:
-        raise BadOption(f"database: {name.name} is in none; write `database.{name.name}`", option="database")
-    return options, Name(check_name(name.schema), check_name(name.name))
-
-
 @contextmanager
 def _connection(told: dict[str, str], options: MySQLSinkOptions, label: str) -> Iterator[Connection]:
     """One connection that writes; what it has not committed is gone with it."""
     # The database may have to be made first; every name has its own in it.
-    with _failures(told, label):
+    with refused(translated(told, label), _GRANTS):
         connection = connect({k: v for k, v in told.items() if k != "database"}, options.timeout_seconds)
     try:
-        with _failures(told, label):
+        with refused(translated(told, label), _GRANTS):
             wait = max(1, int(options.lock_timeout_seconds))
             settings = "SET SESSION innodb_lock_wait_timeout = {n}, lock_wait_timeout = {n}"
             rows_of(connection, sql(settings, n=literal(wait)))
@@ -85,21 +72,3 @@ def _connection(told: dict[str, str], options: MySQLSinkOptions, label: str) -> 
         # A broken one has nothing to roll back any more.
         with suppress(OSError):
             connection._force_close()  # noqa: SLF001 - `close` says goodbye, for which a broken one waits
-
-
-@contextmanager
-def _failures(told: dict[str, str], label: str) -> Iterator[None]:
-    """The server's refusals as an export's; what waiting or access mends stays what it is."""
-    try:
-        with translated(told, label):
-            yield
-    except RetryLater:
-        raise
-    except NotAllowed as error:
-        said = str(error).partition("; GRANT ")[0]
-        raise NotAllowed(
-            f"{said}; GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER and CREATE TEMPORARY TABLES on its "
-            "database; nothing was stored"
-        ) from error
-    except SourceError as error:
-        raise ExportFailed(f"{error}; nothing was stored") from error

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlflow_dagster.connectors import casts
+from sqlflow_dagster.connectors.sql_select import Travel
 from sqlflow_dagster.sql import Sql, backquote, literal, quote, sql
 
 # What of a column can be compared at the source as DuckDB compares it here.
@@ -53,12 +54,12 @@ NO_DATE = "a date that is none, such as 0000-00-00"
 class Column:
     """A column of a table or query. `width` are the digits, bits or bytes that its type says.
 
-    `declared` is the type as the server shows it.
+    `shown` is the type as the server shows it.
     """
 
     name: str
     type: str
-    declared: str
+    shown: str
     unsigned: bool = False
     width: int = 0
     scale: int = 0
@@ -79,28 +80,7 @@ class Choices:
     tinyint1_as_boolean: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Travel:
-    """How a column travels.
-
-    `remote` is its expression in MySQL, `local` the one in DuckDB over what arrives under the
-    column's name (None as it comes), `kind` the DuckDB type. `guard` is true in MySQL for values
-    that `kind` cannot hold, which `because` names and `advice` mends; `nulled` is true for those
-    that are loaded as NULL.
-    """
-
-    column: Column
-    remote: Sql
-    kind: str
-    local: Sql | None = None
-    order: Order = "none"
-    guard: Sql | None = None
-    because: str = ""
-    advice: str = ""
-    nulled: Sql | None = None
-
-
-def travel(column: Column, declared: str | None, choices: Choices) -> Travel:
+def travel(column: Column, declared: str | None, choices: Choices) -> Travel[Column]:
     """Return how a column travels; `declared` is the type that the user wants, None for ours."""
     if declared is not None:
         return _declared(column, declared, choices)
@@ -149,7 +129,7 @@ def no_date(c: Sql) -> Sql:
     )
 
 
-def _boolean(column: Column) -> Travel:
+def _boolean(column: Column) -> Travel[Column]:
     c = backquote(column.name)
     return Travel(
         column,
@@ -163,7 +143,7 @@ def _boolean(column: Column) -> Travel:
     )
 
 
-def _integer(column: Column) -> Travel:
+def _integer(column: Column) -> Travel[Column]:
     kind = _INTEGERS[column.type]
     kind = f"U{kind}" if column.unsigned else kind
     c = backquote(column.name)
@@ -174,7 +154,7 @@ def _integer(column: Column) -> Travel:
     return Travel(column, c, kind, order="number")
 
 
-def _decimal(column: Column, numeric_type: str) -> Travel:
+def _decimal(column: Column, numeric_type: str) -> Travel[Column]:
     if column.width > _MOST_DIGITS:
         if numeric_type == "VARCHAR":
             return Travel(column, as_text(column), "VARCHAR")
@@ -186,7 +166,7 @@ def _decimal(column: Column, numeric_type: str) -> Travel:
     return Travel(column, as_text(column), kind, local, order="number")
 
 
-def _time(column: Column, choices: Choices) -> Travel:
+def _time(column: Column, choices: Choices) -> Travel[Column]:
     kind, order = _TIMES[column.type]
     c = backquote(column.name)
     bad = no_date(c)
@@ -202,7 +182,7 @@ def _time(column: Column, choices: Choices) -> Travel:
     )  # fmt: skip
 
 
-def _other(column: Column) -> Travel:
+def _other(column: Column) -> Travel[Column]:
     name = quote(column.name)
     match column.type:
         case "year":
@@ -231,7 +211,7 @@ def _other(column: Column) -> Travel:
     return Travel(column, as_text(column), "VARCHAR", order=order)
 
 
-def _declared(column: Column, kind: str, choices: Choices) -> Travel:
+def _declared(column: Column, kind: str, choices: Choices) -> Travel[Column]:
     """What the user declares, converted from text and exact."""
     text, name = as_text(column), quote(column.name)
     if casts.is_text(kind):

@@ -53,12 +53,13 @@ from sqlflow_dagster.connectors.postgres_client import (
     where,
 )
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions, server
-from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
+from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, local, select
 from sqlflow_dagster.connectors.postgres_types import Column
 from sqlflow_dagster.connectors.silence import watched
-from sqlflow_dagster.connectors.tables import Name, Tables
+from sqlflow_dagster.connectors.sql_source import ServerTables, label_of
+from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.errors import BadOption, RetryLater, SourceFailed, SQLFlowError
+from sqlflow_dagster.errors import BadOption, SourceFailed, SQLFlowError
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ _SECRET = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER",
 _TIMES = {"DATE": "date", "TIMESTAMP": "timestamp", "TIMESTAMP WITH TIME ZONE": "timestamptz"}
 
 
-class Postgres(Tables[PostgresOptions]):
+class Postgres(ServerTables[PostgresOptions]):
     """A Postgres database."""
 
     options_type = PostgresOptions
@@ -140,12 +141,12 @@ class Postgres(Tables[PostgresOptions]):
                 )
             yield from self._logged(stream, table, since)
             return
-        label = f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
+        label = label_of(stream, table)
         with self._slot() as slot:
             with slot.transaction() as connection:
                 selected, position, horizon = self._prepared(connection, table, since, span, label)
             yield Scan(
-                selected.local(_ATTACHED),
+                local(selected, _ATTACHED),
                 extensions=("postgres_scanner",),
                 attach=(self._attach,),
                 position=position,
@@ -191,15 +192,6 @@ class Postgres(Tables[PostgresOptions]):
         parts = self.place_of_data()
         return f"{parts['host']}:{parts['port']}/{parts.get('database', '')} {parts.get('username', '')}".rstrip()
 
-    def recover(self, error: RetryLater) -> None:
-        del error
-        self.close()
-
-    def close(self) -> None:
-        # Nothing is made only to be closed: definitions open connectors that never connect.
-        if "_connections" in self.__dict__:
-            self._connections.close()
-
     def _prepared(
         self, connection: Connection, table: Name | None, since: Cursor | None, span: Span, label: str
     ) -> tuple[Selected, Cursor | None, Cursor | None]:
@@ -216,7 +208,7 @@ class Postgres(Tables[PostgresOptions]):
             columns,
             Wanted(
                 columns=options.columns,
-                needed=self._needed(keys),
+                needed=self.needed(keys, cursor),
                 excluded=options.exclude_columns,
                 types=options.types,
                 conditions=options.filters,
@@ -231,7 +223,7 @@ class Postgres(Tables[PostgresOptions]):
             label,
         )
         horizon = self._horizon(connection, selected, cursor, label) if cursor else None
-        self._warn_of_key(keys, label)
+        self.warn_of_key(keys, label)
         return selected, position, horizon
 
     def _relation(
@@ -245,16 +237,8 @@ class Postgres(Tables[PostgresOptions]):
                     option="cursor_field",
                 )
             return quote(table.schema, table.name), columns, keys
-        text = (self.options.query or "").strip().rstrip(";").rstrip()
-        relation = sql("({query}\n) AS query", query=Sql(text))
+        relation = self.query_relation()
         return relation, catalog.query_columns(connection, relation), ()
-
-    def _needed(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Columns that the warehouse looks at beside those that are stored."""
-        options = self.options
-        cursor = [options.cursor_field] if options.cursor_field and not options.by_xmin else []
-        named = [*options.primary_key, *cursor, *options.mask, *(item.column for item in options.filters)]
-        return tuple(dict.fromkeys([*named, *(() if options.primary_key else keys)]))
 
     def _by_xmin(self, connection: Connection, since: Cursor | None) -> tuple[Sql, Cursor]:
         """Rows written by transactions that were not certainly over at the last read.
@@ -282,39 +266,13 @@ class Postgres(Tables[PostgresOptions]):
 
     def _horizon(self, connection: Connection, selected: Selected, cursor: str, label: str) -> Cursor | None:
         """Where a cursor that is a time has to stop: a transaction still open may bring older ones."""
-        if self.options.sync_mode != "incremental":
-            return None
-        kind = next(k for name, k in selected.columns.items() if name.casefold() == cursor.casefold())
-        if kind not in _TIMES:
-            if not self.options.lookback_window:
-                log.warning(
-                    "%s: a row whose %s is lower may be committed later than one whose is higher, and would be "
-                    "missed; set lookback_window, or read by xmin",
-                    label,
-                    cursor,
-                )
+        kind = self.time_of(selected, cursor, "set lookback_window, or read by xmin")
+        if kind is None:
             return None
         found = catalog.horizon(connection)
-        if not self.options.lookback_window:
-            for doubt in found.doubts:
-                log.warning("%s: %s", label, doubt)
+        self.warn_of_doubts(found.doubts, label)
         column = cast("catalog.Times", _TIMES[kind])
         return Cursor(catalog.as_column(connection, found.utc, column), kind)
-
-    def _warn_of_key(self, keys: Sequence[str], label: str) -> None:
-        options = self.options
-        if (
-            options.sync_mode == "incremental"
-            and keys
-            and not options.primary_key
-            and self._named is not None
-        ):
-            log.warning(
-                "%s has the primary key %s: without `primary_key`, or UPSERT KEY in the LOAD, a changed row is added "
-                "again beside the old one",
-                label,
-                ", ".join(keys),
-            )
 
     @cached_property
     def _attach(self) -> Attach:

@@ -17,7 +17,8 @@ from sqlflow_dagster.connectors.postgres_logged import Logged
 from sqlflow_dagster.connectors.postgres_position import Reached
 from sqlflow_dagster.connectors.postgres_states import State, States
 from sqlflow_dagster.connectors.postgres_texts import array_text, from_text, is_list
-from sqlflow_dagster.connectors.postgres_types import Travel, digits_of
+from sqlflow_dagster.connectors.postgres_types import Column, digits_of
+from sqlflow_dagster.connectors.sql_select import Travel
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 CHANGE = "_sqlflow_change"
@@ -39,7 +40,7 @@ class Part:
     now: Logged
     states: States
     file: Path
-    travels: Sequence[Travel]
+    travels: Sequence[Travel[Column]]
     types: Collection[str]
     money_digits: int
     deleted: str | None
@@ -68,12 +69,12 @@ class Part:
         return _lines(self, texts, longest), changes
 
 
-def _dropped(travel: Travel) -> bool:
+def _dropped(travel: Travel[Column]) -> bool:
     """Whether a column is excluded: it travels as NULL."""
     return travel.remote == "CAST(NULL AS text)"
 
 
-def _local(travel: Travel, part: Part) -> Sql:
+def _local(travel: Travel[Column], part: Part) -> Sql:
     kind = travel.column.type
     declared = {name.casefold() for name in part.types}
     by_default = kind.name == "numeric" and digits_of(kind.modifier) is None and travel.kind != "VARCHAR"
@@ -150,7 +151,7 @@ class _Writer:
         return _TEXT([*lead, *values]).encode() + b"\n"
 
 
-def _converter(travel: Travel, label: str) -> Callable[[str], str] | None:
+def _converter(travel: Travel[Column], label: str) -> Callable[[str], str] | None:
     return (lambda text: array_text(text, travel, label)) if is_list(travel) else None
 
 

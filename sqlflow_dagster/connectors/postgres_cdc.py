@@ -22,7 +22,7 @@ from sqlflow_dagster.connectors.postgres_client import Connection, Explain, conn
 from sqlflow_dagster.connectors.postgres_logged import Logged
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions
 from sqlflow_dagster.connectors.postgres_position import Reached
-from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, select
+from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, local, select
 from sqlflow_dagster.connectors.postgres_states import States
 from sqlflow_dagster.connectors.postgres_types import Column
 from sqlflow_dagster.connectors.rooms import room
@@ -176,7 +176,7 @@ def _rows(
 ) -> Iterator[Scan]:
     source = table.source
     selected, left_out = _selected(table, connection, now)
-    scan = selected.local(source.attach.name)
+    scan = local(selected, source.attach.name)
     if source.options.deletes == "soft":
         scan = sql("SELECT *, FALSE AS {deleted} FROM ({scan})", deleted=quote(DELETED), scan=scan)
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr
 
-from sqlflow_dagster.connectors import casts, parameters
+from sqlflow_dagster.connectors import casts, parameters, sql_options
 from sqlflow_dagster.connectors.base import Place
-from sqlflow_dagster.connectors.options import Options, SyncMode
-from sqlflow_dagster.connectors.tables import TableOptions
-from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.connectors.options import SyncMode
+from sqlflow_dagster.connectors.sql_options import (
+    ServerOptions,
+    mode_name,
+    server_types,
+    url_parts,
+    with_files,
+)
+from sqlflow_dagster.connectors.sql_sink import SinkOptions
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 _URL = re.compile(r"(?:postgres|postgresql)(?:\+\w+)?://", re.IGNORECASE)
 _TYPE = re.compile(r"[A-Za-z_][\w .\"]*(\(\d+(, *-?\d+)?\))?[\w ]*(\[\])*")
+_types = server_types(_TYPE, "'json' or 'numeric(12,2)'")
 _WORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?:\s+|$)")
 # A connection string's own words, and what the parameter is called here.
 _WORDS = {
@@ -36,36 +42,23 @@ _PASSED_ON = frozenset(
         "ssl_max_protocol_version", "fallback_application_name",
     }
 )  # fmt: skip
+_OTHER_MODES = {"true": "require", "false": "disable"}
 _GRACE_SECONDS = 5
 _FILES = ("sslrootcert", "sslcert", "sslkey")
 ALIASES = {
-    "dbname": "database", "db": "database", "database_name": "database", "user": "username",
-    "hostname": "host", "server": "host", "passwd": "password", "pwd": "password",
-    "connection_string": "connection", "connection_url": "connection", "connection_uri": "connection",
-    "conn": "connection", "dsn": "connection", "url": "connection", "uri": "connection",
+    **sql_options.ALIASES,
     "ssl_mode": "sslmode", "ssl_root_cert": "sslrootcert", "sslca": "sslrootcert", "ssl_ca": "sslrootcert",
-    "ssl_cert": "sslcert", "ssl_key": "sslkey", "connection_timeout": "connect_timeout",
+    "ssl_cert": "sslcert", "ssl_key": "sslkey",
 }  # fmt: skip
 
 
 def _mode(value: Any) -> Any:
-    """The mode's name, also from `{"mode": "require"}` and with underscores."""
-    if isinstance(value, Mapping):
-        value = value.get("mode")
-    if isinstance(value, bool):
-        return "require" if value else "disable"
-    return value.strip().lower().replace("_", "-") if isinstance(value, str) else value
+    """The mode's name, also as true or false and with underscores."""
+    name = mode_name(value)
+    return _OTHER_MODES.get(name, name.replace("_", "-")) if isinstance(name, str) else name
 
 
-def _types(value: Any) -> Any:
-    """Column → Postgres type; ValueError for a text that cannot be one."""
-    for kind in value.values() if isinstance(value, Mapping) else ():
-        if not _TYPE.fullmatch(str(kind)):
-            raise ValueError(f"{kind!r} is no type; write e.g. 'json' or 'numeric(12,2)'")
-    return value
-
-
-class Connecting(BaseModel):
+class Connecting(sql_options.Connecting):
     """The parameters that say where the server is and who asks."""
 
     connection: SecretStr | None = Field(
@@ -90,9 +83,6 @@ class Connecting(BaseModel):
     )
     sslcert: str | None = Field(None, description="File of the client's certificate.")
     sslkey: str | None = Field(None, description="File of the client's key.")
-    connect_timeout: int = Field(
-        10, ge=1, description="Longest wait for the server to take a connection, in seconds."
-    )
     application_name: str = Field("sqlflow_dagster", description="How the server's views call us.")
     target_session_attrs: (
         Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] | None
@@ -110,11 +100,6 @@ class Connecting(BaseModel):
         "that refuses them (PgBouncer); the server must then have its defaults.",
     )
 
-    @model_validator(mode="after")
-    def _readable(self) -> Connecting:
-        self.parts()
-        return self
-
     def longest_silence(self, statement_seconds: float | None) -> float:
         """Return how long a server may say nothing, which ends a statement itself after `statement_seconds`."""
         if statement_seconds is None:
@@ -124,35 +109,19 @@ class Connecting(BaseModel):
         return min(longest, self.silence_seconds) if "silence_seconds" in self.model_fields_set else longest
 
     def parts(self) -> dict[str, str]:
-        """Return host, port, database … by our names, with those of `connection` filled in.
-
-        Raises ValueError where `connection` cannot be read; its text never shows it.
-        """
-        found = _parsed(self.connection.get_secret_value()) if self.connection else {}
-        own = {name: getattr(self, name) for name in dict.fromkeys(_WORDS.values())}
-        for name, value in own.items():
-            if value is not None and (name in self.model_fields_set or name not in found):
-                found[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        found = self.filled(_parsed, dict.fromkeys(_WORDS.values()))
         if found.get("sslmode") not in (None, *SslMode.__args__):  # type: ignore[attr-defined]  # a Literal's values
             raise ValueError(f"connection: sslmode is one of {', '.join(SslMode.__args__)}")  # type: ignore[attr-defined]  # as above
         return {"host": "localhost", "port": "5432", **found}
 
 
-class PostgresOptions(Connecting, TableOptions):
+class PostgresOptions(Connecting, ServerOptions):
     """Postgres's parameters."""
 
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
-        "statement_timeout": "timeout_seconds", "pool_size": "max_connections", "pool_min": "min_connections",
-        "pool_max": "max_connections", "min_pool_size": "min_connections", "max_pool_size": "max_connections",
-        "column_types": "types", "dtypes": "types", "replication_slot": "slot_prefix", "slot_name": "slot_prefix",
-        "publication_name": "publication",
+        "replication_slot": "slot_prefix", "slot_name": "slot_prefix", "publication_name": "publication",
     }  # fmt: skip
-    idle: ClassVar[Mapping[str, str]] = {
-        "batch_size": "it is not needed here, rows stream in DuckDB's own batches",
-        "rate_limit": "it is not needed here, a stream is one request",
-    }
-
     sync_modes: ClassVar[tuple[SyncMode, ...]] = ("full_refresh", "incremental", "cdc")
 
     slot_prefix: str = Field(
@@ -181,14 +150,6 @@ class PostgresOptions(Connecting, TableOptions):
         ge=1,
         description="`cdc`: about how many bytes of changes are committed together; a transaction is never parted.",
     )
-    min_connections: int = Field(1, ge=0, le=100, description="Connections kept open while a step runs.")
-    max_connections: int = Field(
-        5, ge=1, le=100, description="Most connections at one time; each stream takes one."
-    )
-    types: Annotated[Mapping[str, str], BeforeValidator(casts.declared)] = Field(
-        default_factory=dict,
-        description='DuckDB types by column, `{"amount": "DECIMAL(12,2)"}`; a value that does not fit is an error.',
-    )
     numeric_type: Annotated[str, BeforeValidator(casts.type_name)] = Field(
         "VARCHAR",
         description="What `numeric` without a precision becomes: `VARCHAR` keeps all digits; or e.g. "
@@ -204,13 +165,6 @@ class PostgresOptions(Connecting, TableOptions):
         found = super().problems()
         if self.sync_mode == "cdc":
             found += self._cdc_problems()
-        if self.min_connections > self.max_connections:
-            found.append("min_connections: more than max_connections")
-        kind = self.numeric_type
-        if kind != "VARCHAR" and not (
-            casts.is_scalar(kind) and (kind.startswith("DECIMAL") or kind == "DOUBLE")
-        ):
-            found.append("numeric_type: write VARCHAR, DECIMAL(p,s) or DOUBLE")
         if self.by_xmin and self.query:
             found.append("cursor_field: a query has no xmin; name a column, or read a table")
         if self.by_xmin and self.lookback_window:
@@ -234,41 +188,20 @@ class PostgresOptions(Connecting, TableOptions):
         return found
 
 
-class PostgresSinkOptions(Connecting, Options):
+class PostgresSinkOptions(Connecting, SinkOptions):
     """How an EXPORT is written to Postgres."""
 
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
-        "table_name": "table", "schema_name": "schema", "write_mode": "mode", "if_exists": "mode",
-        "key": "keys", "primary_key": "keys", "unique_key": "keys", "upsert_keys": "keys",
-    }  # fmt: skip
+        "schema_name": "schema",
+    }
 
-    table: str | None = Field(
-        None,
-        min_length=1,
-        description="The table, `name` or `schema.name`; also the target's `#name` or last part.",
-    )
     schema_: str | None = Field(
         None, alias="schema", min_length=1, description="The table's schema; `public`."
     )
-    mode: Annotated[Literal["append", "replace", "upsert"], BeforeValidator(parameters.lower)] = Field(
-        "replace",
-        description="`replace` swaps the table, `append` adds rows, `upsert` merges them by `keys`.",
-    )
-    keys: Annotated[tuple[str, ...], BeforeValidator(parameters.keys)] = Field(
-        (), description="Columns that name a row, for `upsert`."
-    )
-    create: bool = Field(True, description="Whether a table or schema that is missing is made.")
     types: Annotated[Mapping[str, str], BeforeValidator(_types)] = Field(
         default_factory=dict,
         description='Postgres types of columns of a new table, `{"doc": "json", "amount": "numeric(12,2)"}`.',
-    )
-    timeout_seconds: float | None = Field(
-        None, gt=0, description="Longest time of one statement, in seconds."
-    )
-    max_retries: int | None = Field(None, ge=0, le=100, description="Tries after the first one.")
-    lock_timeout_seconds: float = Field(
-        60, gt=0, description="Longest wait for others who use the table, in seconds; then it is tried again."
     )
 
 
@@ -278,9 +211,8 @@ def server(options: Connecting, place: Place) -> dict[str, str]:
     Raises BadOption where a certificate's file is not there.
     """
     parts = options.parts()
-    for name in _FILES:
-        if name in parts and not (name == "sslrootcert" and parts[name] == "system"):
-            parts[name] = str(_file(parts[name], place, name))
+    system = parts.get("sslrootcert") == "system"
+    parts = with_files(parts, [name for name in _FILES if not (system and name == "sslrootcert")], place)
     words = {mine: theirs for theirs, mine in reversed(_WORDS.items())}
     told = {words.get(name, name): value for name, value in parts.items()}
     # A host that is gone is known after a minute; `silence_seconds` is for one that is there and says nothing.
@@ -288,25 +220,11 @@ def server(options: Connecting, place: Place) -> dict[str, str]:
     return {**alive, "tcp_user_timeout": "60000", **told}
 
 
-def _file(path: str, place: Place, option: str) -> Path:
-    found = Path(place.root, Path(path).expanduser())
-    if not found.is_file():
-        raise BadOption(f"{option}: there is no file {path}", option=option)
-    return found
-
-
 def _parsed(text: str) -> dict[str, str]:
     text = text.strip()
     if (scheme := _URL.match(text)) is None:
         return _words(text)
-    rest, _, query = text[scheme.end() :].partition("?")
-    authority, _, path = rest.partition("/")
-    user, at, hosts = authority.rpartition("@")
-    found = {"database": unquote(path)} if path else {}
-    if at:
-        name, colon, password = user.partition(":")
-        found |= {"username": unquote(name)} if name else {}
-        found |= {"password": unquote(password)} if colon else {}
+    found, hosts, query = url_parts(text[scheme.end() :])
     found |= _hosts(hosts)
     for word, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
         found[_known(word)] = value

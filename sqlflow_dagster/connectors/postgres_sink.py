@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.postgres_client import (
@@ -24,11 +24,15 @@ from sqlflow_dagster.connectors.postgres_replace import rows_of, run
 from sqlflow_dagster.connectors.postgres_wire import check_name, wires
 from sqlflow_dagster.connectors.postgres_writer import Writer
 from sqlflow_dagster.connectors.silence import watched
-from sqlflow_dagster.connectors.tables import Name, table_name
-from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
+from sqlflow_dagster.connectors.sql_sink import refused, target_of
+from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.sql import Sql, join, quote, sql
 
 _EXPORTS = quote("_sqlflow", "exports")
+_GRANTS = (
+    "INSERT, UPDATE, DELETE, SELECT on the table (or its ownership, to replace it) and CREATE on its schema (for "
+    "`append`, CREATE on the database too, once)"
+)
 
 
 def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
@@ -37,9 +41,8 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     Raises BadOption where no table is named; NotAllowed, RetryLater and ExportFailed as the server
     answers.
     """
-    wanted, name = _target(target, cast("PostgresSinkOptions", options))
-    if wanted.mode == "upsert" and not wanted.keys:
-        raise BadOption("keys: mode `upsert` needs the columns that name a row", option="keys")
+    wanted, name = target_of(target, cast("PostgresSinkOptions", options), lambda o: o.schema_ or "public")
+    name = Name(check_name(name.schema), check_name(name.name))
     told = startup(
         server(wanted, place),
         wanted.timeout_seconds,
@@ -70,50 +73,16 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     return Written(rows=count, bytes=size, target=f"{where(told)}#{label}")
 
 
-def _target(target: str, options: PostgresSinkOptions) -> tuple[PostgresSinkOptions, Name]:
-    """The options with the target's address in them, and the table."""
-    address, _, fragment = target.partition("#")
-    if "://" in address and options.connection is None:
-        options = options.model_copy(update={"connection": SecretStr(address)})
-        try:
-            options.parts()
-        except ValueError as error:
-            raise BadOption(str(error).replace("connection:", "the target:"), option="connection") from None
-    text = options.table or (fragment if "://" in address else "")
-    if not text:
-        raise BadOption('table: name the table, e.g. OPTIONS {"table": "mart.revenue"}', option="table")
-    name = table_name(text, options.schema_ or "public")
-    return options, Name(check_name(name.schema), check_name(name.name))
-
-
 @contextmanager
 def _transaction(told: dict[str, str], label: str) -> Iterator[Connection]:
     """One transaction that writes; it is committed where the block ends well."""
     connection = connect(told)
     try:
-        with _failures(told, label):
+        with refused(translated(told, label), _GRANTS):
             yield connection
             connection.commit()
     finally:
         connection.close()
-
-
-@contextmanager
-def _failures(told: dict[str, str], label: str) -> Iterator[None]:
-    """The server's refusals as an export's; what waiting or access mends stays what it is."""
-    try:
-        with translated(told, label):
-            yield
-    except RetryLater:
-        raise
-    except NotAllowed as error:
-        said = str(error).partition("; GRANT ")[0]
-        raise NotAllowed(
-            f"{said}; GRANT INSERT, UPDATE, DELETE, SELECT on the table (or its ownership, to replace it) and CREATE "
-            "on its schema (for `append`, CREATE on the database too, once); nothing was stored"
-        ) from error
-    except SourceError as error:
-        raise ExportFailed(f"{error}; nothing was stored") from error
 
 
 def _done_before(connection: Connection, once: str | None) -> bool:

@@ -12,7 +12,8 @@ import re
 from typing import Any
 
 from sqlflow_dagster.connectors import casts
-from sqlflow_dagster.connectors.postgres_types import Travel, Type
+from sqlflow_dagster.connectors.postgres_types import Column, Type
+from sqlflow_dagster.connectors.sql_select import Travel
 from sqlflow_dagster.errors import BadOption, SourceFailed
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
@@ -29,7 +30,7 @@ _INTERVAL = (
 )
 
 
-def from_text(travel: Travel, *, declared: bool, money_digits: int) -> Sql:
+def from_text(travel: Travel[Column], *, declared: bool, money_digits: int) -> Sql:
     """Return the expression over the text column that gives a column's value; `declared` by the user.
 
     A list comes as the text that `array_text` makes.
@@ -56,12 +57,12 @@ def from_text(travel: Travel, *, declared: bool, money_digits: int) -> Sql:
     return value
 
 
-def is_list(travel: Travel) -> bool:
+def is_list(travel: Travel[Column]) -> bool:
     """Whether the log's text of a column has to go through `array_text`."""
     return travel.column.type.element is not None and not casts.is_text(travel.kind)
 
 
-def array_text(text: str, travel: Travel, label: str) -> str:
+def array_text(text: str, travel: Travel[Column], label: str) -> str:
     """Return an array's text as JSON text: a list of texts and nulls.
 
     Raises SourceFailed for an array that no list of this column's type holds.
@@ -101,7 +102,7 @@ def _array(text: str, delimiter: str) -> list[Any]:
     return found
 
 
-def _declared(travel: Travel) -> Sql:
+def _declared(travel: Travel[Column]) -> Sql:
     name, kind = travel.column.name, travel.kind
     if casts.is_text(kind) or casts.is_scalar(kind):
         return casts.converted(name, kind, guessed=False, where=literal("types"))
@@ -174,7 +175,7 @@ def _money(text: Sql, wanted: str, digits: int) -> Sql:
     )
 
 
-def _error(travel: Travel) -> Sql:
+def _error(travel: Travel[Column]) -> Sql:
     name = travel.column.name
     return sql(
         "CAST(error({text}) AS {kind})",

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlflow_dagster.connectors import casts
+from sqlflow_dagster.connectors.sql_select import Travel
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
 # What of a column can be compared at the source as DuckDB compares it here.
@@ -72,26 +73,13 @@ class Column:
     name: str
     type: Type
 
-
-@dataclass(frozen=True, slots=True)
-class Travel:
-    """How a column travels.
-
-    `remote` is its expression in Postgres, `local` the one in DuckDB over what arrives under the
-    column's name (None as it comes), `kind` the DuckDB type. `guard` is true in Postgres for values
-    that `kind` cannot hold, which `because` names.
-    """
-
-    column: Column
-    remote: Sql
-    kind: str
-    local: Sql | None = None
-    order: Order = "none"
-    guard: Sql | None = None
-    because: str = ""
+    @property
+    def shown(self) -> str:
+        """The type as Postgres shows it."""
+        return self.type.shown
 
 
-def travel(column: Column, declared: str | None, numeric_type: str, money_digits: int = 2) -> Travel:
+def travel(column: Column, declared: str | None, numeric_type: str, money_digits: int = 2) -> Travel[Column]:
     """Return how a column travels; `declared` is the type that the user wants, None for ours."""
     if declared is not None:
         return _declared(column, declared)
@@ -127,7 +115,7 @@ def _cast(column: Column, kind: str) -> Sql:
     return sql("CAST({c} AS {kind})", c=quote(column.name), kind=Sql(kind))
 
 
-def _native(column: Column) -> Travel:
+def _native(column: Column) -> Travel[Column]:
     kind, order = _NATIVE[column.type.name or ""]
     c = quote(column.name)
     match column.type.name:
@@ -160,7 +148,7 @@ def _decimal(modifier: int) -> tuple[int, int] | None:
     return (width, max(scale, 0)) if width <= _MOST_DIGITS else None
 
 
-def _numeric(column: Column, numeric_type: str) -> Travel:
+def _numeric(column: Column, numeric_type: str) -> Travel[Column]:
     c, found = quote(column.name), _decimal(column.type.modifier)
     if found is None:
         if numeric_type == "VARCHAR":
@@ -180,7 +168,7 @@ def _numeric(column: Column, numeric_type: str) -> Travel:
     )
 
 
-def _list(column: Column, element: Type) -> Travel:
+def _list(column: Column, element: Type) -> Travel[Column]:
     """A list of what the elements arrive as; text where the column says that it has several dimensions."""
     if column.type.dimensions > 1 or element.name == "inet":
         return Travel(column, as_text(column), "VARCHAR")
@@ -230,7 +218,7 @@ def _guard_of_elements(c: Sql, element: Type, *, decimal: bool) -> Sql | None:
     return None
 
 
-def _declared(column: Column, kind: str) -> Travel:
+def _declared(column: Column, kind: str) -> Travel[Column]:
     """What the user declares, converted from text and exact, or by way of JSON where it has parts."""
     c = quote(column.name)
     if casts.is_text(kind):

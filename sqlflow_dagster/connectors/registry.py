@@ -27,6 +27,7 @@ _SHARED = {
     "sqlite_types", "sqlite_sink",
     "avro_rows", "budget", "file_options", "listing", "globs", "rooms",
     "s3_client", "s3_get", "s3_health", "s3_objects", "s3_options", "s3_sink", "s3_store", "parallel",
+    "sql_options", "sql_select", "sql_sink", "sql_source",
     "attached", "tables", "discovered", "http", "wire", "silence", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "parquet_schemas",

@@ -1,0 +1,87 @@
+"""What sources of tables on a database server share: their connections, and what is said of cursors and keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+from sqlflow_dagster.connectors.base import Stream
+from sqlflow_dagster.connectors.sql_options import ServerOptions
+from sqlflow_dagster.connectors.sql_select import C, Selected
+from sqlflow_dagster.connectors.tables import Name, Tables
+from sqlflow_dagster.errors import RetryLater
+from sqlflow_dagster.sql import Sql, sql
+
+log = logging.getLogger(__name__)
+
+O = TypeVar("O", bound=ServerOptions)  # noqa: E741 - the type parameter's usual name
+_TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+
+
+class ServerTables(Tables[O]):
+    """Tables of a server, over connections that the subclass keeps as `_connections`."""
+
+    def recover(self, error: RetryLater) -> None:
+        del error
+        self.close()
+
+    def close(self) -> None:
+        # Nothing is made only to be closed: definitions open connectors that never connect.
+        if connections := self.__dict__.get("_connections"):
+            connections.close()
+
+    def query_relation(self) -> Sql:
+        """Return what stands behind FROM for the `query`."""
+        text = (self.options.query or "").strip().rstrip(";").rstrip()
+        return sql("({query}\n) AS query", query=Sql(text))
+
+    def needed(self, keys: Sequence[str], cursor: str | None) -> tuple[str, ...]:
+        """Return the columns that the warehouse looks at beside those that are stored."""
+        options = self.options
+        named = [*options.primary_key, *([cursor] if cursor else []), *options.mask]
+        named += [item.column for item in options.filters]
+        return tuple(dict.fromkeys([*named, *(() if options.primary_key else keys)]))
+
+    def time_of(self, selected: Selected[C], cursor: str, advice: str) -> str | None:
+        """Return the type of an incremental cursor that is a time; else None, and a warning ending in `advice`."""
+        if self.options.sync_mode != "incremental":
+            return None
+        kind = next(k for name, k in selected.columns.items() if name.casefold() == cursor.casefold())
+        if kind in _TIMES:
+            return kind
+        if not self.options.lookback_window:
+            log.warning(
+                "%s: a row whose %s is lower may be committed later than one whose is higher, and would be missed; %s",
+                selected.label,
+                cursor,
+                advice,
+            )
+        return None
+
+    def warn_of_doubts(self, doubts: Collection[str], label: str) -> None:
+        """Say what the source cannot know of transactions that are open."""
+        if not self.options.lookback_window:
+            for doubt in doubts:
+                log.warning("%s: %s", label, doubt)
+
+    def warn_of_key(self, keys: Sequence[str], label: str) -> None:
+        """Say that a table has a key which is not used."""
+        options = self.options
+        if (
+            options.sync_mode == "incremental"
+            and keys
+            and not options.primary_key
+            and self._named is not None
+        ):
+            log.warning(
+                "%s has the primary key %s: without `primary_key`, or UPSERT KEY in the LOAD, a changed row is added "
+                "again beside the old one",
+                label,
+                ", ".join(keys),
+            )
+
+
+def label_of(stream: Stream, table: Name | None) -> str:
+    """Return what a stream is called in messages."""
+    return f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
