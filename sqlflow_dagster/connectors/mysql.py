@@ -27,7 +27,7 @@ from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import mysql_catalog as catalog
 from sqlflow_dagster.connectors import mysql_health
-from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Stream, Written
+from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Span, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.mysql_client import Connection, Connections, Explain, rows_of, where
 from sqlflow_dagster.connectors.mysql_options import MySQLOptions, MySQLSinkOptions, server
@@ -102,11 +102,14 @@ class MySQL(ServerTables[MySQLOptions]):
             return catalog.list_tables(connection, self._choices)
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        return self.read_within(stream, since, Span())
+
+    def read_within(self, stream: Stream, since: Cursor | None, span: Span) -> Iterator[Scan]:
         table = self.table_of(stream)
         label = label_of(stream, table)
         with self._slot() as (slot, silent):
             with slot.transaction() as connection:
-                selected, horizon = self._prepared(connection, table, since, label)
+                selected, horizon = self._prepared(connection, table, since, span, label)
                 remote = self._limited(connection, selected)
             yield Scan(
                 local(selected, _ATTACHED, remote),
@@ -143,7 +146,7 @@ class MySQL(ServerTables[MySQLOptions]):
         return Choices(options.numeric_type, options.zero_dates, options.tinyint1_as_boolean)
 
     def _prepared(
-        self, connection: Connection, table: Name | None, since: Cursor | None, label: str
+        self, connection: Connection, table: Name | None, since: Cursor | None, span: Span, label: str
     ) -> tuple[Selected, Cursor | None]:
         """The SELECT, and where the cursor has to stop: asked before its snapshot is taken."""
         options = self.options
@@ -157,16 +160,7 @@ class MySQL(ServerTables[MySQLOptions]):
         selected = select(
             relation,
             columns,
-            Wanted(
-                columns=options.columns,
-                needed=self.needed(keys, cursor),
-                excluded=options.exclude_columns,
-                types=options.types,
-                conditions=options.filters,
-                cursor_field=cursor,
-                since=since if options.sync_mode == "incremental" else None,
-                choices=self._choices,
-            ),
+            Wanted(**self.asked(keys, cursor, since, span), choices=self._choices),
             label,
         )
         self._warn_of_dates(connection, selected, label)

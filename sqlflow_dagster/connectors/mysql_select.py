@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from sqlflow_dagster.connectors import sql_select
 from sqlflow_dagster.connectors.mysql_types import Choices, Column, travel
-from sqlflow_dagster.connectors.sql_select import DAY, MOMENT, ORDERED, Dialect, Travel
+from sqlflow_dagster.connectors.sql_select import DAY, MOMENT, NUMBER, ORDERED, Dialect, Travel, ends, within
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.sql import Condition, Sql, Value, backquote, join, literal, sql
 
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(?:Z|\+00(?::?00)?)")
+# The first time of each type.
+_FIRST = {
+    "date": Sql("DATE'0001-01-01'"),
+    "timestamp": Sql("TIMESTAMP'0001-01-01 00:00:00'"),
+    "timestamptz": Sql("TIMESTAMP'1970-01-01 00:00:01'"),
+}
 Selected = sql_select.Selected[Column]
 
 
@@ -48,33 +55,58 @@ def local(selected: Selected, name: str, remote: Sql) -> Sql:
 
 def _conditions(travels: Mapping[str, Travel[Column]], wanted: Wanted) -> Iterator[Sql]:
     cursor = sql_select.named(travels, wanted.cursor_field) if wanted.cursor_field else None
-    if cursor and wanted.since and (bound := _since(cursor, wanted.since)):
-        yield bound
+    if cursor and (between := _between(cursor, wanted)):
+        yield between
     for condition in wanted.conditions:
         found = sql_select.named(travels, condition.column)
         if found and (pushed := _condition(found, condition)):
             yield pushed
 
 
+def _between(item: Travel[Column], wanted: Wanted) -> Sql | None:
+    """Rows between cursor or start and end, and those without a cursor; None for all."""
+    bounds = [_bound(item, operator, text) for operator, text in ends(wanted.span)]
+    if wanted.since:
+        bounds.append(_since(item, wanted.since))
+    c, others = backquote(item.column.name), item.nulled
+    if item.guard and item.order in _FIRST:
+        # 0000-00-00 comes before all days, and has to be met by the guard.
+        others = sql("{c} < {first}", c=c, first=_FIRST[item.order])
+    return within(c, bounds, others)
+
+
 def _since(item: Travel[Column], since: Cursor) -> Sql | None:
-    """Rows at or after the cursor, and those without one; None where the warehouse has to compare."""
-    c = backquote(item.column.name)
-    if item.order == "number":
-        if not re.fullmatch(r"-?\d+(\.\d+)?", since.value):
-            return None
-        bound = Sql(since.value)
+    """Rows at or after the cursor; None where the warehouse has to compare."""
+    if item.order in ("number", "text"):
+        return _bound(item, ">=", since.value)
+    bound = _operand(item.order, since.value)
+    return sql("{c} >= {bound}", c=backquote(item.column.name), bound=bound) if bound else None
+
+
+def _bound(item: Travel[Column], operator: str, value: str) -> Sql | None:
+    """What a start or an end asks of the column, or a little more; None where the warehouse has to compare."""
+    c, bound = backquote(item.column.name), None
+    if item.order in _FIRST:
+        bound = _end(item.order, operator, value)
+    elif item.order == "number" and NUMBER.fullmatch(value):
+        bound = Sql(value)
     elif item.order == "text":
-        c, bound = _bytes(c), _hex(since.value)
-    else:
-        found = _operand(item.order, since.value)
-        if found is None:
-            return None
-        bound = found
-    # Dates that are none have no place among the others, and NULL comes each time.
-    other = sql("{c} IS NULL", c=backquote(item.column.name))
-    if item.nulled:
-        other = sql("{other} OR {nulled}", other=other, nulled=item.nulled)
-    return sql("({c} >= {bound} OR {other})", c=c, bound=bound, other=other)
+        c, bound = _bytes(c), _hex(value)
+    return sql("{c} {o} {bound}", c=c, o=Sql(operator), bound=bound) if bound else None
+
+
+def _end(order: str, operator: str, value: str) -> Sql | None:
+    """A start or an end as a time of MySQL: a column without a zone goes by the clock time alone."""
+    try:
+        at = datetime.fromisoformat(value)
+        if order == "timestamptz" and at.tzinfo:
+            at = at.astimezone(UTC)
+        elif order == "timestamptz":
+            # It is of the warehouse's zone, which is less than a day away.
+            at += timedelta(days=-1 if operator == ">=" else 1)
+    except (ValueError, OverflowError):
+        return None
+    return _moment(at.replace(tzinfo=None).isoformat(" "))
 
 
 def _condition(item: Travel[Column], condition: Condition) -> Sql | None:

@@ -9,7 +9,17 @@ from decimal import ROUND_CEILING, Decimal
 
 from sqlflow_dagster.connectors import sql_select
 from sqlflow_dagster.connectors.postgres_types import Column, travel
-from sqlflow_dagster.connectors.sql_select import DAY, ISO, MOMENT, NUMBER, ORDERED, Dialect, Travel
+from sqlflow_dagster.connectors.sql_select import (
+    DAY,
+    ISO,
+    MOMENT,
+    NUMBER,
+    ORDERED,
+    Dialect,
+    Travel,
+    ends,
+    within,
+)
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.sql import Condition, Sql, Value, join, literal, quote, sql
 
@@ -62,31 +72,20 @@ def local(selected: Selected, name: str) -> Sql:
 
 def _conditions(travels: Mapping[str, Travel[Column]], wanted: Wanted) -> Iterator[Sql]:
     cursor = sql_select.named(travels, wanted.cursor_field) if wanted.cursor_field else None
-    if cursor and (within := _within(cursor, wanted)):
-        yield within
+    if cursor and (between := _between(cursor, wanted)):
+        yield between
     for condition in wanted.conditions:
         found = sql_select.named(travels, condition.column)
         if found and (pushed := _condition(found, condition, utf8=wanted.utf8)):
             yield pushed
 
 
-def _within(item: Travel[Column], wanted: Wanted) -> Sql | None:
-    """Rows between cursor or start and end, and those without a cursor; None for all.
-
-    Both bounds are in one condition, for which an index is asked once.
-    """
-    bounds: list[Sql | None] = []
+def _between(item: Travel[Column], wanted: Wanted) -> Sql | None:
+    """Rows between cursor or start and end, and those without a cursor; None for all."""
+    bounds = [_bound(item, operator, text, utf8=wanted.utf8) for operator, text in ends(wanted.span)]
     if wanted.since and wanted.since.type != "JSON":
         bounds.append(_since(item, wanted.since, utf8=wanted.utf8))
-    bounds += [
-        _bound(item, operator, text, utf8=wanted.utf8)
-        for operator, text in ((">=", wanted.span.start), ("<", wanted.span.end))
-        if text
-    ]
-    known = [bound for bound in bounds if bound is not None]
-    if not known:
-        return None
-    return sql("({all} OR {c} IS NULL)", all=join(" AND ", known), c=quote(item.column.name))
+    return within(quote(item.column.name), bounds)
 
 
 def _since(item: Travel[Column], since: Cursor, *, utf8: bool) -> Sql | None:

@@ -24,7 +24,7 @@ _SHARED = {
     "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
     "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
-    "sqlite_types", "sqlite_sink",
+    "sqlite_types", "sqlite_sink", "sqlite_where",
     "avro_rows", "budget", "file_options", "listing", "globs", "rooms",
     "s3_client", "s3_get", "s3_health", "s3_objects", "s3_options", "s3_sink", "s3_store", "parallel",
     "sql_options", "sql_select", "sql_sink", "sql_source",

@@ -214,6 +214,26 @@ def named(travels: Mapping[str, Travel[C]], name: str) -> Travel[C] | None:
     return next((item for own, item in travels.items() if own.casefold() == name.casefold()), None)
 
 
+def within(c: Sql, bounds: Iterable[Sql | None], others: Sql | None = None) -> Sql | None:
+    """Return what is true for rows between the bounds, and for those without a cursor; None where no bound is known.
+
+    All bounds are in one condition, for which an index is asked once. `others` is true for values that have
+    no place among the rest.
+    """
+    known = [bound for bound in bounds if bound is not None]
+    if not known:
+        return None
+    without = sql("{c} IS NULL", c=c)
+    if others:
+        without = sql("{without} OR {others}", without=without, others=others)
+    return sql("({all} OR {without})", all=join(" AND ", known), without=without)
+
+
+def ends(span: Span) -> list[tuple[str, str]]:
+    """Return the ends that a span has, each with the operator that a column is compared by."""
+    return [(operator, text) for operator, text in ((">=", span.start), ("<", span.end)) if text]
+
+
 def _aliased(item: Travel[C], dialect: Dialect[C]) -> Sql:
     name = dialect.quote(item.column.name)
     return item.remote if item.remote == name else sql("{v} AS {name}", v=item.remote, name=name)

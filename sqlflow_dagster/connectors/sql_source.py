@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlflow_dagster.connectors.base import Stream
+from sqlflow_dagster.connectors.base import Span, Stream
 from sqlflow_dagster.connectors.sql_options import ServerOptions
 from sqlflow_dagster.connectors.sql_select import C, Selected
 from sqlflow_dagster.connectors.tables import Name, Tables
+from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import RetryLater
 from sqlflow_dagster.sql import Sql, sql
 
@@ -36,12 +37,28 @@ class ServerTables(Tables[O]):
         text = (self.options.query or "").strip().rstrip(";").rstrip()
         return sql("({query}\n) AS query", query=Sql(text))
 
-    def needed(self, keys: Sequence[str], cursor: str | None) -> tuple[str, ...]:
-        """Return the columns that the warehouse looks at beside those that are stored."""
+    def _needed(self, keys: Sequence[str], cursor: str | None) -> tuple[str, ...]:
+        """The columns that the warehouse looks at beside those that are stored."""
         options = self.options
         named = [*options.primary_key, *([cursor] if cursor else []), *options.mask]
         named += [item.column for item in options.filters]
         return tuple(dict.fromkeys([*named, *(() if options.primary_key else keys)]))
+
+    def asked(
+        self, keys: Sequence[str], cursor: str | None, since: Cursor | None, span: Span
+    ) -> dict[str, Any]:
+        """Return what the options want of a relation whose keys are `keys`, by the names of `Wanted`."""
+        options = self.options
+        return {
+            "columns": options.columns,
+            "needed": self._needed(keys, cursor),
+            "excluded": options.exclude_columns,
+            "types": options.types,
+            "conditions": options.filters,
+            "cursor_field": cursor,
+            "since": since if options.sync_mode == "incremental" else None,
+            "span": span,
+        }
 
     def time_of(self, selected: Selected[C], cursor: str, advice: str) -> str | None:
         """Return the type of an incremental cursor that is a time; else None, and a warning ending in `advice`."""

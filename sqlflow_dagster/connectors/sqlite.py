@@ -30,15 +30,25 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import quote as escaped
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, sqlite_types
-from sqlflow_dagster.connectors.base import Ask, Attach, Family, Health, Place, Rows, Scan, Stream, Written
+from sqlflow_dagster.connectors import casts, sqlite_types, sqlite_where
+from sqlflow_dagster.connectors.base import (
+    Ask,
+    Attach,
+    Family,
+    Health,
+    Place,
+    Rows,
+    Scan,
+    Span,
+    Stream,
+    Written,
+)
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.local_database import (
     SOURCE,
@@ -51,14 +61,10 @@ from sqlflow_dagster.connectors.sqlite_types import Column, query_sql
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceError, SourceFailed
-from sqlflow_dagster.sql import Condition, Sql, fold, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 _MAGIC = b"SQLite format 3\0"
-_NUMBERS = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT", "DOUBLE", "FLOAT")
-_TIMES = ("DATE", "TIMESTAMP")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-# A time zone moves a day by less than this.
-_SLACK = timedelta(days=2)
 
 
 class SqliteOptions(LocalOptions):
@@ -96,12 +102,15 @@ class Sqlite(Tables[SqliteOptions]):
             return _tables(connection)
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+        return self.read_within(stream, since, Span())
+
+    def read_within(self, stream: Stream, since: Cursor | None, span: Span) -> Iterator[Scan]:
         path = self._path()
         with opened(path, self.options.timeout_seconds) as connection:
             # Waits for a writer, and meets what is no database, before the warehouse does.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
         before = footprint(path)
-        reading = _Reading(path, self.table_of(stream), self.options, since)
+        reading = _Reading(path, self.table_of(stream), self.options, since, span)
         yield Scan(
             reading.query,
             extensions=("sqlite_scanner",),
@@ -189,11 +198,12 @@ class _Reading:
     name: Name | None
     options: SqliteOptions
     since: Cursor | None
+    span: Span
 
     def query(self, ask: Ask) -> Sql:
         """Return the SELECT of all rows from the cursor on, each value as it is."""
         columns = self._wanted(self._columns(ask))
-        relation = sql("{table} WHERE {where}", table=self._from(), where=self._where(columns))
+        relation = sql("{table} WHERE {where}", table=self._from(), where=self._where(ask, columns))
         declared = {fold(name): kind for name, kind in self.options.types.items()}
         unknown = [name for name in self.options.types if fold(name) not in {fold(c.name) for c in columns}]
         if unknown:
@@ -268,17 +278,19 @@ class _Reading:
         wanted = {fold(name) for name in named}
         return [column for column in columns if fold(column.name) in wanted]
 
-    def _where(self, columns: Sequence[Column]) -> Sql:
+    def _where(self, ask: Ask, columns: Sequence[Column]) -> Sql:
         """What SQLite may leave out: rows that the warehouse, which compares again, would drop in any case."""
         by_name = {fold(column.name): column for column in columns}
         parts = [Sql("TRUE")]
         column = by_name.get(fold(self.options.cursor_field or ""))
         if column and self.since:
-            parts.append(_since(column, self.since))
+            parts.append(sqlite_where.since(column, self.since))
+        if column and self.span != Span() and fold(column.name) not in map(fold, self.options.types):
+            parts.append(sqlite_where.within(ask, column, self._from(), self.span))
         for condition in self.options.filters:
             column = by_name.get(fold(condition.column))
             if column and column.affinity != "text":
-                parts.append(_filter(column, condition))
+                parts.append(sqlite_where.filtered(column, condition))
         return join(" AND ", parts)
 
 
@@ -290,45 +302,3 @@ def _statements(text: str) -> list[str]:
             found.append(text[begin:end])
             begin = end + 1
     return [part for part in (*found, text[begin:]) if _COMMENT.sub("", part).strip()]
-
-
-def _since(column: Column, since: Cursor) -> Sql:
-    """From the cursor on, and what is in another order: SQLite has numbers before text, and text before BLOBs."""
-    c = quote(column.name)
-    if since.type in _NUMBERS or since.type.startswith("DECIMAL"):
-        # A column of TEXT compares numbers as text.
-        if column.affinity == "text":
-            return Sql("TRUE")
-        value = sql("CAST({value} AS NUMERIC)", value=literal(since.value))
-        return sql("({c} >= {value} OR {c} IS NULL)", c=c, value=value)
-    if since.type == "VARCHAR":
-        value = literal(since.value)
-    elif since.type.startswith(_TIMES) and (day := _day(since.value)):
-        value = literal(day)
-    else:
-        return Sql("TRUE")
-    return sql("({c} COLLATE BINARY >= {value} OR {c} < '' OR {c} IS NULL)", c=c, value=value)
-
-
-def _day(text: str) -> str | None:
-    """A day early enough that no text of a later time, in whichever zone, comes before it."""
-    try:
-        return (date.fromisoformat(text[:10]) - _SLACK).isoformat() if text[10:11] in ("", " ") else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _filter(column: Column, condition: Condition) -> Sql:
-    value = condition.values[0]
-    if (
-        condition.operator in ("IN", "NOT IN", "!=")
-        or isinstance(value, bool)
-        or not isinstance(value, int | float)
-    ):
-        return Sql("TRUE")
-    return sql(
-        "({c} {operator} {value} OR typeof({c}) NOT IN ('integer', 'real'))",
-        c=quote(column.name),
-        operator=Sql(condition.operator),
-        value=Sql(repr(value)),
-    )

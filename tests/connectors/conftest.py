@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from sqlflow_dagster.connectors import registry
-from sqlflow_dagster.connectors.base import Arrow, JsonLines, Place, Scan
+from sqlflow_dagster.connectors.base import Arrow, JsonLines, Place, Scan, Span
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.errors import SourceFailed
 from tests.object_store import bucket, object_store  # noqa: F401 - fixtures
@@ -131,11 +131,11 @@ class Folder:
         kind = registry.find(type_)
         return kind(parse(kind.options_type, params)[0], self.place)
 
-    def read(self, type_, since=None, **params):
+    def read(self, type_, since=None, span=None, **params):
         table = Table()
         with self.open(type_, **params) as source:
             stream = source.streams()[0]
-            for batch in source.read(stream, since):
+            for batch in source.read_within(stream, since, span or Span()):
                 table.take(batch)
         result = table.result()
         table.connection.close()

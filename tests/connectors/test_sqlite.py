@@ -9,10 +9,14 @@ from decimal import Decimal
 
 import pytest
 
+from sqlflow_dagster.connectors import sqlite_where
+from sqlflow_dagster.connectors.base import Span
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.registry import find
+from sqlflow_dagster.connectors.sqlite_types import Column
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceFailed
 from sqlflow_dagster.project import load_project
+from sqlflow_dagster.sql import quote
 
 
 def write(root, statements, name="data/app.sqlite"):
@@ -496,3 +500,74 @@ def test_a_target_with_a_schema_is_refused_and_a_failing_export_leaves_no_file(b
     with pytest.raises(ExportFailed, match="NaN"):
         bench.ok()
     assert not (bench.root / "data/out.sqlite").exists()
+
+
+DAYS = [
+    "'2026-01-05'", "'2026-01-11'", "'2026-01-11 10:00:00'", "'2026-01-11T23:59:59+02:00'", "'2026-01-20'",
+    "'2026/01/11'", "'2026-1-11'", "' 2026-01-11'", "'2026-03-01'", "'2025-12-31'", "'2027-01-11'", "NULL",
+]  # fmt: skip
+
+
+def within(folder, declared, values, start, end, **params):
+    """The values that are read of a range, and those that a comparison in the warehouse's way would keep of all."""
+    write(
+        folder.root,
+        f"CREATE TABLE t (c {declared}); INSERT INTO t VALUES {', '.join(f'({v})' for v in values)}",
+    )
+    options = {"table": "t", "sync_mode": "incremental", "cursor_field": "c", **params}
+    return [row[0] for row in read(folder, span=Span(start, end), **options).rows]
+
+
+@pytest.mark.parametrize("declared", ["DATE", "DATETIME", "TEXT"])
+def test_a_range_of_days_leaves_out_what_lies_outside_for_sure(folder, declared):
+    found = within(folder, declared, DAYS, "2026-01-11 00:00:00+00:00", "2026-01-12 00:00:00+00:00")
+    outside = ("2026-01-05", "2026-01-20", "2026-03", "2025", "2027")
+    assert (len(found), [value for value in found if str(value).startswith(outside)]) == (7, [])
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2", "4", [2, 3, None]),
+        (None, "2.5", [1, 2, None]),
+        ("3.5", None, [4, 5, None]),
+        ("x", "y", [1, 2, 3, 4, 5, None]),
+    ],
+)
+def test_a_range_of_numbers_leaves_out_the_others(folder, start, end, expected):
+    found = within(folder, "INTEGER", ["1", "2", "3", "4", "5", "NULL"], start, end)
+    # The end itself may come, and is left out by the warehouse.
+    assert [value for value in found if str(value) != end] == [
+        value for value in expected if str(value) != end
+    ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "params"),
+    [
+        ("", ["9", "10", "'x'"], {}),
+        ("TEXT", ["9", "10", "100"], {}),
+        ("TEXT", ["'11.01.2026'", "'12.02.2026'"], {"types": {"c": "VARCHAR"}}),
+        ("DATE", ["X'00'", "X'01'"], {}),
+        ("DATE", ["1767225600", "1769904000"], {}),
+    ],
+    ids=["numbers among texts", "numbers as texts", "another type", "BLOBs", "numbers of seconds"],
+)
+def test_what_has_no_place_in_a_range_is_left_to_the_warehouse(folder, declared, values, params):
+    bounds = ("2", "3") if declared == "" or "9" in values else ("2026-01-01", "2026-02-01")
+    assert len(within(folder, declared, values, *bounds, **params)) == len(values)
+
+
+def test_a_range_is_looked_up_in_an_index(folder):
+    path = write(
+        folder.root, "CREATE TABLE t (c DATE, n INTEGER); CREATE INDEX i ON t (c); CREATE INDEX j ON t (n);"
+    )
+    span = Span("2026-01-11", "2026-01-12")
+    times = sqlite_where.within(None, Column("c", "DATE"), quote("t"), span)
+    numbers = sqlite_where.within(
+        lambda _: [("integer",)], Column("n", "INTEGER"), quote("t"), Span("1", "2")
+    )
+    with closing(sqlite3.connect(path)) as connection:
+        for where in (times, numbers):
+            plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM t WHERE {where}").fetchall()
+            assert not [row for row in plan if row[3].startswith("SCAN")], plan

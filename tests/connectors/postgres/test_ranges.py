@@ -6,9 +6,7 @@ import time
 
 import pytest
 
-from sqlflow_dagster.warehouse.shape import Window
-
-DAYS, ROWS_A_DAY = 40, 100
+from tests.connectors.ranges import DAYS, PARTITION, RANGES, ROWS_A_DAY, load
 
 
 @pytest.fixture
@@ -27,53 +25,30 @@ def days(project):
     return project
 
 
-def rows_read(database, least):
+@pytest.fixture
+def read(days):
     """How many rows of the table the server has looked at; sessions tell when they end."""
-    until = time.monotonic() + 20
     query = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int FROM pg_stat_user_tables"
-    while (found := database.run(query)[0][0]) < least and time.monotonic() < until:
-        time.sleep(0.05)
-    return found
+
+    def rows_read(least):
+        until = time.monotonic() + 20
+        while (found := days.database.run(query)[0][0]) < least and time.monotonic() < until:
+            time.sleep(0.05)
+        return found
+
+    return rows_read
 
 
-PARTITION = Window("2026-01-11 00:00:00+00:00", "2026-01-12 00:00:00+00:00")
-
-
-@pytest.mark.parametrize(
-    ("column", "span", "window", "ids"),
-    [
-        ("at", {}, PARTITION, (1000, 1099)),
-        ("day", {}, PARTITION, (1000, 1099)),
-        ("at", {}, Window("2026-01-11 00:00:00+02:00", "2026-01-12 00:00:00+02:00"), (992, 1091)),
-        ("clock", {}, Window("2026-01-11 00:00:00+02:00", "2026-01-12 00:00:00+02:00"), (1000, 1099)),
-        ("at", {"start_date": "2026-01-11", "end_date": "2026-01-12T12:00:00"}, None, (1000, 1149)),
-        ("at", {"start_date": "2026-01-11T00:00:00Z", "end_date": "2026-01-11T06:00:00Z"}, None, (1000, 1024)),
-        ("day", {"start_date": "2026-01-11", "end_date": "2026-01-12"}, None, (1000, 1099)),
-        ("n", {"start_date": "9.5", "end_date": "10.5"}, None, (1000, 1099)),
-        ("amount", {"start_date": "9.505", "end_date": "10.5"}, None, (951, 1049)),
-    ],
-    ids=["instant", "day", "instant of a zone", "clock of a zone", "dates without a zone", "times", "days",
-         "whole numbers", "numbers"],
-)  # fmt: skip
-def test_only_the_rows_of_a_range_are_read(days, column, span, window, ids):
-    # Of a partition only rows with a cursor are kept; elsewhere those without are read each time.
-    run = {"window": window, "partition": "2026-01-11"} if window else {}
-    source = days.source(table="t", sync_mode="incremental", cursor_field=column, primary_key="id", **span)
-    days.bench.pipeline(source + "LOAD t FROM pg MODE UPSERT KEY (id);")
-    before = rows_read(days.database, 0)
-    days.bench.ok(**run)
+@pytest.mark.parametrize(("column", "bounds", "window", "ids"), RANGES)
+def test_only_the_rows_of_a_range_are_read(days, read, column, bounds, window, ids):
+    *found, rows = load(days, read, column, bounds, window, table="t")
     wanted = ids[1] - ids[0] + 1
-    assert days.query("SELECT min(id), max(id), count(*) FROM p.t WHERE id >= 0") == [(*ids, wanted)]
+    assert found == [*ids, wanted]
     # A day more where the zone is not known.
-    assert rows_read(days.database, before + wanted) - before <= wanted + 2 * ROWS_A_DAY + 2
+    assert rows <= wanted + 2 * ROWS_A_DAY + 2
 
 
-def test_only_the_rows_of_a_range_of_a_query_are_read(days):
-    source = days.source(
-        query="SELECT id, at FROM t", sync_mode="incremental", cursor_field="at", primary_key="id"
-    )
-    days.bench.pipeline(source + "LOAD t FROM pg MODE UPSERT KEY (id);")
-    before = rows_read(days.database, 0)
-    days.bench.ok(window=PARTITION, partition="2026-01-11")
-    assert days.query("SELECT min(id), max(id), count(*) FROM p.t WHERE id >= 0") == [(1000, 1099, 100)]
-    assert rows_read(days.database, before + 100) - before <= 102
+def test_only_the_rows_of_a_range_of_a_query_are_read(days, read):
+    found = load(days, read, "at", {}, PARTITION, query="SELECT id, at FROM t")
+    assert found[:3] == (1000, 1099, 100)
+    assert found[3] <= 102
