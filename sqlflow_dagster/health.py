@@ -50,16 +50,16 @@ class Answered(Protocol):
 
 
 class Checkable(Protocol):
-    """An open connector, as far as its health is asked for."""
+    """An open connector or a target, as far as its health is asked for."""
 
     guard: Guard
 
-    def check(self) -> Answered:
-        """Contact the far side and say how it is."""
+    def check(self) -> Answered | None:
+        """Contact the far side and say how it is; None where nobody can tell."""
 
 
 def reachability(opened: Callable[[], AbstractContextManager[Checkable]]) -> Finding:
-    """Contact a source once, without trying again, and say how it is.
+    """Contact a source or a target once, without trying again, and say how it is.
 
     Facts: those of the connector; `seconds` that it took; `circuit` and, where it is not closed, the
     seconds until the source is asked again.
@@ -73,7 +73,10 @@ def reachability(opened: Callable[[], AbstractContextManager[Checkable]]) -> Fin
             found = connector.check()
     except SQLFlowError as error:
         return Finding("fail", str(error), {"seconds": _since(begin), **facts})
-    facts = {"seconds": _since(begin), **facts, **found.facts}
+    facts = {"seconds": _since(begin), **facts}
+    if found is None:
+        return Finding("warn", "its TYPE cannot tell how it is before it is written to", facts)
+    facts |= found.facts
     if not found.ok:
         return Finding("fail", found.message, facts)
     if facts.get("circuit") == "OPEN":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 
 from sqlflow_dagster.collector import paused
 from sqlflow_dagster.connectors import registry
-from sqlflow_dagster.connectors.base import Connector, Place, Stream
+from sqlflow_dagster.connectors.base import Connector, Health, Place, Stream
 from sqlflow_dagster.connectors.options import SourceOptions, needless, parse
 from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError
 from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
@@ -162,6 +163,24 @@ class Project:
         """Return the rules by which an export's target is written to."""
         return self._guard(export.name, kind, options, "")
 
+    def exports(self) -> tuple[Export, ...]:
+        """Return the EXPORTs of all pipelines, in the order they take effect."""
+        return tuple(
+            step
+            for pipeline in self.plan.pipelines
+            for group in pipeline.groups
+            for step in group.steps
+            if isinstance(step, Export)
+        )
+
+    def target(self, export: Export, variables: Variables) -> AbstractContextManager[ExportTarget]:
+        """Return what an export writes to, to be asked how it is; nothing is contacted.
+
+        Raises BadOption, or ProjectError where a variable has no value.
+        """
+        kind, options, target, place = self.sink(export, variables)
+        return nullcontext(ExportTarget(self.sink_guard(export, kind, options), kind, options, target, place))
+
     def _guard(self, name: str, kind: type[Connector[Any]], options: BaseModel, account: str) -> Guard:
         given = {name: value for name, value in options if name not in needless(type(options))}
         rules = policy(
@@ -174,6 +193,21 @@ class Project:
             return Guard(name, rules)
         folder = self.settings.state_directory / "accounts"
         return Guard(name, rules, Account(folder, f"{kind.__name__}:{account or name}", rules))
+
+
+@dataclass
+class ExportTarget:
+    """Where an export writes, and by which rules."""
+
+    guard: Guard
+    kind: type[Connector[Any]]
+    options: BaseModel = field(repr=False)
+    target: str = field(repr=False)
+    place: Place
+
+    def check(self) -> Health | None:
+        """Say whether it is there and may be written to; None where its TYPE cannot tell."""
+        return self.kind.check_target(self.target, self.options, self.place)
 
 
 def warehouse_of(settings: Settings) -> Warehouse:

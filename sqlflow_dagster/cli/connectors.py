@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import entry_points
@@ -24,12 +25,14 @@ from sqlflow_dagster.cli.options import (
 )
 from sqlflow_dagster.cli.output import FAILED, give, give_json, give_table, say
 from sqlflow_dagster.errors import SettingsError
+from sqlflow_dagster.plan.nodes import Export, Source
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from sqlflow_dagster.plan.nodes import Source
+    from sqlflow_dagster.health import Checkable
+    from sqlflow_dagster.project import Project
 
 app = typer.Typer(
     help="The connectors: the TYPEs of SOURCE and EXPORT.", no_args_is_help=True, rich_markup_mode=None
@@ -79,7 +82,8 @@ def contact(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A SOURCE, `pipeline.source`, or an entry of the profile's `connectors`; all without."
+            help="A SOURCE or EXPORT, `pipeline.source`, `pipeline.export`, or an entry of the profile's "
+            "`connectors`; all without."
         ),
     ] = None,
     project: ProjectDir = None,
@@ -87,7 +91,9 @@ def contact(
     vars: Vars = None,  # noqa: A002 - the option's name
     format: OutputFormat = "text",  # noqa: A002 - the option's name
 ) -> None:
-    """Contact sources and say how they are; exit 1 if one cannot be read.
+    """Contact sources and the targets of exports, and say how they are; exit 1 if one cannot be read or written.
+
+    Nothing is changed there.
 
     Example: sqlflow connectors test warehouse --format json
     """
@@ -96,12 +102,12 @@ def contact(
 
     planned = load_project(project_folder(project), profile, variables(vars), undiscovered=True)
     rows = []
-    for item in _chosen(planned.sources(), name):
-        found = reachability(partial(planned.connector, item, planned.scope(item.scope, builtin=_NOW)))
-        where = f"{item.pipeline}.{item.name}" if item.pipeline else item.name
+    for item in _chosen([*planned.sources(), *planned.exports()], name):
+        found = reachability(partial(_opened, planned, item))
         rows.append(
             {
-                "name": where,
+                "name": _where(item),
+                "role": "source" if isinstance(item, Source) else "target",
                 "type": item.type,
                 "level": found.level,
                 "reachable": found.ok,
@@ -117,26 +123,41 @@ def contact(
         raise typer.Exit(FAILED)
 
 
-# What a run would fill in; parameters that name it are tested as of today.
-_NOW = {"run_id": "test", "run_date": datetime.now(UTC).date().isoformat()}
+# What a run would fill in; what names it is tested as of today.
+_TODAY = datetime.now(UTC).date().isoformat()
+_NOW = {"run_id": "test", "run_date": _TODAY, "partition_start": _TODAY, "partition_end": _TODAY}
 
 
-def _chosen(sources: Sequence[Source], name: str | None) -> Sequence[Source]:
+def _chosen(items: Sequence[Source | Export], name: str | None) -> Sequence[Source | Export]:
     if name is None:
-        return sources
-    wanted = name.casefold()
-    chosen = [s for s in sources if wanted in (s.name.casefold(), f"{s.pipeline}.{s.name}".casefold())]
+        return items
+    chosen = [item for item in items if name.casefold() in {text.casefold() for text in _names(item)}]
     if not chosen:
-        known = ", ".join(f"{s.pipeline}.{s.name}" if s.pipeline else s.name for s in sources) or "none"
-        raise SettingsError(f"there is no source or connector {name!r}; the project has {known}")
+        known = ", ".join(map(_where, items)) or "none"
+        raise SettingsError(f"there is no source, export or connector {name!r}; the project has {known}")
     return chosen
+
+
+def _opened(planned: Project, item: Source | Export) -> AbstractContextManager[Checkable]:
+    scope = planned.scope(item.scope, builtin=_NOW)
+    return planned.connector(item, scope) if isinstance(item, Source) else planned.target(item, scope)
+
+
+def _where(item: Source | Export) -> str:
+    return f"{item.pipeline}.{item.name}" if item.pipeline else item.name
+
+
+def _names(item: Source | Export) -> set[str]:
+    """What it is called: an EXPORT also by the entry of the profile that it goes to."""
+    entry = {item.target.removeprefix("connectors.")} if isinstance(item, Export) else set()
+    return {item.name, _where(item), *entry}
 
 
 def _give_health(rows: Sequence[Mapping[str, Any]]) -> None:
     give_table(
-        ["name", "type", "", "seconds", "how it is"],
+        ["name", "", "type", "", "seconds", "how it is"],
         [
-            [row["name"], row["type"], row["level"], row["facts"].get("seconds"), row["message"]]
+            [row["name"], row["role"], row["type"], row["level"], row["facts"].get("seconds"), row["message"]]
             for row in rows
         ],
     )

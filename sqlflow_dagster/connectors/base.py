@@ -378,6 +378,16 @@ class Connector(ABC, Generic[O]):
         """
         raise NotImplementedError
 
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health | None:
+        """Contact what `write` would write to, and say whether it is there and may be written to.
+
+        Nothing there is changed. What cannot be reached is `ok=False` or the error that `write` would raise;
+        None says that the TYPE cannot tell before it writes.
+        """
+        del target, options, place
+        return None
+
     @abstractmethod
     def check(self) -> Health:
         """Contact the system and say how it is; an unreachable one is `ok=False`, not an error."""

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, Field
 
+from sqlflow_dagster.connectors import local_target
 from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Span, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.local_database import (
@@ -134,6 +135,14 @@ class DuckDB(Tables[DuckDBOptions]):
 
         return write_table(rows, target, options, place)
 
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        """Look at the file, and at the table where it is there."""
+        from sqlflow_dagster.connectors.duckdb_sink import located_table  # noqa: PLC0415 - only exports need it
+
+        where = located_table(target, options, place)
+        return local_target.table_health(where, "main", lambda: _tables_of(where.path, place))
+
     def _path(self) -> Path:
         path = database(self.place, self.options.path)
         with path.open("rb") as file:
@@ -215,6 +224,11 @@ def _explainer(path: Path) -> Callable[[str], str]:
         return f"{path}: {who} has it open for writing; close it there, or run again when it is done"
 
     return explain
+
+
+def _tables_of(path: Path, place: Place) -> list[Table]:
+    with opened(path, place.spool) as connection:
+        return _tables(connection)
 
 
 def _tables(connection: DuckDBPyConnection) -> list[Table]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -32,13 +32,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     Raises BadOption for a target without a table, RetryLater where another program writes the file,
     and ExportFailed where the rows cannot be stored as they are.
     """
-    wanted = cast("LocalSinkOptions", options)
-    wanted.check()
-    where = located(place, target, wanted.table, ("duckdb",))
-    if schema := getattr(wanted, "schema_", None):
-        if where.schema:
-            raise BadOption(f"schema: the table is in the schema {where.schema!r} already", option="schema")
-        where = replace(where, schema=schema)
+    wanted, where = cast("LocalSinkOptions", options), located_table(target, options, place)
     place.spool.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder:
         made = Path(folder) / "rows.duckdb"
@@ -47,6 +41,18 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
             if wanted.mode != "append" or not _done_before(connection, place.once):
                 _Writer(connection, where, rows.columns, wanted).write()
     return Written(rows=count, bytes=None, target=str(where))
+
+
+def located_table(target: str, options: BaseModel, place: Place) -> Target:
+    """Return the table that the target and the options name. Raises BadOption where they do not agree."""
+    wanted = cast("LocalSinkOptions", options)
+    wanted.check()
+    where = located(place, target, wanted.table, ("duckdb",))
+    if schema := getattr(wanted, "schema_", None):
+        if where.schema:
+            raise BadOption(f"schema: the table is in the schema {where.schema!r} already", option="schema")
+        where = replace(where, schema=schema)
+    return where
 
 
 @contextmanager
@@ -81,8 +87,10 @@ def _writing(where: Target, made: Path) -> Iterator[DuckDBPyConnection]:
         raise ExportFailed(f"{where}: {error.strerror or error}; nothing was stored") from error
     finally:
         if new and not committed:
-            where.path.unlink(missing_ok=True)
-            where.path.with_name(where.path.name + ".wal").unlink(missing_ok=True)
+            # Where nothing can be made, that has been said already.
+            with suppress(OSError):
+                where.path.unlink(missing_ok=True)
+                where.path.with_name(where.path.name + ".wal").unlink(missing_ok=True)
 
 
 class _Writer:

@@ -24,9 +24,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, parameters, sheet_table, text_rows, workbook, worksheet
-from sqlflow_dagster.connectors.base import Place, Rows, Written
-from sqlflow_dagster.connectors.excel_sink import ExcelSinkOptions, write_workbook
+from sqlflow_dagster.connectors import (
+    casts,
+    local_target,
+    parameters,
+    sheet_table,
+    text_rows,
+    workbook,
+    worksheet,
+)
+from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
+from sqlflow_dagster.connectors.excel_sink import ExcelSinkOptions, workbook_path, write_workbook
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import (
     PROVENANCE,
@@ -161,6 +169,10 @@ class Excel(Files[ExcelOptions]):
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         """Store all rows in the workbook `target`, or leave what is there."""
         return write_workbook(rows, target, options, place)
+
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        return local_target.health(workbook_path(target, options, place))
 
 
 def _value(name: str, kind: str, row: Sql, *, guessed: bool) -> Sql:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.options import Options
-from sqlflow_dagster.connectors.sink import copy_options, stored
+from sqlflow_dagster.connectors.sink import copy_options, file_of, stored
 from sqlflow_dagster.connectors.worksheet import MOST_COLUMNS, MOST_ROWS, column_letters
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.sql import literal
@@ -77,12 +77,7 @@ def write_workbook(rows: Rows, target: str, options: BaseModel, place: Place) ->
     sheet can hold, BadOption for a target or a sheet's name that Excel would not open.
     """
     wanted = cast("ExcelSinkOptions", options)
-    if not target.lower().endswith(".xlsx"):
-        raise BadOption(
-            f"the target {target!r}: Excel opens a workbook only under a name that ends with .xlsx"
-        )
-    if _BAD_IN_NAMES.search(wanted.sheet) or wanted.sheet.startswith("'") or wanted.sheet.endswith("'"):
-        raise BadOption(rf"sheet: {wanted.sheet!r} cannot be a sheet's name; leave out []:*?/\ and outer '")
+    workbook_path(target, wanted, place)
     _check(rows)
     place.spool.mkdir(parents=True, exist_ok=True)
 
@@ -98,6 +93,18 @@ def write_workbook(rows: Rows, target: str, options: BaseModel, place: Place) ->
         return count
 
     return stored(target, place, make)
+
+
+def workbook_path(target: str, options: BaseModel, place: Place) -> Path:
+    """Return where the workbook goes. Raises BadOption for a target or a sheet's name that Excel would not open."""
+    wanted = cast("ExcelSinkOptions", options)
+    if not target.lower().endswith(".xlsx"):
+        raise BadOption(
+            f"the target {target!r}: Excel opens a workbook only under a name that ends with .xlsx"
+        )
+    if _BAD_IN_NAMES.search(wanted.sheet) or wanted.sheet.startswith("'") or wanted.sheet.endswith("'"):
+        raise BadOption(rf"sheet: {wanted.sheet!r} cannot be a sheet's name; leave out []:*?/\ and outer '")
+    return file_of(target, place)
 
 
 def _check(rows: Rows) -> None:

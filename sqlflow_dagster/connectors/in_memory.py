@@ -183,6 +183,11 @@ class InMemory(Connector[InMemoryOptions]):
         (put_in_memory if wanted.mode == "replace" else add_in_memory)(name, found)
         return Written(rows=len(found), bytes=None, target=f"{_SCHEME}{name}")
 
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        del options, place
+        return Health(ok=True, message=f"{target.removeprefix(_SCHEME).strip('/')} is kept in this process")
+
 
 def _twice(stream: str, rows: Sequence[Record]) -> list[str]:
     """What is wrong with the names of columns."""

@@ -126,6 +126,12 @@ class MySQL(ServerTables[MySQLOptions]):
 
         return write_table(rows, target, options, place)
 
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        from sqlflow_dagster.connectors.mysql_target import health  # noqa: PLC0415 - reading needs none
+
+        return health(target, options, place)
+
     def check(self) -> Health:
         begin = time.perf_counter()
         try:

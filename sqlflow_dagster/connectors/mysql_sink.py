@@ -33,12 +33,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     Raises BadOption where no table is named; NotAllowed, RetryLater and ExportFailed as the server
     answers.
     """
-    wanted, name = target_of(
-        target, cast("MySQLSinkOptions", options), lambda o: o.parts().get("database", "")
-    )
-    if not name.schema:
-        raise BadOption(f"database: {name.name} is in none; write `database.{name.name}`", option="database")
-    name = Name(check_name(name.schema), check_name(name.name))
+    wanted, name = located(target, options)
     told = server(wanted, place)
     place.spool.mkdir(parents=True, exist_ok=True)
     label = f"{name.schema}.{name.name}"
@@ -54,6 +49,16 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
         size = lines.stat().st_size
         writer.write()
     return Written(rows=count, bytes=size, target=f"{where(told)}#{label}")
+
+
+def located(target: str, options: BaseModel) -> tuple[MySQLSinkOptions, Name]:
+    """Return the options with the target's address in them, and the table. Raises BadOption for none."""
+    wanted, name = target_of(
+        target, cast("MySQLSinkOptions", options), lambda o: o.parts().get("database", "")
+    )
+    if not name.schema:
+        raise BadOption(f"database: {name.name} is in none; write `database.{name.name}`", option="database")
+    return wanted, Name(check_name(name.schema), check_name(name.name))
 
 
 @contextmanager

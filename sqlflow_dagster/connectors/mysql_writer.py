@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 _STATEMENT_BYTES = 250_000
 _KEY_LETTERS = 255
 _STAGE = "_sqlflow_rows"
-_EXPORTS = "_sqlflow_exports"
+# The table beside the target in which appends are noted.
+NOTES = "_sqlflow_exports"
 _TABLE = (
     "SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
 )
@@ -102,7 +103,7 @@ class Writer:
             self._swap()
             return
         if self.options.mode == "append" and self.once is not None:
-            self._run(_MADE_EXPORTS, t=self._beside(_EXPORTS))
+            self._run(_MADE_EXPORTS, t=self._beside(NOTES))
         if self.options.mode == "upsert":
             self._upsert()
         else:
@@ -147,13 +148,10 @@ class Writer:
 
     @property
     def _needed_by(self) -> list[str]:
-        """What hangs on the table, so that it cannot be swapped without changing more than its rows."""
-        return (
-            [row[0] for row in rows_of(self.connection, _NEEDED_BY, [*self.name] * 3)] if self.there else []
-        )
+        return needed_by(self.connection, self.name) if self.there else []
 
     def _check_engine(self, engine: str) -> None:
-        if rows_of(self.connection, _TRANSACTIONAL, [engine]) != [("YES",)]:
+        if not is_transactional(self.connection, engine):
             raise ExportFailed(
                 f"{self._label}: its engine {engine} has no transactions, so that a failure would leave half of the "
                 "rows; give it the engine InnoDB, or use mode `replace`"
@@ -274,7 +272,7 @@ class Writer:
             return False
         mark = hashlib.sha256(self.once.encode()).hexdigest()
         # Another try of this run under way holds the key until it is over.
-        note = sql("INSERT IGNORE INTO {t} VALUES (%s, %s, UTC_TIMESTAMP())", t=self._beside(_EXPORTS))
+        note = sql("INSERT IGNORE INTO {t} VALUES (%s, %s, UTC_TIMESTAMP())", t=self._beside(NOTES))
         with self.connection.cursor() as cursor:
             return int(cursor.execute(note, [mark, self.once])) == 0
 
@@ -328,6 +326,16 @@ class Writer:
             sets = join(", ", (sql("t.{n} = s.{n}", n=backquote(name)) for name in others))
             self._run("UPDATE {t} AS t JOIN {s} AS s ON {same} SET {sets}", same=same, sets=sets, **parts)
         self._run(_INSERT_NEW, same=same, **parts)
+
+
+def needed_by(connection: Connection, name: Name) -> list[str]:
+    """Return what hangs on a table, so that it cannot be swapped without changing more than its rows."""
+    return [str(row[0]) for row in rows_of(connection, _NEEDED_BY, [*name] * 3)]
+
+
+def is_transactional(connection: Connection, engine: str) -> bool:
+    """Return whether an engine can take back what it was told."""
+    return rows_of(connection, _TRANSACTIONAL, [engine]) == [("YES",)]
 
 
 def _batches(lines: Path) -> Iterator[bytes]:

@@ -41,8 +41,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     Raises BadOption where no table is named; NotAllowed, RetryLater and ExportFailed as the server
     answers.
     """
-    wanted, name = target_of(target, cast("PostgresSinkOptions", options), lambda o: o.schema_ or "public")
-    name = Name(check_name(name.schema), check_name(name.name))
+    wanted, name = located(target, options)
     told = startup(
         server(wanted, place),
         wanted.timeout_seconds,
@@ -71,6 +70,12 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
             writer.write()
         size = binary.stat().st_size
     return Written(rows=count, bytes=size, target=f"{where(told)}#{label}")
+
+
+def located(target: str, options: BaseModel) -> tuple[PostgresSinkOptions, Name]:
+    """Return the options with the target's address in them, and the table. Raises BadOption for none."""
+    wanted, name = target_of(target, cast("PostgresSinkOptions", options), lambda o: o.schema_ or "public")
+    return wanted, Name(check_name(name.schema), check_name(name.name))
 
 
 @contextmanager

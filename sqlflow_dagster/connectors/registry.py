@@ -31,6 +31,7 @@ _SHARED = {
     "attached", "tables", "discovered", "http", "wire", "silence", "paging",
     "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
     "parquet_schemas",
+    "local_target", "postgres_target", "mysql_target", "s3_target",
     "pool", "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
     "mysql_catalog", "mysql_client", "mysql_health", "mysql_options", "mysql_select", "mysql_sink", "mysql_types",
     "mysql_wire", "mysql_writer",

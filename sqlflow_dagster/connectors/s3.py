@@ -89,6 +89,12 @@ class S3(Files[S3Options]):
 
         return write(rows, target, options, place)
 
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        from sqlflow_dagster.connectors import s3_target  # noqa: PLC0415 - reading needs none
+
+        return s3_target.health(target, options, place)
+
     def check(self) -> Health:
         begin = time.perf_counter()
         try:

@@ -280,6 +280,15 @@ class S3SinkOptions(Connecting, CsvSinkOptions):
     storage_class: str | None = Field(None, min_length=1, description="E.g. `STANDARD_IA`.")
     max_retries: int | None = Field(None, ge=0, le=100, description="Tries after the first one.")
 
+    def kept(self) -> dict[str, str]:
+        """Return how the store is told to keep an object."""
+        given = {
+            "ServerSideEncryption": self.server_side_encryption,
+            "SSEKMSKeyId": self.kms_key_id,
+            "StorageClass": self.storage_class,
+        }
+        return {name: value for name, value in given.items() if value}
+
     @model_validator(mode="after")
     def _agree(self) -> S3SinkOptions:
         problems = self.connection_problems()

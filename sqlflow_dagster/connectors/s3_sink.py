@@ -18,7 +18,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import registry
-from sqlflow_dagster.connectors.base import Place, Rows, Written
+from sqlflow_dagster.connectors.base import Connector, Place, Rows, Written
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.s3_client import ObjectChanged
@@ -41,10 +41,7 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
     answers.
     """
     wanted = cast("S3SinkOptions", options)
-    bucket, key = _target(target, wanted)
-    name = _format(wanted, key)
-    kind = registry.find(name)
-    told = parse(cast("type[BaseModel]", kind.sink_options_type), _told(wanted, name))[0]
+    bucket, key, kind, told = planned(target, wanted)
     with room(place.spool, "export") as folder:
         endings = "" if wanted.partition_by else "".join(PurePosixPath(key).suffixes[-2:])
         made = kind.write(rows, f"rows{endings}", told, replace(place, root=folder, allowed=()))
@@ -56,6 +53,14 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
             else:
                 store.put(key, path)
     return replace(made, target=f"s3://{bucket}/{key}")
+
+
+def planned(target: str, options: S3SinkOptions) -> tuple[str, str, type[Connector[Any]], BaseModel]:
+    """Return the bucket, the key, and the connector of the format with its options. Raises BadOption."""
+    bucket, key = _target(target, options)
+    name = _format(options, key)
+    kind = registry.find(name)
+    return bucket, key, kind, parse(cast("type[BaseModel]", kind.sink_options_type), _told(options, name))[0]
 
 
 def _replace_set(store: Store, prefix: str, folder: Path) -> None:

@@ -72,7 +72,7 @@ class Store:
 
         def asked() -> None:
             with path.open("rb") as body:
-                self._asked(key, "put_object", "", {"Key": key, "Body": body, **self._kept()})
+                self._asked(key, "put_object", "", {"Key": key, "Body": body, **self.options.kept()})
 
         self._guarded(key, asked)
 
@@ -80,7 +80,9 @@ class Store:
         """Send a file in parts; nothing of it is visible."""
         size = path.stat().st_size
         step = max(self.options.part_size_mb * _MB, -(-size // _MOST_PARTS))
-        begun = self.ask(key, "create_multipart_upload", "UploadId", Key=key, **self._kept())["UploadId"]
+        begun = self.ask(key, "create_multipart_upload", "UploadId", Key=key, **self.options.kept())[
+            "UploadId"
+        ]
         parts = [partial(self._part, key, begun, path, start, step) for start in range(0, max(size, 1), step)]
         with self._aborted_on_failure(key, begun):
             return Upload(key, begun, self.together(parts))
@@ -182,13 +184,3 @@ class Store:
             return found
 
         return self.guard.call(asked)
-
-    def _kept(self) -> dict[str, str]:
-        """How the store keeps an object."""
-        options = self.options
-        given = {
-            "ServerSideEncryption": options.server_side_encryption,
-            "SSEKMSKeyId": options.kms_key_id,
-            "StorageClass": options.storage_class,
-        }
-        return {name: value for name, value in given.items() if value}

@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from sqlflow_dagster.connectors import pack, parameters, partitions
-from sqlflow_dagster.connectors.base import Place, Rows, Written
+from sqlflow_dagster.connectors import local_target, pack, parameters, partitions
+from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.options import Options
 from sqlflow_dagster.connectors.paths import inside
@@ -184,6 +184,14 @@ class WritesFiles:
         return stored(target, place, make)
 
     @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        """Look at the place of the file or folder, and at the disk."""
+        given = cast("FileSinkOptions", options)
+        kind = given.packed_as(target)
+        path = folder_of(target, place, kind) if given.partition_by else file_of(target, place)
+        return local_target.health(path)
+
+    @classmethod
     def written_columns(cls, rows: Rows) -> Sql:
         """Return the SELECT list under which the format keeps every value."""
         del rows
@@ -201,17 +209,7 @@ def _stored_folder(rows: Rows, target: str, place: Place, options: FileSinkOptio
             else "no column would be left to write"
         )
         raise BadOption(f"partition_by: {problem}; it gives {', '.join(rows.columns)}", option="partition_by")
-    kind = options.packed_as(target)
-    if kind not in pack.NATIVE:
-        raise BadOption(f"partition_by: files of partitions are written as none, gzip or zstd, not as {kind}")
-    path = inside(place, target)
-    if path.exists() and not path.is_dir():
-        raise BadOption(f"the target {target!r} is a file, and `partition_by` writes a folder; name another")
-    if path.is_dir() and not _is_partitioned(path):
-        raise BadOption(
-            f"the target {target!r} is a folder with other things than partitions in it, which would be removed; "
-            "name a folder of its own"
-        )
+    path = folder_of(target, place, options.packed_as(target))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     copied = sql(
         "{options}, PARTITION_BY {names}",
@@ -244,9 +242,7 @@ def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
     a target outside the project and ExportFailed where it cannot be written; what was at the target
     before is then still there.
     """
-    path = inside(place, target)
-    if path.is_dir():
-        raise BadOption(f"the target {target!r} is a folder; name a file in it, or set `partition_by`")
+    path = file_of(target, place)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,6 +261,32 @@ def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
         with suppress(OSError):
             part.unlink(missing_ok=True)
     return Written(rows=count, bytes=size, target=str(path))
+
+
+def file_of(target: str, place: Place) -> Path:
+    """Return the path of a file to write. Raises NotAllowed outside the project, BadOption for a folder."""
+    path = inside(place, target)
+    if path.is_dir():
+        raise BadOption(f"the target {target!r} is a folder; name a file in it, or set `partition_by`")
+    return path
+
+
+def folder_of(target: str, place: Place, kind: str) -> Path:
+    """Return the path of a folder of partitions to write, whose files are compressed by `kind`.
+
+    Raises NotAllowed outside the project, BadOption for what may not be replaced.
+    """
+    if kind not in pack.NATIVE:
+        raise BadOption(f"partition_by: files of partitions are written as none, gzip or zstd, not as {kind}")
+    path = inside(place, target)
+    if path.exists() and not path.is_dir():
+        raise BadOption(f"the target {target!r} is a file, and `partition_by` writes a folder; name another")
+    if path.is_dir() and not _is_partitioned(path):
+        raise BadOption(
+            f"the target {target!r} is a folder with other things than partitions in it, which would be removed; "
+            "name a folder of its own"
+        )
+    return path
 
 
 def _native(kind: str) -> str:

@@ -36,7 +36,7 @@ from urllib.parse import quote as escaped
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, sqlite_types, sqlite_where
+from sqlflow_dagster.connectors import casts, local_target, sqlite_types, sqlite_where
 from sqlflow_dagster.connectors.base import (
     Ask,
     Attach,
@@ -64,6 +64,8 @@ from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceError, SourceFa
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 _MAGIC = b"SQLite format 3\0"
+# The byte that says that changes go to a log first.
+_LOGS = b"\2"
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -138,6 +140,14 @@ class Sqlite(Tables[SqliteOptions]):
 
         return write_table(rows, target, options, place)
 
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        """Look at the file, and at the table where it is there."""
+        from sqlflow_dagster.connectors.sqlite_sink import located_table  # noqa: PLC0415 - only exports need it
+
+        where = located_table(target, options, place)
+        return local_target.table_health(where, "main", lambda: _tables_of(where.path))
+
     def _path(self) -> Path:
         path = database(self.place, self.options.path)
         with path.open("rb") as file:
@@ -150,13 +160,13 @@ class Sqlite(Tables[SqliteOptions]):
 
 
 @contextmanager
-def opened(path: Path, timeout: float | None) -> Iterator[sqlite3.Connection]:
-    """Open a file read-only.
+def opened(path: Path, timeout: float | None, *, still: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open a file read-only; a `still` one is known not to be written meanwhile.
 
     Raises RetryLater where another program holds it for longer than the timeout, SourceFailed where it
     cannot be read.
     """
-    address = f"file:{escaped(str(path))}?mode=ro"
+    address = f"file:{escaped(str(path))}?mode=ro{'&immutable=1' if still else ''}"
     try:
         with closing(sqlite3.connect(address, uri=True, timeout=timeout or 5)) as connection:
             yield connection
@@ -164,6 +174,16 @@ def opened(path: Path, timeout: float | None) -> Iterator[sqlite3.Connection]:
         if "locked" in str(error):
             raise RetryLater(f"{path}: another program holds it ({error})", after=5) from error
         raise SourceFailed(f"{path}: {error}") from error
+
+
+def _tables_of(path: Path) -> list[Table]:
+    """The tables of a file beside which nothing is made."""
+    with path.open("rb") as file:
+        logs = file.read(19)[18:] == _LOGS
+    # Who opens such a file for reading makes its log, unless told that nobody writes: then there is one.
+    still = logs and not path.with_name(f"{path.name}-wal").exists()
+    with opened(path, None, still=still) as connection:
+        return _tables(connection)
 
 
 def _tables(connection: sqlite3.Connection) -> list[Table]:

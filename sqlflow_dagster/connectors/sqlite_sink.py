@@ -21,7 +21,7 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -59,11 +59,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     Raises BadOption for a target without a table, RetryLater where another program writes the file,
     and ExportFailed where the rows cannot be stored as they are.
     """
-    wanted = cast("LocalSinkOptions", options)
-    wanted.check()
-    where = located(place, target, wanted.table, ("sqlite",))
-    if where.schema not in (None, "main"):
-        raise BadOption(f"table: an SQLite file has no schemas, and {where.schema!r} is one", option="table")
+    wanted, where = cast("LocalSinkOptions", options), located_table(target, options, place)
     for name, kind in rows.columns.items():
         if "BIGNUM" in kind:
             raise ExportFailed(f"the column {name!r} is {kind}; CAST it to VARCHAR in the query")
@@ -75,6 +71,16 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
             if wanted.mode != "append" or not _done_before(connection, place.once):
                 _Writer(connection, where, rows.columns, wanted).write(lines)
     return Written(rows=count, bytes=None, target=str(where))
+
+
+def located_table(target: str, options: BaseModel, place: Place) -> Target:
+    """Return the table that the target and the options name. Raises BadOption where they do not agree."""
+    wanted = cast("LocalSinkOptions", options)
+    wanted.check()
+    where = located(place, target, wanted.table, ("sqlite",))
+    if where.schema not in (None, "main"):
+        raise BadOption(f"table: an SQLite file has no schemas, and {where.schema!r} is one", option="table")
+    return where
 
 
 @contextmanager
@@ -104,7 +110,9 @@ def _writing(where: Target) -> Iterator[sqlite3.Connection]:
         raise ExportFailed(f"{where}: {error.strerror or error}; nothing was stored") from error
     finally:
         if new and not committed:
-            where.path.unlink(missing_ok=True)
+            # Where nothing can be made, that has been said already.
+            with suppress(OSError):
+                where.path.unlink(missing_ok=True)
 
 
 class _Writer:

@@ -37,6 +37,41 @@ def test_a_run_says_why_a_source_was_not_read(deployment, answer, passed):
     assert "CANARY-1" not in str(run.checks[CHECK].metadata)
 
 
+def exporting(deployment, tail):
+    deployment.bench.write(".env", "PASSWORD=CANARY-1\n")
+    url = "postgresql://u:${PASSWORD}@127.0.0.1:1/d"
+    deployment.pipeline(
+        f'CREATE TABLE a AS SELECT 1 AS id;\nEXPORT {tail} TO "{url}" OPTIONS {{"table": "t", "max_retries": 0}};'
+    )
+    (key,) = [key for key in deployment.definitions().resolve_all_asset_keys() if "export" in key.path]
+    return key
+
+
+def test_a_run_says_that_a_target_was_not_written_to(deployment):
+    key = exporting(deployment, "a")
+    check = deployment.run().checks[f"{key.to_user_string()}:reachable"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "127.0.0.1:1/d" in check.metadata["message"].value
+    assert "seconds" not in check.metadata
+    assert "CANARY-1" not in str(check.metadata)
+
+
+def test_a_target_is_asked_where_the_query_failed_before_it(deployment):
+    deployment.pipeline(
+        "CREATE TABLE a AS SELECT 1 AS id;\nEXPORT SELECT error('no rows') AS id FROM a TO \"s3://b/a.csv\" "
+        'OPTIONS {"endpoint_url": "http://127.0.0.1:1", "anonymous": true};'
+    )
+    (key,) = [key for key in deployment.definitions().resolve_all_asset_keys() if "export" in key.path]
+    check = deployment.run().checks[f"{key.to_user_string()}:reachable"]
+    assert check.passed is False
+    assert check.metadata["seconds"].value >= 0
+
+
+def test_an_export_into_a_file_says_by_its_rows_that_it_was_written(deployment):
+    deployment.pipeline('CREATE TABLE a AS SELECT 1 AS id;\nEXPORT a TO "output/a.csv";')
+    assert not [name for name in deployment.run().checks if "export" in name]
+
+
 def only_checks(deployment, key):
     selection = dg.AssetSelection.checks_for_assets(key)
     job = dg.define_asset_job("only_checks", selection=selection)

@@ -9,9 +9,12 @@ def sources(bench):
     bench.pipeline(
         'SOURCE good TYPE CSV PARAMS {"path": "data/a.csv"};\n'
         'SOURCE gone TYPE CSV PARAMS {"path": "data/${which|gone}.csv"};\n'
-        "LOAD a FROM good;\nLOAD b FROM gone;",
+        "LOAD a FROM good;\nLOAD b FROM gone;\n"
+        'EXPORT a TO "out.csv";\n'
+        'EXPORT a TO sink OPTIONS {"partition_by": "id"};',
         "shop",
     )
+    bench.write("sink", "a file, where a folder of partitions is to be")
     bench.write(
         "profiles/dev.yml",
         "connectors:\n  named: {type: CSV, params: {path: data/a.csv}}\n  sink: {type: CSV, params: {header: false}}\n",
@@ -25,17 +28,19 @@ def test_each_source_is_tested_and_one_that_is_not_there_is_an_exit_status(sqlfl
     assert "shop.good" in result.out
     assert "data/gone.csv" in result.out
     document = sqlflow("connectors", "test", "--project", sources.root, "--format", "json").json
-    assert {row["name"]: row["reachable"] for row in document} == {
-        "shop.good": True,
-        "shop.gone": False,
-        "named": True,
+    assert {row["name"]: (row["role"], row["reachable"]) for row in document} == {
+        "shop.good": ("source", True),
+        "shop.gone": ("source", False),
+        "named": ("source", True),
+        "shop.out_csv": ("target", True),
+        "shop.sink": ("target", False),
     }
     (good,) = [row for row in document if row["name"] == "shop.good"]
     assert (good["type"], good["level"], good["facts"]["files"]) == ("CSV", "fine", 1)
     assert good["facts"]["seconds"] >= 0
 
 
-@pytest.mark.parametrize("name", ["good", "shop.good", "SHOP.GOOD", "named"])
+@pytest.mark.parametrize("name", ["good", "shop.good", "SHOP.GOOD", "named", "out_csv", "shop.out_csv"])
 def test_one_can_be_named(sqlflow, sources, name):
     result = sqlflow("connectors", "test", name, "--project", sources.root, "--format", "json")
     assert result.status == 0
@@ -50,7 +55,17 @@ def test_a_variable_makes_it_another_file(sqlflow, sources):
 def test_an_unknown_name_lists_those_there_are(sqlflow, sources):
     result = sqlflow("connectors", "test", "god", "--project", sources.root)
     assert result.status == 1
-    assert "shop.good, shop.gone, named" in result.err
+    assert "shop.good, shop.gone, named, shop.out_csv, shop.sink" in result.err
+
+
+def test_targets_are_tested_also_by_the_name_of_the_profiles_connector_and_left_as_they_are(sqlflow, sources):
+    result = sqlflow("connectors", "test", "sink", "--project", sources.root, "--format", "json")
+    assert result.status == 1
+    (row,) = result.json
+    assert "is a file, and `partition_by` writes a folder" in row["message"]
+    result = sqlflow("connectors", "test", "out_csv", "--project", sources.root, "--format", "json")
+    assert result.json[0]["facts"]["free_bytes"] > 0
+    assert not (sources.root / "out.csv").exists()
 
 
 def test_a_project_without_sources_has_none_to_fail(sqlflow, shop):

@@ -18,6 +18,9 @@ import duckdb
 
 from tests.object_store import KEY, SECRET
 
+from .mysql.conftest import READER_PASSWORD as MYSQL_PASSWORD
+from .postgres.conftest import READER_PASSWORD as POSTGRES_PASSWORD
+
 COLUMNS = {
     "id": "BIGINT",
     "changed": "TIMESTAMP",
@@ -83,6 +86,20 @@ class Arrangement(ABC):
     def written(self) -> dict[str, Any]:
         """The parameters that read back what was exported."""
 
+    # Targets that cannot be reached, and that may not be written to; None where there can be none.
+    nowhere: Any = '"data/file/out.csv" TYPE CSV'
+    forbidden: Any = '"/etc/sqlflow/out.csv" TYPE CSV'
+    advice: ClassVar[str] = "add its folder to engines.duckdb.allowed_directories"
+
+    def held(self):
+        """What is at the far side: equal where nothing changed."""
+        own = [self.bench.root / ".sqlflow", self.bench.root / "pipelines"]
+        return {
+            str(path): path.stat().st_mtime_ns
+            for path in sorted(self.bench.root.rglob("*"))
+            if not any(path.is_relative_to(folder) for folder in own)
+        }
+
     def sql(self, *statements):
         """Run SQL in a DuckDB of the far side's own."""
         with duckdb.connect() as connection:
@@ -130,6 +147,14 @@ class Files(Arrangement):
     @property
     def target(self):
         return f'"output/out{self.suffix}"'
+
+    @property
+    def nowhere(self):
+        return f'"data/file/out{self.suffix}"'
+
+    @property
+    def forbidden(self):
+        return f'"/etc/sqlflow/out{self.suffix}"'
 
     @property
     def written(self):
@@ -216,6 +241,7 @@ class InMemory(Arrangement):
     bounded = False
     params: ClassVar = {"table": "contract", "types": COLUMNS}
     target = '"memory://written"'
+    nowhere = forbidden = None
     written: ClassVar = {"table": "written", "types": COLUMNS}
 
     def put(self, rows):
@@ -236,6 +262,8 @@ class DuckDB(Arrangement):
     type, required = "DUCKDB", "path"
     renamed = ("database", "path", "nowhere.duckdb", "data/far.duckdb")
     target = '"duckdb://output/out.duckdb/written"'
+    nowhere = '"duckdb://data/file/out.duckdb/written"'
+    forbidden = '"duckdb:////etc/sqlflow/out.duckdb/written"'
     written: ClassVar = {"path": "output/out.duckdb", "table": "written"}
     params: ClassVar = {"path": "data/far.duckdb", "table": "rows"}
 
@@ -268,6 +296,8 @@ class Sqlite(Arrangement):
     type, required = "SQLITE", "path"
     renamed = ("database", "path", "nowhere.sqlite", "data/far.sqlite")
     target = '"sqlite://output/out.sqlite/written"'
+    nowhere = '"sqlite://data/file/out.sqlite/written"'
+    forbidden = '"sqlite:////etc/sqlflow/out.sqlite/written"'
     written: ClassVar = {"path": "output/out.sqlite", "table": "written", "types": COLUMNS}
     params: ClassVar = {"path": "data/far.sqlite", "table": "rows", "types": COLUMNS}
 
@@ -339,6 +369,20 @@ class Postgres(Arrangement):
     @property
     def target(self):
         return f'"{self.database.url}#public.written"'
+
+    nowhere = '"postgresql://postgres@127.0.0.1:1/none#public.written"'
+    advice = "GRANT "
+
+    @property
+    def forbidden(self):
+        address = self.database.url.replace("postgres@", f"reader:{POSTGRES_PASSWORD}@")
+        return f'"{address}#public.written"'
+
+    def held(self):
+        return self.database.run(
+            "SELECT n.nspname, c.relname, c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1, 2"
+        )
 
     @property
     def written(self):
@@ -421,6 +465,20 @@ class S3(Arrangement):
         options = {name: value for name, value in self.bucket.params.items() if name != "bucket"}
         return f'"s3://{self.bucket.name}/out/x.parquet" OPTIONS {json.dumps(options)}'
 
+    advice = "ask for s3:PutObject"
+
+    @property
+    def nowhere(self):
+        return self.target.replace(self.bucket.store.url, "http://127.0.0.1:1")
+
+    @property
+    def forbidden(self):
+        return self.target.replace(KEY, "READER").replace(SECRET, "CANARY-reader")
+
+    def held(self):
+        uploads = self.bucket.client.list_multipart_uploads(Bucket=self.bucket.name).get("Uploads", [])
+        return {key: self.bucket.get(key) for key in sorted(self.bucket.keys())}, uploads
+
     @property
     def written(self):
         return {**self.bucket.params, "key": "out/x.parquet"}
@@ -452,9 +510,22 @@ class MySQL(Postgres):
         self.bench.write(".env", f"MYSQL_URL={self.database.url}\n")
         return {"id": "BIGINT", "updated_at": "TIMESTAMP"}
 
+    nowhere = '"mysql://root@127.0.0.1:1/none#written"'
+
     @property
     def target(self):
         return f'"{self.database.url}#written"'
+
+    @property
+    def forbidden(self):
+        address = self.database.url.replace("root@", f"reader:{MYSQL_PASSWORD}@")
+        return f'"{address}#written"'
+
+    def held(self):
+        return self.database.run(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, CREATE_TIME, TABLE_ROWS FROM information_schema.TABLES"
+            " WHERE TABLE_SCHEMA = DATABASE() ORDER BY 1, 2"
+        )
 
 
 ARRANGEMENTS: list[type[Arrangement]] = [

@@ -22,7 +22,8 @@ from pydantic import SecretStr
 
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.options import parse
-from sqlflow_dagster.errors import BadOption, PipelineError
+from sqlflow_dagster.errors import BadOption, NotAllowed, PipelineError
+from sqlflow_dagster.health import reachability
 from sqlflow_dagster.project import load_project
 
 from .arrangements import ARRANGEMENTS, COLUMNS, Arrangement
@@ -36,6 +37,7 @@ INCREMENTAL = {"sync_mode": "incremental", "cursor_field": "changed"}
 KEYED = {**INCREMENTAL, "primary_key": "id"}
 EITHER = pytest.mark.parametrize("given", [KEYED, INCREMENTAL], ids=["with-key", "without-key"])
 WRITING = [item for item in ARRANGEMENTS if item.writes]
+SYSTEMS = [item for item in WRITING if item.nowhere]
 BOUNDED = [item for item in ARRANGEMENTS if item.bounded]
 
 
@@ -359,6 +361,46 @@ def test_what_is_written_is_read_back(arrangement, arranged):
     source.bench.ok()
     assert source.rows() == rows
     assert source.types() == source.far.types
+
+
+def asked(source, target):
+    """How the target of an EXPORT is said to be, which must be as it was then."""
+    source.bench.pipeline(f"EXPORT SELECT 1 AS id TO {target};")
+    source.bench.write("data/file", "no folder")
+    project = load_project(source.bench.root)
+    (export,) = project.exports()
+    before = source.far.held()
+    found = reachability(lambda: project.target(export, project.scope(export.scope)))
+    assert source.far.held() == before
+    assert "CANARY" not in str(found)
+    return found
+
+
+@pytest.mark.parametrize("arrangement", WRITING, ids=lambda item: item.type)
+def test_a_target_is_fine_before_and_after_the_first_export(arrangement, arranged):
+    source = arranged(arrangement)
+    for _ in range(2):
+        found = asked(source, source.far.target)
+        assert found.level == "fine", found
+        assert found.facts["seconds"] >= 0
+        assert source.bench.ok()
+
+
+@pytest.mark.parametrize("arrangement", SYSTEMS, ids=lambda item: item.type)
+def test_a_target_that_is_not_there_is_said_to_be_so(arrangement, arranged):
+    source = arranged(arrangement)
+    found = asked(source, source.far.nowhere)
+    assert found.level == "fail", found
+    assert next(iter(source.bench.run().values())).error
+
+
+@pytest.mark.parametrize("arrangement", SYSTEMS, ids=lambda item: item.type)
+def test_a_target_that_may_not_be_written_to_says_what_to_do(arrangement, arranged):
+    source = arranged(arrangement)
+    found = asked(source, source.far.forbidden)
+    assert found.level == "fail", found
+    assert source.far.advice in found.message
+    assert isinstance(next(iter(source.bench.run().values())).error, NotAllowed)
 
 
 def test_the_statement_of_its_docstring_runs(source):
