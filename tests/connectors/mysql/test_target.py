@@ -14,7 +14,7 @@ CASES = {
     "the table": ["GRANT SELECT, INSERT, UPDATE, DELETE ON {d}.t"],
     "insert": ["GRANT INSERT ON {d}.t"],
     "insert, and notes": ["GRANT INSERT ON {d}.t", "GRANT CREATE, INSERT ON {d}._sqlflow_exports"],
-    "some columns": ["GRANT INSERT (id), UPDATE (id) ON {d}.t", "GRANT CREATE TEMPORARY TABLES ON {d}.*"],
+    "some columns": ["GRANT INSERT (id) ON {d}.t", "GRANT CREATE, INSERT ON {d}._sqlflow_exports"],
     "upsert": ["GRANT SELECT, INSERT, UPDATE ON {d}.t", "GRANT CREATE TEMPORARY TABLES ON {d}.*"],
     "no drop": ["GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, CREATE TEMPORARY TABLES ON {d}.*"],
     "the database": ["GRANT ALL ON {d}.*"],
