@@ -12,6 +12,7 @@ from benchmarks.postgres import postgres
 from benchmarks.resilience import cost
 from benchmarks.s3 import s3
 from benchmarks.start import start
+from benchmarks.upsert import upsert
 
 _RULES_LIMIT = 1.05
 
@@ -36,6 +37,7 @@ CASES: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
     "start": start,
     "loads": loads,
     "nothing-new": nothing_new,
+    "upsert": upsert,
     "definitions": definitions,
     "validate": validation,
     "rules": rules,

@@ -57,13 +57,13 @@ def environment(folder: Path) -> Mapping[str, str]:
     return {**os.environ, "DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore", "COLUMNS": "120"}
 
 
-def project(folder: Path, pipelines: Mapping[str, str]) -> Path:
+def project(folder: Path, pipelines: Mapping[str, str], memory_limit: str = MEMORY_LIMIT) -> Path:
     """Return a project with these pipelines (name → text), in the state before its first run."""
     (folder / "pipelines").mkdir(parents=True, exist_ok=True)
     (folder / "profiles").mkdir(exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
     (folder / "profiles" / "dev.yml").write_text(
-        f"engines:\n  duckdb:\n    path: data/warehouse.duckdb\n    memory_limit: {MEMORY_LIMIT}\n"
+        f"engines:\n  duckdb:\n    path: data/warehouse.duckdb\n    memory_limit: {memory_limit}\n"
     )
     for name, text in pipelines.items():
         (folder / "pipelines" / f"{name}.sf").write_text(text)
@@ -93,7 +93,7 @@ def hard_link(file: Path, target: Path) -> None:
 
 
 def load_pipeline(file: Path, incremental: str = "") -> str:
-    """Return a pipeline that loads one file; `incremental` are more parameters, e.g. a sync_mode."""
+    """Return a pipeline that loads one file, or a pattern's; `incremental` are more parameters, e.g. a sync_mode."""
     kind = file.suffix[1:].upper()
     typed = ", ".join(f'"{name}": "{type_}"' for name, type_ in COLUMNS.items())
     types = f'"types": {{{typed}}},' if kind == "CSV" else ""

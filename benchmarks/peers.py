@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 from benchmarks import inputs
-from benchmarks.figures import Figure, Sizes, verdict
-from benchmarks.measure import Command, Runs, interleaved, once
+from benchmarks.compare import Way, beside_tools, holds, try_out
+from benchmarks.figures import Figure, Sizes
+from benchmarks.measure import Command, interleaved, once
 
 _PEER_LIMIT = 0.6
 # A program that somebody writes with a library: no tool with state, schemas or increments. Shown, not a peer.
 _BY_HAND = {"pandas"}
 _SHOWN = 300
-# A tool that takes longer is run once.
-_SLOW_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ PEERS = {
 }
 
 
-# What the cases of databases need beside the tools above.
+# What the cases of databases and S3 need beside the tools above.
 _MORE = {
     "dlt-postgres": (
         "dlt[duckdb,sql_database]==1.31.0",
@@ -139,6 +138,7 @@ _MORE = {
         "connectorx==0.4.6",
         "pyarrow",
     ),
+    "dlt-s3": ("dlt[duckdb,filesystem,s3]==1.31.0", "duckdb==1.5.5", "pyarrow"),
     "adbc": ("adbc-driver-postgresql==1.13.0", "duckdb==1.5.5", "pyarrow"),
 }
 
@@ -183,61 +183,38 @@ def peers(sizes: Sizes) -> Iterator[Figure]:
         return
     file = inputs.rows_file(sizes.folder, sizes.peer_rows, "csv")
     scratch = sizes.scratch("peers")
-    project = inputs.project(scratch / "project", {"load": inputs.load_pipeline(file)})
-    inputs.link(project, file)
-    typed = scratch / "typed.duckdb"
-    env = inputs.environment(scratch)
-    base = (
-        Command("sqlflow run", inputs.run("load", project), env, lambda: inputs.forget(project)),
-        Command(
-            "by hand",
-            [sys.executable, "-c", inputs.by_hand(file, typed)],
-            env,
-            lambda: typed.unlink(missing_ok=True),
-        ),
-    )
-    others, slow, left_out = [], {}, {}
-    for name in present:
-        command = _command(name, sizes.peers / name / "bin", file, scratch / name)
-        try:
-            first = once(command, scratch / "log")
-            _check(scratch / name / "peer.duckdb", PEERS[name].table, sizes.peer_rows)
-        except (RuntimeError, duckdb.Error) as error:
-            left_out[name] = str(error)[-_SHOWN:].replace("\n", " ").replace("|", "/")
-        else:
-            if first.wall > _SLOW_SECONDS:
-                slow[name] = Runs((first,))
-            else:
-                others.append(command)
-    for command in base:
-        once(command, scratch / "log")
-    _check(typed, "rows", sizes.peer_rows)
-    _check(project / "data/warehouse.duckdb", "load.rows", sizes.peer_rows)
-    runs = {**interleaved((*base, *others), sizes.rounds, scratch / "log"), **slow}
-    ours, hand = runs["sqlflow run"], runs["by hand"]
-    told = {name: found for name, found in runs.items() if name not in ("sqlflow run", "by hand")}
-    tools = [name for name in told if name not in _BY_HAND]
-    best = min(tools, key=lambda name: told[name].cpu, default=None)
-    share = ours.cpu / told[best].cpu if best else float("nan")
-    yield Figure(
-        f"CSV, {sizes.peer_rows:,} rows, whole process beside other tools",
-        f"{share:.2f} x {best}",
-        f"≤ {_PEER_LIMIT} x the best",
-        bool(best) and verdict(share, _PEER_LIMIT),
-        f"CPU s (wall, MiB): ours {_shown(ours)}, by hand {_shown(hand)} (with pandas below), "
-        + ", ".join(f"{name} {_shown(found)}" for name, found in sorted(told.items()))
-        + "".join(f"; {name} left out: {why}" for name, why in left_out.items()),
-        ratio=ours.cpu / hand.cpu,
-        beside="by hand",
-    )
+    ways = [_way(name, sizes.peers / name / "bin", file, scratch / name) for name in present]
+    check = partial(holds, rows=sizes.peer_rows, first=0)
+    found = try_out((way for way in ways if way.command.name not in _BY_HAND), scratch / "log", check)
+    base = [
+        _ours(file, scratch),
+        _typed(file, scratch),
+        *(way for way in ways if way.command.name in _BY_HAND),
+    ]
+    for way in base:
+        once(way.command, scratch / "log")
+        check(way)
+    commands = [way.command for way in (*base, *found.able)]
+    runs = interleaved(commands, sizes.rounds, scratch / "log")
+    yield from beside_tools(f"CSV, {sizes.peer_rows:,} rows, whole process", runs, found, _PEER_LIMIT)
     shutil.rmtree(scratch)
 
 
-def _shown(found: Runs) -> str:
-    return f"{found.cpu:.1f} ({found.wall:.1f}, {found.rss:.0f})"
+def _ours(file: Path, scratch: Path) -> Way:
+    project = inputs.project(scratch / "project", {"load": inputs.load_pipeline(file)})
+    inputs.link(project, file)
+    words, env = inputs.run("load", project), inputs.environment(scratch)
+    command = Command("sqlflow run", words, env, lambda: inputs.forget(project))
+    return Way(command, project / "data/warehouse.duckdb", "load.rows", project)
 
 
-def _command(peer_name: str, bin_: Path, file: Path, folder: Path) -> Command:
+def _typed(file: Path, scratch: Path) -> Way:
+    typed = scratch / "typed.duckdb"
+    words, env = [sys.executable, "-c", inputs.by_hand(file, typed)], inputs.environment(scratch)
+    return Way(Command("by hand", words, env, lambda: typed.unlink(missing_ok=True)), typed, "rows", scratch)
+
+
+def _way(peer_name: str, bin_: Path, file: Path, folder: Path) -> Way:
     """The peer's command, in a folder that holds the one file and its state; each run begins anew."""
     peer = PEERS[peer_name]
     database, home, data = folder / "peer.duckdb", folder / "home", folder / "data"
@@ -265,7 +242,8 @@ def _command(peer_name: str, bin_: Path, file: Path, folder: Path) -> Command:
 
     environ = {key: value.format(**values) for key, value in peer.environ.items()}
     words = [word.format(**values) for word in peer.words]
-    return Command(peer_name, words, {**inputs.environment(folder.parent), **environ}, begin)
+    command = Command(peer_name, words, {**inputs.environment(folder.parent), **environ}, begin)
+    return Way(command, database, peer.table, folder)
 
 
 def packages(bin_: Path) -> Path:
@@ -281,16 +259,3 @@ def give_extension(name: str, packages: Path, home: Path) -> None:
     place = home / ".duckdb" / "extensions" / f"v{duckdb.__version__}" / str(row[0] if row else "")
     place.mkdir(parents=True, exist_ok=True)
     shutil.copy(found, place)
-
-
-def _check(database: Path, table: str, rows: int) -> None:
-    """Hold a tool's table to the file's numbers, whatever types it gave them."""
-    with duckdb.connect(str(database), read_only=True) as connection:
-        found = connection.execute(
-            f"SELECT count(*), sum(CAST(id AS HUGEINT)), sum(CAST(round(CAST(amount AS DOUBLE) * 100) AS HUGEINT)), "
-            f"count(note), max(CAST(updated_at AS VARCHAR))[:19] FROM {table}"
-        ).fetchone()
-    if not found or found[0] != rows or found[1] != rows * (rows - 1) // 2 or found[3] != rows:
-        raise RuntimeError(
-            f"{database.name}: {table} is not what the file holds: {json.dumps(found, default=str)}"
-        )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
 
 from benchmarks import inputs
+from benchmarks.compare import Way, beside_hand, beside_tools, holds, python_of, try_out
 from benchmarks.figures import Figure, Sizes, verdict
 from benchmarks.loads import same_rows
 from benchmarks.measure import Command, Runs, interleaved, once, paired
@@ -23,6 +25,28 @@ _PARTITIONS = 24
 _WHOLE_LIMIT = 1.15
 _EXPORT_LIMIT = 1.3
 _PRUNED_LIMIT = 0.1
+# A share of dlt's wall time, without Dagster's start.
+_TOOL_LIMITS = {"parquet": 0.25, "csv.gz": 0.15, "jsonl": 0.15}
+_DLT = """
+import sys
+import dlt
+from dlt.common.configuration.specs import AwsCredentials
+from dlt.sources.filesystem import filesystem, read_csv_duckdb, read_jsonl, read_parquet
+url, endpoint, key, secret, kind, under, database, home = sys.argv[1:]
+credentials = AwsCredentials(
+    aws_access_key_id=key, aws_secret_access_key=secret, endpoint_url=endpoint, region_name="us-east-1"
+)
+read = {
+    "parquet": lambda: read_parquet(use_pyarrow=True, chunksize=100_000),
+    "csv.gz": lambda: read_csv_duckdb(use_pyarrow=True, chunk_size=100_000),
+    "jsonl": lambda: read_jsonl(chunksize=100_000),
+}[kind]
+files = filesystem(bucket_url=url, credentials=credentials, file_glob=under + "/*." + kind) | read()
+target = dlt.destinations.duckdb(database)
+pipeline = dlt.pipeline("rows", dataset_name="loaded", destination=target, pipelines_dir=home)
+pipeline.run(files.with_name("rows"), write_disposition="replace")
+"""
+_PRUNED_TOOL_LIMIT = 0.15
 _FORMATS = {
     "parquet": "FORMAT parquet",
     "csv.gz": "FORMAT csv, HEADER, COMPRESSION gzip",
@@ -54,9 +78,10 @@ def s3(sizes: Sizes) -> Iterator[Figure]:
         far = _Far(store, Bucket(store, "bench"), scratch)
         for kind in _FORMATS:
             _fill(far, kind, sizes.peer_rows)
-            yield _beside(f"S3, {_OBJECTS} {kind} objects, {sizes.peer_rows:,} rows", far, kind, "", sizes)
+            case = f"S3, {_OBJECTS} {kind} objects, {sizes.peer_rows:,} rows"
+            yield from _beside(case, far, kind, sizes.peer_rows, sizes)
             if kind != "jsonl":
-                yield _pruned(far, kind, sizes)
+                yield from _pruned(far, kind, sizes)
         yield _exported(far, sizes)
     finally:
         stop(process)
@@ -74,30 +99,44 @@ def _fill(far: _Far, kind: str, rows: int) -> None:
         far.bucket.put(f"{kind}/year={2024 + month // 12}/month={month % 12 + 1:02}/{number:03}.{kind}", path)
 
 
-def _beside(case: str, far: _Far, kind: str, month: str, sizes: Sizes) -> Figure:
-    runs, requests = _load(far, kind, month, sizes.rounds)
-    hand, ours, start_ = runs["httpfs"], runs["sqlflow run"], runs["start"]
-    wall = paired(lambda h, o, s: (o.wall - s.wall) / h.wall, hand, ours, start_)
-    cpu = paired(lambda h, o, s: (o.cpu - s.cpu) / h.cpu, hand, ours, start_)
-    return Figure(
-        case,
-        f"{wall:.2f} x httpfs",
-        f"≤ {_WHOLE_LIMIT} x, Dagster's start aside",
-        verdict(wall, _WHOLE_LIMIT),
-        f"wall {ours.wall:.2f} s, httpfs {hand.wall:.2f}, start {start_.wall:.2f}; CPU {ours.cpu:.2f} s, httpfs "
-        f"{hand.cpu:.2f}, start {start_.cpu:.2f}: {cpu:.2f} x; {_told(requests)}",
-        ratio=cpu,
-        beside="httpfs",
-    )
+def _beside(case: str, far: _Far, kind: str, rows: int, sizes: Sizes) -> Iterator[Figure]:
+    check = partial(holds, rows=rows, first=0)
+    found = try_out(_tools(far, kind, "**", sizes), far.scratch / "log", check)
+    runs, requests = _load(far, kind, "", sizes.rounds, [way.command for way in found.able])
+    yield beside_hand(case, runs, _WHOLE_LIMIT, "httpfs", _told(requests))
+    yield from beside_tools(case, runs, found, _TOOL_LIMITS[kind], hand="httpfs", start=True)
 
 
-def _pruned(far: _Far, kind: str, sizes: Sizes) -> Figure:
-    runs, requests = _load(far, kind, "2024/03", sizes.rounds)
+def _tools(far: _Far, kind: str, under: str, sizes: Sizes) -> Iterator[Way]:
+    """The other tool that reads objects into DuckDB, where it is installed: by its fastest reader."""
+    python = python_of(sizes, "dlt-s3")
+    if python is None:
+        return
+    folder = far.scratch / "dlt"
+    database = folder / "peer.duckdb"
+
+    def begin() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "home").mkdir(parents=True)
+
+    url, endpoint = f"s3://{far.bucket.name}/{kind}", f"http://127.0.0.1:{far.store.port}"
+    words = [str(python), "-c", _DLT, url, endpoint, KEY, SECRET, kind, under, str(database),
+             str(folder / "home")]  # fmt: skip
+    told = {"DLT_DATA_DIR": str(folder / "home"), "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    command = Command("dlt", words, {**inputs.environment(far.scratch), **told}, begin)
+    yield Way(command, database, "loaded.rows", folder)
+
+
+def _pruned(far: _Far, kind: str, sizes: Sizes) -> Iterator[Figure]:
+    check = partial(_counts, rows=_rows_of_march(sizes.peer_rows))
+    found = try_out(_tools(far, kind, "year=2024/month=03", sizes), far.scratch / "log", check)
+    runs, requests = _load(far, kind, "2024/03", sizes.rounds, [way.command for way in found.able])
     hand, ours, start_ = runs["httpfs"], runs["sqlflow run"], runs["start"]
     wall = paired(lambda o, s: o.wall - s.wall, ours, start_)
     share = sum(requests.values()) / (_OBJECTS + 1)
-    return Figure(
-        f"S3, 1 partition of {_PARTITIONS} ({kind})",
+    case = f"S3, 1 partition of {_PARTITIONS} ({kind})"
+    yield Figure(
+        case,
         f"{share:.2f} of the requests",
         f"≤ {_PRUNED_LIMIT}",
         verdict(share, _PRUNED_LIMIT),
@@ -106,9 +145,26 @@ def _pruned(far: _Far, kind: str, sizes: Sizes) -> Figure:
         ratio=ours.cpu / hand.cpu,
         beside="httpfs",
     )
+    yield from beside_tools(case, runs, found, _PRUNED_TOOL_LIMIT, hand="httpfs", start=True)
 
 
-def _load(far: _Far, kind: str, month: str, rounds: int) -> tuple[dict[str, Runs], Mapping[str, int]]:
+def _rows_of_march(rows: int) -> int:
+    each = -(-rows // _OBJECTS)
+    numbers = range(2, _OBJECTS, _PARTITIONS)
+    return sum(max(0, min(rows, (number + 1) * each) - number * each) for number in numbers)
+
+
+def _counts(way: Way, rows: int) -> None:
+    """Hold a tool's table to a number of rows."""
+    with duckdb.connect(str(way.database), read_only=True) as connection:
+        found = connection.execute(f"SELECT count(*) FROM {way.table}").fetchone()
+    if found != (rows,):
+        raise RuntimeError(f"{way.table} has {found} rows of {rows}")
+
+
+def _load(
+    far: _Far, kind: str, month: str, rounds: int, more: Sequence[Command]
+) -> tuple[dict[str, Runs], Mapping[str, int]]:
     """Measure both ways, after holding them to the same rows; also the requests of one run of ours."""
     scratch = far.scratch / "load"
     form = kind.partition(".")[0]
@@ -135,7 +191,7 @@ def _load(far: _Far, kind: str, month: str, rounds: int) -> tuple[dict[str, Runs
     with duckdb.connect(str(typed), read_only=True) as connection:
         (rows,) = connection.execute("SELECT count(*) FROM rows").fetchone() or (0,)
     same_rows(typed, "rows", project / "data/warehouse.duckdb", "load.rows", rows)
-    found = interleaved(commands, rounds, scratch / "log")
+    found = interleaved((*commands, *more), rounds, scratch / "log")
     shutil.rmtree(scratch)
     return found, requests
 
@@ -165,18 +221,7 @@ def _exported(far: _Far, sizes: Sizes) -> Figure:
         Command("start", inputs.run("start", project), env),
     )
     runs = interleaved(commands, sizes.rounds, scratch / "log")
-    hand, ours, start_ = runs["httpfs"], runs["sqlflow run"], runs["start"]
-    wall = paired(lambda h, o, s: (o.wall - s.wall) / h.wall, hand, ours, start_)
-    return Figure(
-        f"Export of {sizes.peer_rows:,} rows to S3 as Parquet",
-        f"{wall:.2f} x httpfs",
-        f"≤ {_EXPORT_LIMIT} x, Dagster's start aside",
-        verdict(wall, _EXPORT_LIMIT),
-        f"wall {ours.wall:.2f} s, httpfs {hand.wall:.2f}, start {start_.wall:.2f}; CPU {ours.cpu:.2f} s, httpfs "
-        f"{hand.cpu:.2f}, start {start_.cpu:.2f}",
-        ratio=paired(lambda h, o, s: (o.cpu - s.cpu) / h.cpu, hand, ours, start_),
-        beside="httpfs",
-    )
+    return beside_hand(f"Export of {sizes.peer_rows:,} rows to S3 as Parquet", runs, _EXPORT_LIMIT, "httpfs")
 
 
 def _by_httpfs(far: _Far, kind: str, typed: Path, where: str) -> str:
