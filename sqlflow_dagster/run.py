@@ -268,7 +268,7 @@ def _stream(step: Load, connector: Connector[Any], key: StateKey) -> Stream:
         if stream.name == step.stream and stream.logged:
             return replace(stream, primary_key=step.keys, reader=str(key))
         if stream.name == step.stream:
-            return stream
+            return replace(stream, needs=(*step.keys, *filter(None, (step.cursor_field,))))
     raise SourceFailed(f"{step.source.name} has no stream {step.stream!r} any more; list its streams")
 
 

@@ -64,7 +64,7 @@ class Stream:
     `ordered` says that batches come in cursor order, so that each may be committed by itself.
     `logged` says that what comes after the first whole read are changes of rows, which need a key.
     `reader` is the LOAD that reads, for connectors that keep a position for each at the far side; then
-    `primary_key` is that LOAD's.
+    `primary_key` is that LOAD's. `needs` are columns that the LOAD merges by, whatever the options want.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Stream:
     ordered: bool = False
     logged: bool = False
     reader: str = ""
+    needs: tuple[str, ...] = ()
     description: str = ""
 
 

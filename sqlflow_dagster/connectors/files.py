@@ -92,6 +92,8 @@ class Files(Connector[O]):
     reads_once: ClassVar[bool] = False
     # Whether every file is copied into the spool, where more may be written beside it.
     copies: ClassVar[bool] = False
+    # Whether columns that are not wanted need not be there: see `ranges`.
+    by_column: ClassVar[bool] = False
     # Whether DuckDB takes no byte-order mark in this format.
     has_no_mark: ClassVar[bool] = False
 
@@ -101,6 +103,14 @@ class Files(Connector[O]):
 
         None where the files hold nothing, not even names of columns.
         """
+
+    def ranges(self, path: Path, needs: Sequence[str]) -> list[tuple[int, int]] | None:
+        """Return the ranges of bytes that `select` reads for the columns that are wanted; None for all bytes.
+
+        `path` is a file of the whole size, of which the last bytes are there. `needs` are a stream's.
+        """
+        del path, needs
+        return None
 
     def streams(self) -> Sequence[Stream]:
         options = self.options
@@ -119,7 +129,7 @@ class Files(Connector[O]):
             files = self._all(since)
             self._required(files)
             budget.check(self.limits, self.cost(files))
-            yield from self._scans(files)
+            yield from self._scans(stream, files)
             return
         changes = self._changes(since)
         if since is None and not changes.left:
@@ -130,7 +140,7 @@ class Files(Connector[O]):
         if self.options.incremental_by == "partition":
             floor = listing.reached(changes.seen, manifest.floor(since), self.options.partition_lookback)
         replaces = changes.replaces if self.options.row_provenance else ()
-        yield from self._scans(changes.to_read, replaces, manifest.cursor(changes.seen, floor))
+        yield from self._scans(stream, changes.to_read, replaces, manifest.cursor(changes.seen, floor))
 
     def new_files(self, since: Cursor | None) -> tuple[str, ...]:
         changes = self._changes(since, limited=False)
@@ -249,9 +259,13 @@ class Files(Connector[O]):
         )
 
     def _scans(
-        self, files: Sequence[File], replaces: tuple[str, ...] = (), position: Cursor | None = None
+        self,
+        stream: Stream,
+        files: Sequence[File],
+        replaces: tuple[str, ...] = (),
+        position: Cursor | None = None,
     ) -> Iterator[Scan]:
-        with self._opened([file for file in files if file.size]) as readable:
+        with self._opened(stream, [file for file in files if file.size]) as readable:
             selected = self.select(readable) if readable else None
             if selected is None and (files or not self.options.counts_files or replaces):
                 selected = self._nothing()
@@ -300,8 +314,9 @@ class Files(Connector[O]):
         )
         return Selected(sql("SELECT {columns} WHERE false", columns=join(", ", nulls)))
 
-    def _opened(self, files: Sequence[File]) -> AbstractContextManager[list[Readable]]:
+    def _opened(self, stream: Stream, files: Sequence[File]) -> AbstractContextManager[list[Readable]]:
         """Make the files' bytes readable for the time of the block."""
+        del stream
         return self.unpacked(files)
 
     @contextmanager

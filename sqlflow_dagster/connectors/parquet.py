@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from pydantic import Field
 
-from sqlflow_dagster.connectors import casts, nested, parquet_schemas
+from sqlflow_dagster.connectors import casts, nested, parquet_ranges, parquet_schemas
 from sqlflow_dagster.connectors.base import Ask, Rows
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import (
@@ -36,7 +37,7 @@ from sqlflow_dagster.connectors.files import (
     whole_sql,
 )
 from sqlflow_dagster.connectors.sink import ParquetSinkOptions, WritesFiles
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 # Types that Parquet would round or cut: to a double, to milliseconds, to UTC.
 _LOSSY = re.compile(r"U?HUGEINT|INTERVAL|TIME WITH TIME ZONE")
@@ -173,6 +174,19 @@ class Parquet(WritesFiles, ReadsParquet[ParquetOptions]):
     sink_options_type = ParquetSinkOptions
     options_type = ParquetOptions
     suffixes = (".parquet", ".pq")
+    by_column = True
+
+    def ranges(self, path: Path, needs: Sequence[str]) -> list[tuple[int, int]] | None:
+        options = self.options
+        if not options.columns and not options.exclude_columns:
+            return None
+        named = [*needs, *options.primary_key, *(condition.column for condition in options.filters)]
+        named += [options.cursor_field] if options.cursor_field else []
+        # A field of a struct is read out of its column.
+        needed = {fold(text) for name in named for text in (name, name.partition(".")[0])}
+        wanted = {fold(name) for name in options.columns} | needed if options.columns else None
+        unwanted = {fold(name) for name in options.exclude_columns} - needed
+        return parquet_ranges.without(path, wanted, unwanted)
 
     @classmethod
     def written_columns(cls, rows: Rows) -> Sql:

@@ -21,19 +21,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel
 
-from sqlflow_dagster.connectors import budget, globs, listing, paths, registry
+from sqlflow_dagster.connectors import budget, globs, listing, paths, registry, spool
 from sqlflow_dagster.connectors.base import Estimate, Family, Health, Place, Rows, Stream, Written
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import Files, Readable, Selected
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.rooms import room
+from sqlflow_dagster.connectors.s3_fetch import Fetcher, Narrow, packed, requests
 from sqlflow_dagster.connectors.s3_health import health
-from sqlflow_dagster.connectors.s3_objects import Objects, packed
+from sqlflow_dagster.connectors.s3_objects import Objects
 from sqlflow_dagster.connectors.s3_options import Connecting, S3Options, S3SinkOptions
 from sqlflow_dagster.errors import BadOption, SourceFailed, SQLFlowError
 from sqlflow_dagster.resilience.policy import DEFAULTS, Policy
@@ -79,7 +81,7 @@ class S3(Files[S3Options]):
         return super().limits._replace(usd=self.options.cost_limit_usd)
 
     def cost(self, files: Sequence[File]) -> Estimate:
-        size, gets, lists = sum(file.size for file in files), self._objects.pieces(files), self._objects.lists
+        size, gets, lists = sum(file.size for file in files), requests(files), self._objects.lists
         usd = self._objects.prices.of(lists=lists, gets=gets, size=size)
         return Estimate(len(files), size, lists + gets, usd)
 
@@ -139,6 +141,18 @@ class S3(Files[S3Options]):
             return _format_of(name) is not None
         return paths.has_suffix(name, _kind(wanted).suffixes) or "." not in name
 
+    def _narrowed(self, form: Files[Any], stream: Stream) -> Narrow | None:
+        """What says which bytes of an object are needed; None where all are."""
+        options = self.options
+        if not form.by_column or not (options.columns or options.exclude_columns):
+            return None
+
+        def ranges(path: Path, file: File) -> list[tuple[int, int]] | None:
+            plain = spool.compression(file, options.compression) == "none"
+            return form.ranges(path, stream.needs) if plain else None
+
+        return ranges
+
     def _missing(self) -> SourceFailed:
         where = ", ".join(map(str, self.options.places()))
         wanted = self.options.file_format
@@ -172,13 +186,13 @@ class S3(Files[S3Options]):
         return kind(parse(kind.options_type, told)[0], self.place)
 
     @contextmanager
-    def _opened(self, files: Sequence[File]) -> Iterator[list[Readable]]:
+    def _opened(self, stream: Stream, files: Sequence[File]) -> Iterator[list[Readable]]:
         if not files:
             yield []
             return
         form = self._format(files)
         with room(self.place.spool, "s3") as folder:
-            fetched = self._objects.fetch(files, folder)
+            fetched = Fetcher(self._objects).fetch(files, folder, self._narrowed(form, stream))
             if self.options.compression == "auto":
                 fetched = [packed(file) for file in fetched]
             with form.unpacked(fetched) as readable:

@@ -107,7 +107,8 @@ def _send(handler, status, headers, body) -> None:
     for name, value in headers.items():
         if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
             handler.send_header(name, value)
-    handler.send_header("Content-Length", str(len(body)))
+    length = headers.get("Content-Length") if handler.command == "HEAD" else None
+    handler.send_header("Content-Length", length or str(len(body)))
     handler.end_headers()
     if handler.command != "HEAD":
         handler.wfile.write(body)
