@@ -233,35 +233,32 @@ class Records:
             return {}
         names = join(", ", map(quote, columns))
         rows = self._all_rows()
-        sample = self.ask(
-            sql("SELECT {names} FROM {rows} LIMIT {n}", names=names, rows=rows, n=literal(_SAMPLE))
-        )
+        some = sql("(SELECT {names} FROM {rows} LIMIT {n})", names=names, rows=rows, n=literal(_SAMPLE))
+        sample = self.ask(sql("FROM {some}", some=some))
         values = zip(columns, zip(*sample, strict=True), strict=True) if sample else ()
-        likely = [
-            name
+        likely = {
+            name: _MOMENTS
             for name, texts in values
             if guess.type_of(text for text in texts if text is not None) in _MOMENTS
-        ]
-        return self._confirmed(likely, rows) if likely else {}
+        }
+        # What some values refuse, all of them do: of most columns one type is left to be asked for.
+        found = self._confirmed(self._confirmed(likely, some), rows)
+        return {name: kinds[0] for name, kinds in found.items()}
 
-    def _confirmed(self, likely: Iterable[str], rows: Sql) -> Mapping[str, str]:
-        """Which of the columns are of which type, asked of every value."""
-        likely = list(likely)
-        tests = join(
-            ", ",
-            (
-                sql("bool_and({column} IS NULL OR {test})", column=quote(name), test=casts.keeps(name, kind))
-                for name in likely
-                for kind in _MOMENTS
-            ),
+    def _confirmed(self, likely: Mapping[str, Sequence[str]], rows: Sql) -> dict[str, list[str]]:
+        """Which of the types of which columns every value has; columns without one are left out."""
+        asked = [(name, kind) for name, kinds in likely.items() for kind in kinds]
+        if not asked:
+            return {}
+        tests = (
+            sql("bool_and({column} IS NULL OR {test})", column=quote(name), test=casts.keeps(name, kind))
+            for name, kind in asked
         )
-        answers = list(self.ask(sql("SELECT {tests} FROM {rows}", tests=tests, rows=rows))[0])
-        found = {}
-        for index, name in enumerate(likely):
-            own = answers[index * len(_MOMENTS) :]
-            kind = next((kind for kind, is_so in zip(_MOMENTS, own, strict=False) if is_so), None)
-            if kind:
-                found[name] = kind
+        (answers,) = self.ask(sql("SELECT {tests} FROM {rows}", tests=join(", ", tests), rows=rows))
+        found: dict[str, list[str]] = {}
+        for (name, kind), is_so in zip(asked, answers, strict=True):
+            if is_so:
+                found.setdefault(name, []).append(kind)
         return found
 
     def _columns(self, item: Readable, times: Mapping[str, str], folders: Mapping[str, str]) -> Iterable[Sql]:
