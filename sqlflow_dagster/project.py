@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 class Project:
     """A planned project. `variables` are those of the command line or of Dagster's run config.
 
-    `only` names the pipelines it was planned for, none where all of them were.
+    `only` names the pipelines it was planned for, None being all of them.
     """
 
     settings: Settings
     plan: Plan
     variables: Mapping[str, Scalar] = field(default_factory=dict)
-    only: Collection[str] = ()
+    only: Collection[str] | None = None
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -236,13 +236,13 @@ def load_project(
     variables: Mapping[str, Scalar] | None = None,
     *,
     undiscovered: bool = False,
-    only: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> Project:
     """Return the planned project at `root`; `variables` win over all others.
 
     `undiscovered` leaves out the loads of sources whose streams have not been looked up yet, which
     are in `plan.undiscovered` then; without it they are problems. `only` names the pipelines that
-    are needed: others with problems are left out, and a notice says so.
+    are needed, None being all: others with problems are left out, and a notice says so.
 
     Raises SettingsError, or PipelineError with every problem of every `.sf` file that is needed.
     """

@@ -20,10 +20,11 @@ from sqlflow_dagster.cli.options import (
     ProfileName,
     ProjectDir,
     Vars,
+    needed,
     project_folder,
     variables,
 )
-from sqlflow_dagster.cli.output import FAILED, give, give_json, give_table, say
+from sqlflow_dagster.cli.output import FAILED, fail_over, give, give_json, give_table, say
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.plan.nodes import Export, Source
 
@@ -100,7 +101,9 @@ def contact(
     from sqlflow_dagster.health import reachability  # noqa: PLC0415 - slow, and --help needs none
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
-    planned = load_project(project_folder(project), profile, variables(vars), undiscovered=True)
+    planned = load_project(
+        project_folder(project), profile, variables(vars), undiscovered=True, only=needed(None)
+    )
     rows = []
     for item in _chosen([*planned.sources(), *planned.exports()], name):
         found = reachability(partial(_opened, planned, item))
@@ -119,6 +122,7 @@ def contact(
         give_json(rows)
     else:
         _give_health(rows)
+    fail_over(() if name else planned.plan.left_out)
     if not all(row["reachable"] for row in rows):
         raise typer.Exit(FAILED)
 

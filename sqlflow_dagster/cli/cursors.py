@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sqlflow_dagster.cli.instance import use_instance, use_logging
-from sqlflow_dagster.cli.options import OutputFormat, ProfileName, ProjectDir, project_folder
-from sqlflow_dagster.cli.output import FAILED, give, give_json, give_table, say
+from sqlflow_dagster.cli.options import OutputFormat, ProfileName, ProjectDir, needed, project_folder
+from sqlflow_dagster.cli.output import FAILED, fail_over, give, give_json, give_table, say
 from sqlflow_dagster.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ def list_cursors(
 
     with _opened(project, profile) as opened:
         rows = [_row(found) for found in state.read(*opened)]
+        left_out = opened[0].plan.left_out
     if format == "json":
         give_json(rows)
     else:
         header = ["load", "source", "cursor", "committed_at"]
         give_table(header, [[_short(row[name]) for name in header] for row in rows])
+    fail_over(left_out)
 
 
 @app.command("show")
@@ -120,7 +122,7 @@ def compact(
     from sqlflow_dagster import state  # noqa: PLC0415 - slow, and --help needs none
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
-    loaded = load_project(project_folder(project), profile)
+    loaded = load_project(project_folder(project), profile, undiscovered=True, only=needed(None))
     use_logging(loaded.settings)
     say(f"{state.compact(loaded, keep)} markers were deleted")
 
@@ -131,7 +133,7 @@ def _opened(folder: Path | None, profile: str | None) -> Iterator[tuple[Project,
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
     root = project_folder(folder)
-    project = load_project(root, profile, undiscovered=True)
+    project = load_project(root, profile, undiscovered=True, only=needed(None))
     use_logging(project.settings)
     use_instance(root)
     from sqlflow_dagster.assets.cursors import RunStorage  # noqa: PLC0415 - slow

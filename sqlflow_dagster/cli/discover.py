@@ -11,10 +11,11 @@ from sqlflow_dagster.cli.options import (
     ProfileName,
     ProjectDir,
     Vars,
+    needed,
     project_folder,
     variables,
 )
-from sqlflow_dagster.cli.output import FAILED, count, give_json, give_table, say
+from sqlflow_dagster.cli.output import FAILED, count, fail_over, give_json, give_table, say
 from sqlflow_dagster.errors import SettingsError, SQLFlowError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def discover(
     """
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
-    planned = load_project(project_folder(project), profile, variables(vars), undiscovered=True)
+    root, only = project_folder(project), needed(pipeline)
+    planned = load_project(root, profile, variables(vars), undiscovered=True, only=only)
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     for item in _chosen(planned.plan, pipeline, source):
@@ -59,6 +61,7 @@ def discover(
         say(count(len(rows), "stream"))
     for failure in failures:
         say(f"{failure['pipeline']}.{failure['source']}: {failure['error']}")
+    fail_over(() if pipeline else planned.plan.left_out)
     if failures:
         raise typer.Exit(FAILED)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sqlflow_dagster.cli.instance import use_instance
-from sqlflow_dagster.cli.options import OutputFormat, ProfileName, ProjectDir, project_folder
-from sqlflow_dagster.cli.output import FAILED, give_json, give_table
+from sqlflow_dagster.cli.options import OutputFormat, ProfileName, ProjectDir, needed, project_folder
+from sqlflow_dagster.cli.output import FAILED, fail_over, give_json, give_table
 
 if TYPE_CHECKING:
     from sqlflow_dagster.assets.history import TableHealth
@@ -28,7 +28,7 @@ def health(
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
     root = project_folder(project)
-    planned = load_project(root, profile)
+    planned = load_project(root, profile, undiscovered=True, only=needed(pipeline))
     use_instance(root)
     from sqlflow_dagster.assets.execute import open_instance  # noqa: PLC0415 - reads DAGSTER_HOME, and slow
     from sqlflow_dagster.assets.history import table_healths  # noqa: PLC0415 - as above
@@ -42,6 +42,7 @@ def health(
             ["table", "", "freshness", "rows of the last load"],
             [[item.table, item.level, item.freshness.message, item.volume.message] for item in found],
         )
+    fail_over(() if pipeline else planned.plan.left_out)
     if any(item.level == "fail" for item in found):
         raise typer.Exit(FAILED)
 

@@ -46,6 +46,11 @@ def project_folder(given: Path | None) -> Path:
     return folder_above(Path.cwd())
 
 
+def needed(pipeline: str | None) -> tuple[str, ...]:
+    """Return the pipelines whose problems stop a command: the one it is asked for, else none of them."""
+    return () if pipeline is None else (pipeline,)
+
+
 def folder_above(place: Path) -> Path:
     """Return the project that `place` lies in. Raises SettingsError where it lies in none."""
     for folder in (place, *place.parents):

@@ -29,6 +29,14 @@ def give_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def fail_over(left_out: Sequence[str]) -> None:
+    """End with FAILED where pipelines with problems were left out of what was asked for."""
+    for name in left_out:
+        say(f"{name} is left out, something in it is wrong: sqlflow validate {name}")
+    if left_out:
+        sys.exit(FAILED)
+
+
 def give_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Give rows as an aligned table, on stdout; columns of numbers stand to the right."""
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - slow, and most commands need none

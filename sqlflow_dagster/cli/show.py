@@ -12,10 +12,11 @@ from sqlflow_dagster.cli.options import (
     ProfileName,
     ProjectDir,
     Vars,
+    needed,
     project_folder,
     variables,
 )
-from sqlflow_dagster.cli.output import give, give_json, give_table
+from sqlflow_dagster.cli.output import fail_over, give, give_json, give_table
 from sqlflow_dagster.errors import SettingsError, SQLFlowError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def list_pipelines(
     """
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow, and --help needs none
 
-    plan = load_project(project_folder(project), profile, undiscovered=True).plan
+    plan = load_project(project_folder(project), profile, undiscovered=True, only=needed(None)).plan
     rows = [
         {
             "pipeline": pipeline.name,
@@ -49,6 +50,7 @@ def list_pipelines(
     else:
         header = ["pipeline", "sources", "steps", "description"]
         give_table(header, [list(row.values()) for row in rows])
+    fail_over(plan.left_out)
 
 
 def plan(
@@ -70,7 +72,9 @@ def plan(
     from sqlflow_dagster.project import load_project  # noqa: PLC0415 - slow
     from sqlflow_dagster.state import estimates  # noqa: PLC0415 - slow
 
-    opened = load_project(project_folder(project), profile, variables(vars), undiscovered=True)
+    opened = load_project(
+        project_folder(project), profile, variables(vars), undiscovered=True, only=needed(pipeline)
+    )
     planned = opened.plan
     if pipeline and planned.pipeline(pipeline) is None:
         known = ", ".join(p.name for p in planned.pipelines) or "none"
@@ -79,11 +83,12 @@ def plan(
     rows = [_estimated(load, found) for load, found in estimates(opened, pipeline)] if estimate else []
     if format == "json":
         give_json({**as_json(planned, chosen), **({"estimates": rows} if estimate else {})})
-        return
-    give("\n".join(explain(planned, chosen)))
-    if estimate:
+    else:
+        give("\n".join(explain(planned, chosen)))
+    if estimate and format == "text":
         header = ["load", "files", "bytes", "requests", "usd", "problem"]
         give_table(header, [["" if row[name] is None else row[name] for name in header] for row in rows])
+    fail_over(() if pipeline else planned.left_out)
 
 
 def _estimated(load: Load, found: Estimate | SQLFlowError) -> dict[str, Any]:

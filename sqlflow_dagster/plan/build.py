@@ -44,12 +44,12 @@ def build(
     run_variables: Mapping[str, Scalar] | None = None,
     *,
     undiscovered: bool = False,
-    only: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> Plan:
     """Return the plan of a project; `run_variables` win over all others.
 
     `undiscovered` leaves out loads of sources whose streams are not known yet. `only` names the
-    pipelines that are needed: others with problems are left out, with a notice.
+    pipelines that are needed, None being all: others with problems are left out, with a notice.
 
     Raises PipelineError with every problem of every file, or of those that are needed.
     """
@@ -74,19 +74,17 @@ def build(
     shown = {file.name: file.path.relative_to(settings.root).as_posix() for file in files}
     check_circles(pipelines, shown, report)
     report.raise_if_any(
-        {path for file in files if file.name in only for path in file.paths} if only else None
+        None if only is None else {path for file in files if file.name in only for path in file.paths}
     )
-    pipelines = _without_problems(pipelines, files, report)
-    return Plan(tuple(pipelines), tuple(dict.fromkeys(report.notices)), tuple(report.undiscovered))
-
-
-def _without_problems(pipelines: Sequence[Pipeline], files: Sequence[File], report: Report) -> list[Pipeline]:
     wrong = report.wrong_paths()
-    broken = {file.name for file in files if wrong & file.paths}
-    report.notices += [
-        f"{name} is left out, something in it is wrong: sqlflow validate {name}" for name in sorted(broken)
-    ]
-    return [pipeline for pipeline in pipelines if pipeline.name not in broken]
+    broken = tuple(file.name for file in files if wrong & file.paths)
+    left_out = [f"{name} is left out, something in it is wrong: sqlflow validate {name}" for name in broken]
+    return Plan(
+        tuple(pipeline for pipeline in pipelines if pipeline.name not in broken),
+        tuple(dict.fromkeys([*report.notices, *left_out])),
+        tuple(report.undiscovered),
+        broken,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,12 +145,14 @@ class Pipeline:
 class Plan:
     """All pipelines of a project, by name in file-name order.
 
-    `undiscovered` are sources whose loads are left out, as their streams are not known yet.
+    `undiscovered` are sources whose loads are left out, as their streams are not known yet;
+    `left_out` names the pipelines that nobody asked for and that have problems.
     """
 
     pipelines: tuple[Pipeline, ...]
     notices: tuple[str, ...] = ()
     undiscovered: tuple[Source, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def pipeline(self, name: str) -> Pipeline | None:
         """Return the pipeline of that name, None where there is none."""

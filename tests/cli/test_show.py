@@ -1,3 +1,4 @@
+import json
 import re
 from importlib.metadata import version
 
@@ -85,3 +86,26 @@ def test_an_estimate_says_what_the_next_reads_take_and_reads_nothing(sqlflow, be
     assert shown.status == 0
     assert "p.t" in shown.out
     assert "estimates" not in sqlflow("plan", "--project", bench.root, "--format", "json").json
+
+
+@pytest.fixture
+def broken_neighbour(shop):
+    shop.pipeline("CREATE TABLE t AS SELEC 1;\n", "broken")
+    return shop
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [(["list"], "shop"), (["plan"], "shop.b"), (["cursors", "list"], ""), (["health"], "shop.a")],
+)
+def test_a_pipeline_with_a_problem_hides_no_other(sqlflow, broken_neighbour, arguments, shown):
+    result = sqlflow(*arguments, "--project", broken_neighbour.root, "--format", "json")
+    assert shown in json.dumps(result.json)
+    assert "broken is left out, something in it is wrong: sqlflow validate broken" in result.err
+    assert result.status == 1
+
+
+def test_a_pipeline_that_is_asked_for_alone_stands_alone(sqlflow, broken_neighbour):
+    assert sqlflow("plan", "shop", "--project", broken_neighbour.root).status == 0
+    result = sqlflow("plan", "broken", "--project", broken_neighbour.root)
+    assert (result.status, "SELEC" in result.err) == (1, True)
