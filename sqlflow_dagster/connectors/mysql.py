@@ -44,7 +44,6 @@ from sqlflow_dagster.sql import Sql, backquote, literal, sql
 log = logging.getLogger(__name__)
 
 _ATTACHED = "_sqlflow_mysql"
-_GRACE_SECONDS = 5
 # What goes into a secret of DuckDB, and not into the text of a statement.
 _SECRET = {
     "host": "HOST", "port": "PORT", "socket": "SOCKET", "database": "DATABASE", "username": "USER",
@@ -73,10 +72,8 @@ class MySQL(ServerTables[MySQLOptions]):
         return Connections(self._told, options.min_connections, options.max_connections, self._longest)
 
     @property
-    def _longest(self) -> float | None:
-        # The server itself ends a statement at `timeout_seconds`, and is let go first.
-        seconds = self.options.timeout_seconds
-        return seconds + _GRACE_SECONDS if seconds else None
+    def _longest(self) -> float:
+        return self.options.longest_silence(self.options.timeout_seconds)
 
     @contextmanager
     def _slot(self) -> Iterator[tuple[Slot, Sequence[object]]]:
@@ -117,7 +114,7 @@ class MySQL(ServerTables[MySQLOptions]):
                 attach=(self._attach,),
                 horizon=horizon,
                 left_out=selected.left_out,
-                explain=Explain(self._told, label, self.options.timeout_seconds, silent),
+                explain=Explain(self._told, label, self.options.timeout_seconds, silent, self._longest),
             )
 
     @classmethod

@@ -86,7 +86,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
 class Connections(pool.Connections):
     """Connections to one MySQL server; a server that says nothing for longer than `silence` is given up."""
 
-    def __init__(self, told: Mapping[str, str], least: int, most: int, silence: float | None) -> None:
+    def __init__(self, told: Mapping[str, str], least: int, most: int, silence: float) -> None:
         """Keep what the driver is told."""
         super().__init__(told, least, most)
         self.silence = silence
@@ -111,8 +111,11 @@ class Connections(pool.Connections):
             connection.close()
 
 
-def connect(told: Mapping[str, str], silence: float | None) -> Connection:
-    """Return a new connection. Raises an error of ours that says what to mend."""
+def connect(told: Mapping[str, str], silence: float) -> Connection:
+    """Return a new connection, which ends where the server says nothing for `silence` seconds.
+
+    Raises an error of ours that says what to mend.
+    """
     pymysql = _driver()
     place = {"unix_socket": told["socket"]} if "socket" in told else {}
     wait = int(told["connect_timeout"])
@@ -230,25 +233,27 @@ class Explain:
     """DuckDB's words about a failed scan → an error of ours, without the query.
 
     `seconds` is what the server was given for the statement, `silent` the servers that were given up
-    for saying nothing.
+    for saying nothing for longer than `silence` seconds.
     """
 
     told: Mapping[str, str] = field(repr=False)
     label: str
     seconds: float | None = None
     silent: Sequence[Any] = ()
+    silence: float = 0
     began: float = field(default_factory=time.monotonic)
 
     def __call__(self, message: str) -> SQLFlowError:
         """Return the error that the message stands for."""
+        if self.silent:
+            return RetryLater(
+                f"{where(self.told)}, {self.label}: the server said nothing for {self.silence:g} s, and was given up; "
+                "it is tried again; raise `silence_seconds` where a query works longer before its first row"
+            )
         said = _said(message)
         # Once rows come, the extension does not say why they end.
         late = self.seconds is not None and time.monotonic() - self.began >= self.seconds
-        if (
-            not self.silent
-            and late
-            and (not said or "max_statement_time" in said or "execution time" in said)
-        ):
+        if late and (not said or "max_statement_time" in said or "execution time" in said):
             return SourceFailed(
                 f"{where(self.told)}, {self.label}: the read took longer than {self.seconds:g} s; raise "
                 "`timeout_seconds`, or read less by `filters` or an index"

@@ -127,6 +127,7 @@ class MySQLSinkOptions(Connecting, SinkOptions):
         default_factory=dict,
         description='MySQL types of columns of a new table, `{"doc": "json", "code": "varchar(20)"}`.',
     )
+    timeout_seconds: float | None = Field(None, gt=0, description="Longest wait for one answer, in seconds.")
 
 
 def server(options: Connecting, place: Place) -> dict[str, str]:

@@ -66,7 +66,8 @@ def _connection(told: dict[str, str], options: MySQLSinkOptions, label: str) -> 
     """One connection that writes; what it has not committed is gone with it."""
     # The database may have to be made first; every name has its own in it.
     with refused(translated(told, label), _GRANTS):
-        connection = connect({k: v for k, v in told.items() if k != "database"}, options.timeout_seconds)
+        silence = options.longest_silence(options.timeout_seconds)
+        connection = connect({k: v for k, v in told.items() if k != "database"}, silence)
     try:
         with refused(translated(told, label), _GRANTS):
             wait = max(1, int(options.lock_timeout_seconds))

@@ -43,7 +43,6 @@ _PASSED_ON = frozenset(
     }
 )  # fmt: skip
 _OTHER_MODES = {"true": "require", "false": "disable"}
-_GRACE_SECONDS = 5
 _FILES = ("sslrootcert", "sslcert", "sslkey")
 ALIASES = {
     **sql_options.ALIASES,
@@ -87,26 +86,11 @@ class Connecting(sql_options.Connecting):
     target_session_attrs: (
         Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] | None
     ) = Field(None, description="With several hosts: which kind of server to take.")
-    silence_seconds: float = Field(
-        1800,
-        gt=0,
-        description="Longest time in which nothing comes from the server and nothing goes to it, in seconds; then the "
-        "connection is given up, and what was under way is tried again. A statement that works longer before its "
-        "first row needs more.",
-    )
     session_settings: bool = Field(
         True,
         description="Whether time zone, date style and timeouts are set when connecting. `false` behind a pooler "
         "that refuses them (PgBouncer); the server must then have its defaults.",
     )
-
-    def longest_silence(self, statement_seconds: float | None) -> float:
-        """Return how long a server may say nothing, which ends a statement itself after `statement_seconds`."""
-        if statement_seconds is None:
-            return self.silence_seconds
-        # It is let go first, and says why.
-        longest = statement_seconds + _GRACE_SECONDS
-        return min(longest, self.silence_seconds) if "silence_seconds" in self.model_fields_set else longest
 
     def parts(self) -> dict[str, str]:
         found = self.filled(_parsed, dict.fromkeys(_WORDS.values()))

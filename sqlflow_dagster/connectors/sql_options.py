@@ -16,6 +16,7 @@ from sqlflow_dagster.connectors.options import Options
 from sqlflow_dagster.connectors.tables import TableOptions
 from sqlflow_dagster.errors import BadOption
 
+_GRACE_SECONDS = 5
 # What other tools call the parameters of `Connecting`.
 ALIASES = {
     "dbname": "database", "db": "database", "database_name": "database", "user": "username",
@@ -39,10 +40,26 @@ class Connecting(BaseModel):
         10, ge=1, description="Longest wait for the server to take a connection, in seconds."
     )
 
+    silence_seconds: float = Field(
+        1800,
+        gt=0,
+        description="Longest time in which nothing comes from the server and nothing goes to it, in seconds; then the "
+        "connection is given up, and what was under way is tried again. A statement that works longer before its "
+        "first row needs more.",
+    )
+
     @model_validator(mode="after")
     def _readable(self) -> Connecting:
         self.parts()
         return self
+
+    def longest_silence(self, statement_seconds: float | None) -> float:
+        """Return how long a server may say nothing, which ends a statement itself after `statement_seconds`."""
+        if statement_seconds is None:
+            return self.silence_seconds
+        # It is let go first, and says why.
+        longest = statement_seconds + _GRACE_SECONDS
+        return min(longest, self.silence_seconds) if "silence_seconds" in self.model_fields_set else longest
 
     def parts(self) -> dict[str, str]:
         """Return host, port, database … by our names, with those of `connection` filled in.
