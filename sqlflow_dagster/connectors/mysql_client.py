@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sqlflow_dagster.connectors import pool
@@ -20,6 +21,7 @@ from sqlflow_dagster.errors import (
     SourceFailed,
     SQLFlowError,
 )
+from sqlflow_dagster.sql import Sql
 
 Connection = pool.Connection
 
@@ -46,6 +48,8 @@ _DENIED = {1044, 1045, 1095, 1130, 1142, 1143, 1227, 1251, 1370, 1524, 1698, 182
 _GONE = {1051, 1146, 1356}
 _ALTERED = {1054, 1412}
 _TIMES = {1969, 3024}
+_NO_LOCAL = {1148, 3948, 3950, 4166}
+_CHUNK_BYTES = 2**18
 # DuckDB passes the server's words on, without the number.
 _CODES = {
     "command denied": 1142, "doesn't exist": 1146, "Unknown column": 1054, "definition has changed": 1412,
@@ -111,9 +115,10 @@ class Connections(pool.Connections):
             connection.close()
 
 
-def connect(told: Mapping[str, str], silence: float) -> Connection:
+def connect(told: Mapping[str, str], silence: float, *, sends_files: bool = False) -> Connection:
     """Return a new connection, which ends where the server says nothing for `silence` seconds.
 
+    With `sends_files` the server may be told to LOAD DATA LOCAL, by `send_file` alone.
     Raises an error of ours that says what to mend.
     """
     pymysql = _driver()
@@ -135,6 +140,8 @@ def connect(told: Mapping[str, str], silence: float) -> Connection:
             ssl=_context(told),
             init_command=_SESSION,
             autocommit=None,
+            # Not `local_infile`, with which the driver sends whatever file the server asks for.
+            client_flag=pymysql.constants.CLIENT.LOCAL_FILES if sends_files else 0,
             # Dates are read as the text that the server shows: it may be no date.
             conv=_texts(pymysql),
             **place,
@@ -226,6 +233,38 @@ def rows_of(connection: Connection, query: str, values: Sequence[Any] | None = N
     with connection.cursor() as cursor:
         cursor.execute(query, values)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def send_file(connection: Connection, statement: Sql, path: Path) -> tuple[int, int]:
+    """Run a LOAD DATA LOCAL with the content of a file; return how many rows it stored, and its warnings.
+
+    Whatever file the server asks for, it is sent this one.
+    """
+    from pymysql import connections  # noqa: PLC0415 - a driver is imported where it connects
+
+    connection._execute_command(_driver().constants.COMMAND.COM_QUERY, statement.encode())  # noqa: SLF001 - the driver has no other way
+    connection._result = None  # noqa: SLF001
+    asked = connection._read_packet()  # noqa: SLF001
+    if not asked.is_load_local_packet():
+        raise RuntimeError("the server did not ask for the rows of LOAD DATA LOCAL")
+    done = False
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                connection.write_packet(chunk)
+        connection.write_packet(b"")
+        done = True
+    finally:
+        # In the midst of a file nothing else can be said, not even that it is over.
+        if not done:
+            connection._force_close()  # noqa: SLF001
+    answer = connections.OKPacketWrapper(connection._read_packet())  # noqa: SLF001
+    return int(answer.affected_rows), int(answer.warning_count)
+
+
+def is_refused(error: Exception) -> bool:
+    """Return whether the server's error says that it takes no LOAD DATA LOCAL."""
+    return bool(error.args) and error.args[0] in _NO_LOCAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from sqlflow_dagster.connectors.base import Rows
 from sqlflow_dagster.connectors.mysql_client import Connection, is_refused, rows_of, send_file
 from sqlflow_dagster.connectors.mysql_wire import Wire
-from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, backquote, join, sql
 
@@ -32,10 +31,6 @@ FIELDS TERMINATED BY '\t' ENCLOSED BY '' ESCAPED BY '\\' LINES TERMINATED BY '\n
 """
 # The second makes several transactions of one statement.
 _ALLOWED = "SHOW VARIABLES WHERE Variable_name IN ('local_infile', 'wsrep_load_data_splitting')"
-_TRANSACTIONAL = """
-SELECT TRANSACTIONS FROM information_schema.TABLES AS t JOIN information_schema.ENGINES AS e ON t.ENGINE = e.ENGINE
-WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +41,12 @@ class Spooled:
     columns: Sequence[Wire]
     count: int
     loads: bool
+
+    @property
+    def longest(self) -> int:
+        """The bytes of the longest row."""
+        with self.path.open("rb") as file:
+            return max(map(len, file), default=0)
 
     def statements(self) -> Iterator[bytes]:
         """Yield the literals of rows, a few hundred kilobytes at a time, joined by commas."""
@@ -73,22 +74,21 @@ def spool(connection: Connection, rows: Rows, columns: Sequence[Wire], path: Pat
     return Spooled(path, columns, rows.copy_to(path, _LINES, text), loads)
 
 
-def is_transactional(connection: Connection, name: Name) -> bool:
-    """Return whether what is stored in a table can be undone."""
-    return rows_of(connection, _TRANSACTIONAL, [*name]) == [("YES",)]
-
-
 def fill(connection: Connection, table: Sql, rows: Spooled, label: str, *, undoable: bool) -> None:
     """Store the rows in a table, inside the transaction that is open. Raises what the server raises for INSERT.
 
     `undoable` says that what is stored can be undone without a trace.
     """
-    if not (rows.loads and undoable and _loaded(connection, table, rows, label)):
-        _insert(connection, table, rows, label)
+    most = int(rows_of(connection, "SELECT @@max_allowed_packet")[0][0])
+    if not (rows.loads and undoable and _loaded(connection, table, rows, most, label)):
+        _insert(connection, table, rows, most, label)
 
 
-def _loaded(connection: Connection, table: Sql, rows: Spooled, label: str) -> bool:
+def _loaded(connection: Connection, table: Sql, rows: Spooled, most: int, label: str) -> bool:
     """Load the rows; whether each is there as it was sent. If not, none is."""
+    if rows.longest >= most:
+        # It would be stored, but nobody could read it.
+        return False
     statement = sql(
         _LOAD,
         table=table,
@@ -111,17 +111,14 @@ def _loaded(connection: Connection, table: Sql, rows: Spooled, label: str) -> bo
 
 
 def _sets(wires: Sequence[Wire]) -> Sql:
-    values = [
-        sql("{n} = {v}", n=backquote(wire.there), v=wire.assigned or Sql("DEFAULT")) for wire in wires
-    ]
+    values = [sql("{n} = {v}", n=backquote(wire.there), v=wire.assigned or Sql("DEFAULT")) for wire in wires]
     return sql("SET {values}", values=join(", ", values)) if values else Sql("")
 
 
-def _insert(connection: Connection, table: Sql, rows: Spooled, label: str) -> None:
+def _insert(connection: Connection, table: Sql, rows: Spooled, most: int, label: str) -> None:
     """Send the rows, many to a statement."""
     names = join(", ", (backquote(wire.there) for wire in rows.columns))
     head = sql("INSERT INTO {table} ({names}) VALUES ", table=table, names=names).encode()
-    most = int(rows_of(connection, "SELECT @@max_allowed_packet")[0][0])
     with connection.cursor() as cursor:
         for values in rows.statements():
             if len(head) + len(values) >= most:

@@ -12,19 +12,16 @@ from pydantic import BaseModel
 
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.mysql_client import Connection, connect, rows_of, translated, where
+from sqlflow_dagster.connectors.mysql_fill import spool
 from sqlflow_dagster.connectors.mysql_options import MySQLSinkOptions, server
 from sqlflow_dagster.connectors.mysql_wire import check_name, wires
 from sqlflow_dagster.connectors.mysql_writer import Writer
 from sqlflow_dagster.connectors.sql_sink import refused, target_of
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption
-from sqlflow_dagster.sql import Sql, join, literal, sql
+from sqlflow_dagster.sql import literal, sql
 
 _GRANTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER and CREATE TEMPORARY TABLES on its database"
-# Each row is one line of text as it stands: nothing in it is quoted again.
-_LINES = Sql(
-    r"FORMAT csv, HEADER FALSE, QUOTE '', ESCAPE '', DELIMITER '\x01', NULLSTR ''".replace(r"\x01", "\x01")
-)
 
 
 def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
@@ -41,14 +38,12 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
         tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder,
         _connection(told, wanted, label) as connection,
     ):
-        lines = Path(folder) / "rows.txt"
-        writer = Writer(connection, name, wires(rows.columns, wanted.types), wanted, lines, place.once)
+        writer = Writer(connection, name, wires(rows.columns, wanted.types), wanted, place.once)
         writer.prepare()
-        values = join(", ', ', ", (wire.value for wire in writer.columns))
-        count = rows.copy_to(lines, _LINES, sql("concat('(', {values}, ')') AS line", values=values))
-        size = lines.stat().st_size
-        writer.write()
-    return Written(rows=count, bytes=size, target=f"{where(told)}#{label}")
+        spooled = spool(connection, rows, writer.columns, Path(folder) / "rows.txt")
+        size = spooled.path.stat().st_size
+        writer.write(spooled)
+    return Written(rows=spooled.count, bytes=size, target=f"{where(told)}#{label}")
 
 
 def located(target: str, options: BaseModel) -> tuple[MySQLSinkOptions, Name]:
@@ -67,7 +62,7 @@ def _connection(told: dict[str, str], options: MySQLSinkOptions, label: str) -> 
     # The database may have to be made first; every name has its own in it.
     with refused(translated(told, label), _GRANTS):
         silence = options.longest_silence(options.timeout_seconds)
-        connection = connect({k: v for k, v in told.items() if k != "database"}, silence)
+        connection = connect({k: v for k, v in told.items() if k != "database"}, silence, sends_files=True)
     try:
         with refused(translated(told, label), _GRANTS):
             wait = max(1, int(options.lock_timeout_seconds))

@@ -62,7 +62,8 @@ def health(target: str, options: BaseModel, place: Place) -> Health:
     wanted, name = located(target, options)
     told = server(wanted, place)
     begin = time.perf_counter()
-    connection = connect({k: v for k, v in told.items() if k != "database"}, wanted.timeout_seconds)
+    silence = wanted.longest_silence(wanted.timeout_seconds)
+    connection = connect({k: v for k, v in told.items() if k != "database"}, silence)
     latency = time.perf_counter() - begin
     try:
         with translated(told, f"{name.schema}.{name.name}"):

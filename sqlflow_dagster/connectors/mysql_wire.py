@@ -1,9 +1,8 @@
 """A DuckDB column → the type that it has in MySQL, and the expression that writes it there exactly.
 
-Rows go as literals of INSERT statements, made by DuckDB: they work on every server, also where LOAD
-DATA LOCAL is switched off, and a value that a column cannot hold is an error there, which for LOAD
-DATA LOCAL it is not. What MySQL changes without a word even in its strict mode (it rounds numbers and
-times, cuts a time off a date, pads bytes) is refused here, before anything is sent.
+Rows go as text, made by DuckDB: as fields of LOAD DATA LOCAL, or as literals of INSERT. What MySQL changes without a
+word even in its strict mode (it rounds numbers and times, cuts a time off a date, pads bytes) is refused here,
+before anything is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Literal
 
 from sqlflow_dagster.connectors.mysql_types import GEOMETRIES
 from sqlflow_dagster.errors import ExportFailed
-from sqlflow_dagster.sql import Sql, literal, quote, sql
+from sqlflow_dagster.sql import Sql, backquote, literal, quote, sql
 
 # What a column's values are to MySQL.
 Family = Literal["whole", "decimal", "float", "date", "moment", "time", "text", "bytes", "json", "bits"]
@@ -40,6 +39,10 @@ _FAMILIES: Mapping[str, Family] = {
     "timestamp": "moment", "time": "time", "binary": "bytes", "varbinary": "bytes", "tinyblob": "bytes",
     "blob": "bytes", "mediumblob": "bytes", "longblob": "bytes", "json": "json",
 }  # fmt: skip
+# Types that take a number's text as they take the number.
+_NUMBERS = frozenset(
+    {name for name, family in _FAMILIES.items() if family in ("whole", "decimal", "float")} - {"year"}
+)
 _TYPE = re.compile(r"([a-z]+\d*)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?.*", re.DOTALL)
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _NAME_LETTERS = 64
@@ -95,12 +98,56 @@ class Wire:
 
     @cached_property
     def value(self) -> Sql:
-        """The DuckDB expression of the literal, checked for what the target would change.
+        """The DuckDB expression of the literal for INSERT, checked for what the target would change.
 
         Raises ExportFailed where no value of this type can go into the target as it is.
         """
+        begin, end = self._quotes
+        said = self._text(quote(self.name))
+        if begin == "'":
+            said = sql("replace({said}, '''', '''''')", said=said)
+        if end:
+            said = sql("concat({begin}, {said}, {end})", begin=literal(begin), said=said, end=literal(end))
+        return self._checked(said, Sql("'NULL'"))
+
+    @cached_property
+    def field(self) -> Sql:
+        """The DuckDB expression of the field for LOAD DATA, checked like `value`."""
+        return self._checked(self._text(quote(self.name)), Sql(r"'\N'"))
+
+    def literal_of(self, field: bytes) -> bytes:
+        """Return the literal for INSERT of what stands in a field for LOAD DATA."""
+        begin, end = self._quotes
+        if field == rb"\N":
+            return b"NULL"
+        return begin.encode() + field.replace(b"'", b"''") + end.encode()
+
+    @property
+    def place(self) -> Sql:
+        """Where LOAD DATA puts the field: into the column, or into a variable of which `assigned` makes the value."""
+        return self._variable if self.assigned else backquote(self.there)
+
+    @cached_property
+    def assigned(self) -> Sql | None:
+        """What the column gets of the variable, None where it gets the field itself: a text, as it is for INSERT."""
+        begin, _ = self._quotes
+        if begin == "'":
+            return None
+        form = {"X'": "UNHEX({v})", "b'": "CAST(CONV({v}, 2, 10) AS UNSIGNED)"}.get(begin)
+        # A text is none of these numbers to some types: '5' is a letter to `bit`, and 2005 to `year`.
+        if form is None and self._source == "float":
+            form = "{v} + 0e0" if self.target.family != "float" else None
+        elif form is None and self.target.name not in _NUMBERS:
+            form = "CAST({v} AS UNSIGNED)" if self.kind.startswith("U") else "CAST({v} AS SIGNED)"
+        return sql(form, v=self._variable) if form else None
+
+    @property
+    def _variable(self) -> Sql:
+        return sql("@{name}", name=backquote(self.there))
+
+    def _checked(self, said: Sql, null: Sql) -> Sql:
         c = quote(self.name)
-        changed, said = self._changed(c), self._literal(c)
+        changed = self._changed(c)
         if changed is not None:
             problem = sql(
                 "error(concat({said}, CAST({c} AS VARCHAR), {advice}))",
@@ -114,7 +161,7 @@ class Wire:
                 problem=problem,
                 said=said,
             )
-        return sql("CASE WHEN {c} IS NULL THEN 'NULL' ELSE {said} END", c=c, said=said)
+        return sql("CASE WHEN {c} IS NULL THEN {null} ELSE {said} END", c=c, null=null, said=said)
 
     @property
     def _source(self) -> Family:
@@ -129,14 +176,24 @@ class Wire:
             return "moment"
         return own.get(self.kind, "json" if _is_json(self.kind) else "text")
 
-    def _literal(self, c: Sql) -> Sql:
+    @cached_property
+    def _quotes(self) -> tuple[str, str]:
+        """What stands around the value's text in a literal: nothing for numbers."""
+        source, target = self._source, self.target.family
+        if source == "bytes":
+            return "X'", "'"
+        if source == "bits" and target == "bits":
+            return "b'", "'"
+        number = source in ("whole", "decimal", "float") and target != "text"
+        return ("", "") if self.kind == "BOOLEAN" or number or target in ("whole", "decimal") else ("'", "'")
+
+    def _text(self, c: Sql) -> Sql:
+        """The value's text, on one line and without a tab: what ends a line or a field is escaped."""
         source, target = self._source, self.target.family
         if self.kind == "BOOLEAN":
             return sql("CASE WHEN {c} THEN '1' ELSE '0' END", c=c)
         if source == "bytes":
-            return sql("concat('X''', hex({c}), '''')", c=c)
-        if source == "bits" and target == "bits":
-            return sql("concat('b''', CAST({c} AS VARCHAR), '''')", c=c)
+            return sql("hex({c})", c=c)
         shown = sql("CAST({c} AS VARCHAR)", c=c)
         if source == "date" and target != "text":
             shown = sql("strftime({c}, '%Y-%m-%d')", c=c)
@@ -149,8 +206,7 @@ class Wire:
         elif source == "float" and target != "text":
             # With an exponent it is a double there, and no decimal number.
             shown = sql("printf('%.17e', CAST({c} AS DOUBLE))", c=c)
-        number = source in ("whole", "decimal", "float") and target != "text"
-        return shown if number or target in ("whole", "decimal") else _quoted(shown)
+        return _escaped(shown) if source in ("text", "json") else shown
 
     def _utc(self, c: Sql) -> Sql:
         """A time without a zone, which is that of the session there."""
@@ -305,10 +361,9 @@ def _beyond(microseconds: Sql, scale: int) -> Sql | None:
     return sql("{us} % {n} <> 0", us=microseconds, n=literal(10 ** (6 - scale)))
 
 
-def _quoted(text: Sql) -> Sql:
-    """A text as a literal on one line: what ends a line or a literal is escaped."""
+def _escaped(text: Sql) -> Sql:
+    """A text as a literal and as a field on one line, escaped alike in both."""
     return sql(
-        r"concat('''', replace(replace(replace(replace({text}, '\', '\\'), '''', ''''''), chr(10), '\n'),"
-        r" chr(0), '\0'), '''')",
+        r"replace(replace(replace(replace({text}, '\', '\\'), chr(10), '\n'), chr(9), '\t'), chr(0), '\0')",
         text=text,
     )

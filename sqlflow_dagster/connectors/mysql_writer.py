@@ -1,4 +1,4 @@
-"""Lines of literals → a MySQL table, by the mode: visible all at once, or not at all.
+"""Rows of an EXPORT → a MySQL table, by the mode: visible all at once, or not at all.
 
 A statement that makes or renames a table commits what was before it, so what is not to be seen half
 is done in a table of its own beside the target, which takes its place in one RENAME.
@@ -10,11 +10,11 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from sqlflow_dagster.connectors.mysql_catalog import is_mariadb
 from sqlflow_dagster.connectors.mysql_client import Connection, rows_of
+from sqlflow_dagster.connectors.mysql_fill import Spooled, fill
 from sqlflow_dagster.connectors.mysql_options import MySQLSinkOptions
 from sqlflow_dagster.connectors.mysql_wire import Target, Wire
 from sqlflow_dagster.connectors.tables import Name
@@ -24,7 +24,6 @@ from sqlflow_dagster.sql import Sql, backquote, join, sql
 
 log = logging.getLogger(__name__)
 
-_STATEMENT_BYTES = 250_000
 _KEY_LETTERS = 255
 _STAGE = "_sqlflow_rows"
 # The table beside the target in which appends are noted.
@@ -68,11 +67,11 @@ class Writer:
     name: Name
     columns: list[Wire]
     options: MySQLSinkOptions
-    lines: Path
     once: str | None = None
     there: bool = False
     # Whether the columns have the types of the table that is there.
     alike: bool = False
+    rows: Spooled = field(init=False)
 
     def prepare(self) -> None:
         """Look the table up, and how the columns are to go into it; no other export of ours may come between."""
@@ -93,8 +92,9 @@ class Writer:
         if self.options.mode == "upsert":
             self._check_keys_given()
 
-    def write(self) -> None:
+    def write(self, rows: Spooled) -> None:
         """Bring the rows into the table by the mode."""
+        self.rows = rows
         if not self.there:
             self._run(
                 "CREATE DATABASE IF NOT EXISTS {d} CHARACTER SET utf8mb4", d=backquote(self.name.schema)
@@ -194,24 +194,18 @@ class Writer:
         kind = f"varchar({_KEY_LETTERS})" if declared == "longtext" else declared
         return Sql(f"{kind} CHARACTER SET utf8mb4 COLLATE {collation}")
 
-    def _fill(self, table: Sql) -> None:
-        """Send the rows, many to a statement."""
-        names = join(", ", (backquote(wire.there) for wire in self.columns))
-        head = sql("INSERT INTO {table} ({names}) VALUES ", table=table, names=names).encode()
-        most = int(rows_of(self.connection, "SELECT @@max_allowed_packet")[0][0])
-        with self.connection.cursor() as cursor:
-            for values in _batches(self.lines):
-                if len(head) + len(values) >= most:
-                    raise ExportFailed(
-                        f"{self._label}: a row has {len(values):,} bytes, more than the server takes at once "
-                        f"({most:,}); SET GLOBAL max_allowed_packet to more; nothing was stored"
-                    )
-                cursor.execute(head + values)
+    def _fill(self, table: Sql, name: Name | None = None) -> None:
+        """Store the rows in a table; without a `name` it is one of our session alone."""
+        undoable = name is None or not self._needed_by
+        if name is not None and undoable:
+            undoable = is_transactional(self.connection, str(rows_of(self.connection, _TABLE, [*name])[0][1]))
+        fill(self.connection, table, self.rows, self._label, undoable=undoable)
 
     def _swap(self) -> None:
         """Fill a table beside the target, and put it in its place in one step."""
         mark = hashlib.sha256(self.name.name.encode()).hexdigest()[:16]
-        new, old = self._beside(f"_sqlflow_new_{mark}"), self._beside(f"_sqlflow_old_{mark}")
+        made = Name(self.name.schema, f"_sqlflow_new_{mark}")
+        new, old = backquote(*made), self._beside(f"_sqlflow_old_{mark}")
         # Left behind by an export that was killed; ours is the only one now.
         self._run("DROP TABLE IF EXISTS {new}, {old}", new=new, old=old)
         target = backquote(*self.name)
@@ -222,7 +216,7 @@ class Writer:
                 self._create(new)
                 self._warn_of_indexes()
             self._run("START TRANSACTION")
-            self._fill(new)
+            self._fill(new, made)
             self._run("COMMIT")
             failpoint("in_export")
             if self.there:
@@ -262,7 +256,7 @@ class Writer:
             if self.options.mode == "append" and self._done_before():
                 self._run("ROLLBACK")
                 return
-            self._fill(target)
+            self._fill(target, self.name)
             failpoint("in_export")
             self._run("COMMIT")
 
@@ -336,10 +330,3 @@ def needed_by(connection: Connection, name: Name) -> list[str]:
 def is_transactional(connection: Connection, engine: str) -> bool:
     """Return whether an engine can take back what it was told."""
     return rows_of(connection, _TRANSACTIONAL, [engine]) == [("YES",)]
-
-
-def _batches(lines: Path) -> Iterator[bytes]:
-    """The lines in groups of a few hundred kilobytes, joined by commas."""
-    with lines.open("rb") as file:
-        while group := file.readlines(_STATEMENT_BYTES):
-            yield b",".join(line.rstrip(b"\n") for line in group)
