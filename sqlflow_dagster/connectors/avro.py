@@ -1,4 +1,4 @@
-"""Avro files: one, a glob, a directory, hive partitions. Types are those of the files' schemas.
+"""Avro files: one, a glob, a directory, hive partitions; exports. Types are those of the files' schemas.
 
 ::
 
@@ -7,6 +7,10 @@
 Records become rows; an instant (`timestamp-millis` and the like) is TIMESTAMP WITH TIME ZONE, a local one
 TIMESTAMP, a decimal DECIMAL, an enum text. A field that may be one of several types besides null, or that
 contains itself, has no column type: leave it out by `exclude_columns`.
+
+An EXPORT holds every value as it is: HUGEINT and UBIGINT as decimals, UUID as `uuid`, structs as records, maps
+with keys of text, each of them or null. What Avro has no exact type for, such as INTERVAL or nanoseconds, and
+names with other letters than a to z, digits and `_` are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +18,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from sqlflow_dagster.connectors import avro_rows, spool
+from sqlflow_dagster.connectors.avro_sink import AvroSinkOptions, check_target, write
+from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import Readable
 from sqlflow_dagster.connectors.parquet import ReadsParquet
@@ -28,8 +36,18 @@ class AvroOptions(FileOptions):
 class Avro(ReadsParquet[AvroOptions]):
     """Avro files."""
 
+    sink_options_type = AvroSinkOptions
     options_type = AvroOptions
     suffixes = (".avro",)
+
+    @classmethod
+    def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
+        return write(rows, target, options, place)
+
+    @classmethod
+    def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
+        del options
+        return check_target(target, place)
 
     def _readable(self, file: File, folder: Path, open_: ExitStack) -> Readable:
         """The file as Parquet in the spool: DuckDB's own reader takes a cut file for a whole one."""

@@ -41,16 +41,16 @@ def as_parquet(name: str, source: Path, target: Path, left_out: Collection[str])
     import pyarrow as pa  # noqa: PLC0415 - slow to import
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
-    fastavro = _fastavro()
+    library = fastavro()
     try:
         with source.open("rb") as stream:
-            blocks = fastavro.block_reader(stream)
+            blocks = library.block_reader(stream)
             written = blocks.writer_schema
             kinds = _columns(name, written, left_out)
-            schema = fastavro.parse_schema(_without_times(written))
+            schema = library.parse_schema(_without_times(written))
             shape = pa.schema([(field, kind or pa.string()) for field, kind in kinds.items()])
             with pq.ParquetWriter(target, shape, compression="snappy") as writer:
-                for rows in _batches(fastavro.schemaless_reader, blocks, schema):
+                for rows in _batches(library.schemaless_reader, blocks, schema):
                     columns = [
                         pa.array([row[field] for row in rows], kind)
                         if kind
@@ -171,7 +171,8 @@ def _without_times(schema: Any) -> Any:
     return kept
 
 
-def _fastavro() -> Any:
+def fastavro() -> Any:
+    """Return the library that reads and writes Avro. Raises BadOption where it is not installed."""
     try:
         import fastavro  # noqa: PLC0415 - slow, and only Avro needs it
     except ImportError as error:

@@ -25,7 +25,7 @@ _SHARED = {
     "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
     "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
     "sqlite_types", "sqlite_sink", "sqlite_where",
-    "avro_rows", "budget", "file_options", "listing", "globs", "rooms",
+    "avro_rows", "avro_sink", "budget", "file_options", "listing", "globs", "rooms",
     "s3_client", "s3_fetch", "s3_get", "s3_health", "s3_objects", "s3_options", "s3_sink", "s3_store", "parallel",
     "sql_options", "sql_select", "sql_sink", "sql_source",
     "attached", "tables", "discovered", "http", "wire", "silence", "paging",

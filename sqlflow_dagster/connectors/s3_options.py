@@ -261,10 +261,12 @@ class S3SinkOptions(Connecting, CsvSinkOptions):
     path_prefix: str = Field("", description="What keys begin with, where the target is no `s3://…`.")
     key: str | None = Field(None, min_length=1, description="The key, where the target does not say it.")
     file_format: Annotated[Format, BeforeValidator(_format)] = Field(
-        "auto", description="`csv`, `tsv`, `json`, `jsonl` or `parquet`; by default what the key ends with."
+        "auto",
+        description="`csv`, `tsv`, `json`, `jsonl`, `parquet` or `avro`; by default what the key ends with.",
     )
     compression: Annotated[str | None, BeforeValidator(compression_name)] = Field(  # type: ignore[assignment]  # of all formats
-        None, description="As the format has it: of the file, or of Parquet's pages (`zstd`)."
+        None,
+        description="As the format has it: of the file, of Parquet's pages (`zstd`), of Avro's blocks (`deflate`).",
     )
     compression_level: int | None = Field(
         None, ge=1, le=22, description="Parquet with `zstd`: higher is smaller."

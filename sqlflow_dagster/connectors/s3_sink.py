@@ -27,7 +27,7 @@ from sqlflow_dagster.connectors.s3_store import Store, Upload
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
 from sqlflow_dagster.failpoints import failpoint
 
-_FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
+_FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "avro")
 _OWN = frozenset(
     {"path", "path_prefix", "key", "file_format", "part_size_mb", "server_side_encryption", "kms_key_id",
      "storage_class", "max_retries"}
@@ -153,10 +153,6 @@ def _format(options: S3SinkOptions, key: str) -> str:
         raise BadOption(
             f"file_format: the key {key!r} does not say it; it is one of {', '.join(_FORMATS)}",
             option="file_format",
-        )
-    if name not in _FORMATS:
-        raise BadOption(
-            f"file_format: {name} is read only; it is one of {', '.join(_FORMATS)}", option="file_format"
         )
     return name
 

@@ -19,8 +19,8 @@ from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings
 from sqlflow_dagster.warehouse.result import rows
 from sqlflow_dagster.warehouse.udf import Functions
 
-FORMATS = ["CSV", "TSV", "JSON", "JSONL", "PARQUET"]
-SUFFIX = {"CSV": "csv", "TSV": "tsv", "JSON": "json", "JSONL": "jsonl", "PARQUET": "parquet"}
+FORMATS = ["CSV", "TSV", "JSON", "JSONL", "PARQUET", "AVRO"]
+SUFFIX = {"CSV": "csv", "TSV": "tsv", "JSON": "json", "JSONL": "jsonl", "PARQUET": "parquet", "AVRO": "avro"}
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_values_come_back_as_they_were(shop, type_, kind, value):
     assert found == [(value,), (None,)]
 
 
-@pytest.mark.parametrize("type_", ["JSON", "JSONL", "PARQUET"])
+@pytest.mark.parametrize("type_", ["JSON", "JSONL", "PARQUET", "AVRO"])
 def test_nested_values_come_back_as_they_were(shop, type_):
     query = "SELECT {'a': [1, NULL, 3], 'b': {'c': 'x', 'd': [1.25::DECIMAL(9,2)]}} AS s, [] AS e, MAP{'k': 1.5::DOUBLE} AS m"
     target = f"a.{SUFFIX[type_]}"
@@ -142,7 +142,7 @@ def test_parquet_keeps_whole_numbers_that_it_would_round_also_in_nested_values(s
         shop.export("SELECT 170141183460469231731687303715884105727::HUGEINT AS v", "PARQUET", "a.parquet")
 
 
-@pytest.mark.parametrize("type_", ["CSV", "TSV", "JSON", "JSONL", "PARQUET"])
+@pytest.mark.parametrize("type_", FORMATS)
 def test_an_empty_result_replaces_the_file_and_keeps_its_columns(shop, type_):
     target = f"a.{SUFFIX[type_]}"
     shop.export("SELECT 1 AS id, 'x' AS v", type_, target)
@@ -188,6 +188,7 @@ def test_the_compression_that_is_asked_for_is_used(shop):
         ("CSV", "a.csv.snappy", "snappy files are not written"),
         ("CSV", "a.csv.zip", "zip files are not written"),
         ("PARQUET", "a.parquet.gz", "compressed inside"),
+        ("AVRO", "a.avro.gz", "compressed inside"),
         ("CSV", "data", "is a folder"),
     ],
 )
@@ -216,7 +217,7 @@ def file_size_limit(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("target", ["a.csv", "a.csv.gz", "a.csv.xz", "a.parquet", "a.jsonl"])
+@pytest.mark.parametrize("target", ["a.csv", "a.csv.gz", "a.csv.xz", "a.parquet", "a.jsonl", "a.avro"])
 def test_a_full_disk_leaves_the_old_file(shop, target):
     type_ = {value: key for key, value in SUFFIX.items()}[target.split(".")[1]]
     shop.export("SELECT 1 AS id", type_, target)
