@@ -13,7 +13,7 @@ _EXCHANGE = 2
 
 
 def put(part: Path, path: Path) -> None:
-    """Put the folder `part` in the place of the folder `path`, which is then removed with all in it.
+    """Put the folder `part`, in a hidden one beside, in the place of `path`, which is then removed with all in it.
 
     Where the system can exchange two names at once, a reader sees the old folder or the new one.
     Elsewhere there is none for a moment, and one that a kill leaves is beside it, hidden.
@@ -22,7 +22,7 @@ def put(part: Path, path: Path) -> None:
         part.rename(path)
         return
     if not _exchanged(part, path):
-        old = path.with_name(f"{part.name}.old")
+        old = path.with_name(f"{part.parent.name}.old")
         path.rename(old)
         part.rename(path)
         part = old

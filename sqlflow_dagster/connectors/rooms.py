@@ -1,4 +1,4 @@
-"""Folders of the spool: each is one process's, and goes with it, also where it was killed.
+"""Folders of the spool, or beside a target: each is one process's, and goes with it, also where it was killed.
 
 A lock is held on a file beside the folder. The kernel lets go of it when the process ends, and whoever makes the
 next folder removes those that nobody holds.
@@ -8,21 +8,38 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 _LOCK = ".lock"
+_ANY = re.compile(rf".*{re.escape(_LOCK)}", re.DOTALL)
+# So that the name of a folder beside a target is none too long.
+_LONGEST = 50
+
+
+def room(spool: Path, kind: str) -> AbstractContextManager[Path]:
+    """Return an empty folder below `spool` for the time of the block; `kind` begins its name."""
+    return _room(spool, kind, _ANY)
+
+
+def beside(target: Path) -> AbstractContextManager[Path]:
+    """Return an empty hidden folder beside `target` for the time of the block, on the same disk.
+
+    What killed processes left of such folders of this target is removed; other names are not touched.
+    """
+    kind = f".{target.name[:_LONGEST]}"
+    return _room(target.parent, kind, re.compile(rf"{re.escape(kind)}-[0-9a-f]{{12}}{re.escape(_LOCK)}"))
 
 
 @contextmanager
-def room(spool: Path, kind: str) -> Iterator[Path]:
-    """Return an empty folder below `spool` for the time of the block; `kind` begins its name."""
-    spool.mkdir(parents=True, exist_ok=True)
-    _sweep(spool)
-    folder = spool.resolve() / f"{kind}-{uuid.uuid4().hex[:12]}"
+def _room(place: Path, kind: str, locks: re.Pattern[str]) -> Iterator[Path]:
+    place.mkdir(parents=True, exist_ok=True)
+    _sweep(place, locks)
+    folder = place.resolve() / f"{kind}-{uuid.uuid4().hex[:12]}"
     lock = folder.with_name(f"{folder.name}{_LOCK}")
     held = _held(lock)
     try:
@@ -44,9 +61,10 @@ def _held(lock: Path) -> int:
         os.close(descriptor)
 
 
-def _sweep(spool: Path) -> None:
-    for lock in spool.glob(f"*{_LOCK}"):
-        with suppress(FileNotFoundError):
+def _sweep(place: Path, locks: re.Pattern[str]) -> None:
+    for lock in [path for path in place.iterdir() if locks.fullmatch(path.name)]:
+        # Another user's is for that user to remove.
+        with suppress(FileNotFoundError, PermissionError):
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

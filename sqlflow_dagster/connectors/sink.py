@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Protocol, cast
 
@@ -17,6 +14,7 @@ from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.options import Options
 from sqlflow_dagster.connectors.paths import inside
+from sqlflow_dagster.connectors.rooms import beside
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
@@ -210,24 +208,22 @@ def _stored_folder(rows: Rows, target: str, place: Place, options: FileSinkOptio
         )
         raise BadOption(f"partition_by: {problem}; it gives {', '.join(rows.columns)}", option="partition_by")
     path = folder_of(target, place, options.packed_as(target))
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     copied = sql(
         "{options}, PARTITION_BY {names}",
         options=options.copy_options(target),
         names=_names(options.partition_by),
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        count = rows.copy_to(part, copied, columns)
-        size = partitions.synced(part)
-        failpoint("in_export")
-        partitions.put(part, path)
+        with beside(path) as folder:
+            part = folder / path.name
+            count = rows.copy_to(part, copied, columns)
+            size = partitions.synced(part)
+            failpoint("in_export")
+            partitions.put(part, path)
     except OSError as error:
         raise ExportFailed(
             f"{path}: {error.strerror or error}; the folder that was there is untouched"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Written(rows=count, bytes=size, target=str(path))
 
 
@@ -236,30 +232,26 @@ def _is_partitioned(folder: Path) -> bool:
 
 
 def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
-    """Have `make` write a file under a hidden name beside the target; then put it in its place.
+    """Have `make` write a file in a hidden folder beside the target; then put it in its place.
 
     `make` returns the rows written. The file is durable before it is visible. Raises NotAllowed for
     a target outside the project and ExportFailed where it cannot be written; what was at the target
     before is then still there.
     """
     path = file_of(target, place)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        count = make(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        size = part.stat().st_size
-        failpoint("in_export")
-        part.replace(path)
+        with beside(path) as folder:
+            part = folder / path.name
+            count = make(part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            size = part.stat().st_size
+            failpoint("in_export")
+            part.replace(path)
     except OSError as error:
         raise ExportFailed(
             f"{path}: {error.strerror or error}; the file that was there is untouched"
         ) from error
-    finally:
-        # A disk that became read-only has said so already.
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return Written(rows=count, bytes=size, target=str(path))
 
 

@@ -271,7 +271,10 @@ def test_a_kill_before_the_file_is_in_its_place_leaves_the_old_one(shop):
         )
         assert done.returncode == -9, done.stderr.decode()
         assert shop.rows("CSV", path=target)[0][:1] in [(1,), (2,)]
+        assert len(list(shop.root.glob(f".{target}-*"))) == 2
         assert shop.export("SELECT 3 AS id, 4 AS v", "CSV", target, **options).rows == 1
+        # What was killed is gone with the next export of the same target.
+        assert list(shop.root.glob(f".{target}*")) == []
 
 
 def test_exports_to_one_target_at_once_leave_one_whole_file(shop):
