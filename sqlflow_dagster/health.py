@@ -87,6 +87,26 @@ def reachability(opened: Callable[[], AbstractContextManager[Checkable]]) -> Fin
     return Finding("fine", found.message, facts)
 
 
+def loss_audit(source_rows: int | None, rows: int, why: str = "") -> Finding:
+    """Say whether a table has the rows of its source that it was to have; None where those cannot be counted.
+
+    `why` is why not, or what may have lost some and mends it. Facts: `audit_source_rows` and `audit_rows`. More in
+    the table is no loss: the source has deleted or changed rows since.
+    """
+    if source_rows is None:
+        return Finding("warn", f"it cannot be told whether rows were lost: {why}")
+    facts: dict[str, Fact] = {"audit_source_rows": source_rows, "audit_rows": rows}
+    if rows < source_rows:
+        missing = f"{source_rows - rows:,} of {source_rows:,} rows of the source are missing"
+        return Finding("fail", f"{missing}: {why}", facts)
+    more = (
+        f"; {rows - source_rows:,} more are here, deleted or changed there since"
+        if rows > source_rows
+        else ""
+    )
+    return Finding("fine", f"all {source_rows:,} rows of the source are here{more}", facts)
+
+
 def freshness(
     last: datetime | None, now: datetime, fail_after: timedelta, warn_after: timedelta | None = None
 ) -> Finding:

@@ -274,6 +274,10 @@ class ConnectorCatalog:
         with kind(options, self.place) as connector:
             streams = _streams(connector)
         _check_bounds(options, streams or ())
+        own_cursor = any(stream.own_cursor for stream in streams or ())
+        if options.loss_audit and (options.sync_mode not in kind.counts or own_cursor):
+            said = f"loss_audit: {type} cannot count the rows of this read, so that the check can only warn of it"
+            notices = (*notices, said)
         return SourceFacts(
             sync_mode=options.sync_mode,
             primary_key=options.primary_key,
@@ -281,6 +285,7 @@ class ConnectorCatalog:
             destination_sync_mode=options.destination_sync_mode,
             row_provenance=options.row_provenance,
             isolate=options.isolate,
+            loss_audit=options.loss_audit,
             streams=streams,
             notices=tuple(notices),
         )

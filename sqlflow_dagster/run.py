@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from sqlflow_dagster.audit import Audit
 from sqlflow_dagster.connectors.base import (
     Arrow,
     Batch,
@@ -187,6 +188,8 @@ def _load_once(session: Session, step: Load, connector: Connector[Any], parts: l
         )
     stream = _stream(step, connector, key)
     spec = load_spec(session, step, connector, stream, start)
+    audit = Audit(session, step, connector, stream) if step.loss_audit else None
+    before = audit.begin() if audit else ""
     try:
         loaded = _asked(
             connector,
@@ -205,7 +208,8 @@ def _load_once(session: Session, step: Load, connector: Connector[Any], parts: l
     notices = _mirror(session, {key: loaded.marker, **loaded.emptied})
     facts, unconfirmed = _confirmed(connector, stream, loaded)
     failpoint("after_cursor_before_materialization")
-    return replace(_loaded(step, start, loaded, (*notices, *unconfirmed)), facts=facts)
+    outcome = replace(_loaded(step, start, loaded, (*notices, *unconfirmed)), facts=facts)
+    return replace(outcome, audit=audit.after(loaded, before)) if audit else outcome
 
 
 def _moved_by_another(session: Session, key: StateKey, marker: Marker | None) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sqlflow_dagster.cursor import Cursor, StateKey
 from sqlflow_dagster.errors import SQLFlowError
+from sqlflow_dagster.health import Finding
 from sqlflow_dagster.language.variables import Variables
 from sqlflow_dagster.plan.nodes import Lineage, Load, Step
 from sqlflow_dagster.project import Project
@@ -63,6 +64,7 @@ class Outcome:
     `skipped` says that an earlier try of the same run had done it. `columns` maps names to DuckDB
     types. `seconds` is wall time. `calls` are those to the outside. `repaired` says that run
     storage and warehouse had to be brought together. `facts` are what the far side said afterwards.
+    `audit` says whether rows were lost, where that was asked for.
     """
 
     step: Step
@@ -86,6 +88,7 @@ class Outcome:
     skipped: bool = False
     target: str | None = None
     facts: Mapping[str, str | int] = field(default_factory=dict)
+    audit: Finding | None = None
 
 
 def state_key(project: Project, step: Load, partition: str | None = None) -> StateKey:

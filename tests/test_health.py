@@ -7,7 +7,7 @@ import pytest
 
 from sqlflow_dagster.connectors.base import Health
 from sqlflow_dagster.errors import NotAllowed, RetryLater
-from sqlflow_dagster.health import freshness, reachability, volume
+from sqlflow_dagster.health import freshness, loss_audit, reachability, volume
 from sqlflow_dagster.resilience.account import Account
 from sqlflow_dagster.resilience.clock import waits_off
 from sqlflow_dagster.resilience.guard import Guard
@@ -87,6 +87,22 @@ def test_an_open_circuit_is_told_and_does_not_keep_a_person_from_asking(tmp_path
 def test_freshness(last, level, message):
     found = freshness(last, NOW, 48 * HOUR, 4 * HOUR)
     assert (found.level, found.message) == (level, message)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "level", "message"),
+    [
+        (5, 5, "fine", "all 5 rows of the source are here"),
+        (5, 7, "fine", "all 5 rows of the source are here; 2 more are here, deleted or changed there since"),
+        (5, 3, "fail", "2 of 5 rows of the source are missing: because"),
+        (None, 3, "warn", "it cannot be told whether rows were lost: because"),
+    ],
+    ids=["all", "more", "fewer", "not counted"],
+)
+def test_loss_audit(there, here, level, message):
+    found = loss_audit(there, here, "because")
+    assert (found.level, found.message) == (level, message)
+    assert found.facts == ({} if there is None else {"audit_source_rows": there, "audit_rows": here})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from sqlflow_dagster import audit
+from sqlflow_dagster.assets.secrets import redactor
+from sqlflow_dagster.health import Finding
 from sqlflow_dagster.plan.nodes import Export, Load, Step
 from sqlflow_dagster.session import Outcome, Session
 from sqlflow_dagster.sql import Sql, TableName, join, literal, quote, sql
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 _KEY = "key_unique_and_not_null"
 _QUARANTINE = "no_rows_quarantined"
+_LOSS = "loss_audit"
 # Above this many rows a run checks a share of the keys, another one in each run.
 _ROWS_AT_ONCE = 1_000_000
 
@@ -28,6 +32,8 @@ def declared(step: Step, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         checks.append(
             dg.AssetCheckSpec(_QUARANTINE, asset=key, description="No row of the last load was set aside.")
         )
+    if isinstance(step, Load) and step.loss_audit:
+        checks.append(dg.AssetCheckSpec(_LOSS, asset=key, description="No row of the source was lost."))
     if _promises_key(step):
         checks.append(
             dg.AssetCheckSpec(_KEY, asset=key, description="No two rows have one key, and none has no key.")
@@ -40,7 +46,7 @@ def answered(
 ) -> list[dg.AssetCheckResult]:
     """Return the results of the selected checks of a table that was just stored."""
     quarantined = None if outcome.skipped else outcome.quarantined
-    return _answers(session, outcome.step, key, selected, quarantined)
+    return _answers(session, outcome.step, key, selected, quarantined, outcome.audit)
 
 
 def asked(
@@ -56,6 +62,7 @@ def _answers(
     key: dg.AssetKey,
     selected: Iterable[dg.AssetCheckKey],
     quarantined: int | None,
+    audited: Finding | None = None,
 ) -> list[dg.AssetCheckResult]:
     names = {check.name for check in selected if check.asset_key == key}
     if not names or isinstance(step, Export):
@@ -67,6 +74,8 @@ def _answers(
                 quarantined = _quarantined(connection, step.table)
             if _KEY in names:
                 results.append(_key_result(key, step, _key_facts(connection, step, session.run_id)))
+    if _LOSS in names and isinstance(step, Load):
+        results.append(_loss_result(session, key, step, audited or audit.now(session, step)))
     if _QUARANTINE in names:
         results.append(_quarantine_result(key, quarantined or 0))
     return results
@@ -83,6 +92,18 @@ def _quarantine_result(key: dg.AssetKey, rows: int) -> dg.AssetCheckResult:
         passed=rows == 0,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"rows": rows, "table": dg.MetadataValue.text("_sqlflow.quarantine")},
+    )
+
+
+def _loss_result(session: Session, key: dg.AssetKey, step: Load, finding: Finding) -> dg.AssetCheckResult:
+    pipeline = session.project.plan.pipeline(step.pipeline)
+    clean = redactor(session, pipeline) if pipeline else str
+    return dg.AssetCheckResult(
+        check_name=_LOSS,
+        asset_key=key,
+        passed=finding.level == "fine",
+        severity=dg.AssetCheckSeverity.WARN if finding.ok else dg.AssetCheckSeverity.ERROR,
+        metadata={"message": dg.MetadataValue.text(clean(finding.message)), **finding.facts},
     )
 
 

@@ -38,7 +38,8 @@ def metadata_of(outcome: Outcome, owners: Mapping[TableName, dg.AssetKey]) -> di
     lineage = _lineage(outcome.lineage, owners)
     if lineage:
         metadata["dagster/column_lineage"] = lineage
-    return metadata | dict(outcome.facts) | _cursors(outcome) | _target(outcome) | _remarks(outcome)
+    audited = dict(outcome.audit.facts) if outcome.audit else {}
+    return metadata | dict(outcome.facts) | audited | _cursors(outcome) | _target(outcome) | _remarks(outcome)
 
 
 def _cursors(outcome: Outcome) -> dict[str, Any]:

@@ -303,6 +303,8 @@ class Connector(ABC, Generic[O]):
     # Its own rules where they are not those of its family, such as the vendor's limit.
     policy: ClassVar[Policy | None] = None
     by_request: ClassVar[bool] = False
+    # The sync modes of which `count` can answer.
+    counts: ClassVar[tuple[str, ...]] = ()
     guard: Guard = _ONCE
 
     def __init__(self, options: O, place: Place) -> None:
@@ -361,6 +363,15 @@ class Connector(ABC, Generic[O]):
         Raises what a listing raises.
         """
         del since
+        return None
+
+    def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
+        """Return how many rows the source has of those that are loaded; None where it cannot count alike.
+
+        With `below` those whose cursor column is before it, which rows without a cursor are not. Rows of one key
+        of `keys` count once, and only where all of them are below. Raises what reading raises.
+        """
+        del stream, keys, below
         return None
 
     def confirm(self, stream: Stream, cursor: Cursor) -> Mapping[str, str | int]:

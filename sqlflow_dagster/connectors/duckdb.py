@@ -22,7 +22,7 @@ A value that a column of a table already there would change is refused.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,6 +74,7 @@ class DuckDB(Tables[DuckDBOptions]):
     options_type = DuckDBOptions
     sink_options_type = DuckDBSinkOptions
     family: ClassVar[Family] = "database"
+    counts = ("full_refresh", "incremental")
     default_schema = "main"
 
     def place_of_data(self) -> Mapping[str, str]:
@@ -116,6 +117,28 @@ class DuckDB(Tables[DuckDBOptions]):
                 return table.kind == "table"
         there = ", ".join(f"{table.schema}.{table.name}" for table in tables[:10]) or "none"
         raise SourceFailed(f"{path}: there is no table {name.schema}.{name.name}; it has {there}")
+
+    def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
+        options = self.options
+        if options.filters or options.start_date or options.end_date:
+            return None
+        before = sql("TRUE")
+        if below:
+            end = sql("CAST({end} AS {kind})", end=literal(below.value), kind=Sql(below.type))
+            before = sql("coalesce({c} < {end}, FALSE)", c=quote(options.cursor_field or ""), end=end)
+        path = self._path()
+        with opened(path, self.place.spool) as connection:
+            relation = self._relation(connection, path, self.table_of(stream))
+            counted = sql("SELECT count(*) FROM {r} WHERE {before}", r=relation, before=before)
+            if keys:
+                counted = sql(
+                    "SELECT count(*) FROM (SELECT 1 FROM {r} GROUP BY {keys} HAVING bool_and({before}))",
+                    r=relation,
+                    keys=join(", ", map(quote, keys)),
+                    before=before,
+                )
+            row = connection.execute(counted).fetchone()
+        return int(row[0]) if row else 0
 
     def check(self) -> Health:
         begin = time.perf_counter()

@@ -113,6 +113,7 @@ class InMemory(Connector[InMemoryOptions]):
     options_type = InMemoryOptions
     sink_options_type = InMemorySinkOptions
     family: ClassVar[Family] = "file"
+    counts = ("full_refresh",)
 
     def streams(self) -> Sequence[Stream]:
         options = self.options
@@ -138,6 +139,12 @@ class InMemory(Connector[InMemoryOptions]):
             yield Scan(
                 _select(stream.name, rows, columns, types, self.options.types, Path(folder) / "rows.csv")
             )
+
+    def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
+        options = self.options
+        if keys or below or options.filters or options.start_date or options.end_date:
+            return None
+        return len(self._rows(stream))
 
     def check(self) -> Health:
         try:

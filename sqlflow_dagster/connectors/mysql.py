@@ -31,7 +31,7 @@ from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows,
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.mysql_client import Connection, Connections, Explain, rows_of, where
 from sqlflow_dagster.connectors.mysql_options import MySQLOptions, MySQLSinkOptions, server
-from sqlflow_dagster.connectors.mysql_select import Selected, Wanted, local, select
+from sqlflow_dagster.connectors.mysql_select import Selected, Wanted, counted, local, select
 from sqlflow_dagster.connectors.mysql_types import Choices, Column
 from sqlflow_dagster.connectors.pool import Slot
 from sqlflow_dagster.connectors.silence import watched
@@ -57,6 +57,7 @@ class MySQL(ServerTables[MySQLOptions]):
     options_type = MySQLOptions
     sink_options_type = MySQLSinkOptions
     family: ClassVar[Family] = "database"
+    counts = ("full_refresh", "incremental")
 
     @property
     def default_schema(self) -> str:
@@ -116,6 +117,18 @@ class MySQL(ServerTables[MySQLOptions]):
                 left_out=selected.left_out,
                 explain=Explain(self._told, label, self.options.timeout_seconds, silent, self._longest),
             )
+
+    def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
+        options = self.options
+        table = self.table_of(stream)
+        label = label_of(stream, table)
+        with self._slot() as (slot, _), slot.transaction() as connection:
+            relation, columns, own = self._relation(connection, table, label)
+            span = Span(options.start_date, options.end_date)
+            asked = self.asked(own, options.cursor_field, below, span)
+            wanted = Wanted(**asked, choices=self._choices)
+            query = counted(relation, columns, wanted, label, self.told_apart(keys, own))
+            return None if query is None else int(rows_of(connection, query)[0][0])
 
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:

@@ -10,7 +10,17 @@ from decimal import Decimal
 
 from sqlflow_dagster.connectors import sql_select
 from sqlflow_dagster.connectors.mysql_types import Choices, Column, travel
-from sqlflow_dagster.connectors.sql_select import DAY, MOMENT, NUMBER, ORDERED, Dialect, Travel, ends, within
+from sqlflow_dagster.connectors.sql_select import (
+    DAY,
+    MOMENT,
+    NUMBER,
+    ORDERED,
+    Compared,
+    Dialect,
+    Travel,
+    ends,
+    within,
+)
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.sql import Condition, Sql, Value, backquote, join, literal, sql
 
@@ -37,14 +47,41 @@ def select(relation: Sql, columns: Sequence[Column], wanted: Wanted, label: str)
     Raises BadOption for columns in `types` that are not there, and SchemaChanged where the cursor
     column is gone or cannot be compared.
     """
-    dialect: Dialect[Column] = Dialect(
+    dialect = _dialect(wanted)
+    travels = sql_select.travels_of(columns, wanted, label, dialect)
+    return sql_select.selected(relation, travels, wanted, _conditions(travels, wanted), label, dialect)
+
+
+def counted(
+    relation: Sql, columns: Sequence[Column], wanted: Wanted, label: str, keys: Sequence[str]
+) -> Sql | None:
+    """Return the SELECT that counts what is wanted, `since` being what cursors are below; None where it cannot be told.
+
+    Only what MySQL compares exactly as DuckDB does is counted.
+    """
+    dialect = _dialect(wanted)
+    return sql_select.counted(
+        relation,
+        sql_select.travels_of(columns, wanted, label, dialect),
+        wanted,
+        keys,
+        dialect,
+        Compared(
+            lambda item, condition: _condition(item, condition, by_bytes=True),
+            _bound,
+            # A date that is none has no cursor here, and is before all of them there.
+            lambda item, since: None if item.nulled else _since(item, since),
+        ),
+    )
+
+
+def _dialect(wanted: Wanted) -> Dialect[Column]:
+    return Dialect(
         "MySQL",
         backquote,
         Sql("CAST(NULL AS CHAR)"),
         lambda column, declared: travel(column, declared, wanted.choices),
     )
-    travels = sql_select.travels_of(columns, wanted, label, dialect)
-    return sql_select.selected(relation, travels, wanted, _conditions(travels, wanted), label, dialect)
 
 
 def local(selected: Selected, name: str, remote: Sql) -> Sql:
@@ -109,7 +146,7 @@ def _end(order: str, operator: str, value: str) -> Sql | None:
     return _moment(at.replace(tzinfo=None).isoformat(" "))
 
 
-def _condition(item: Travel[Column], condition: Condition) -> Sql | None:
+def _condition(item: Travel[Column], condition: Condition, *, by_bytes: bool = False) -> Sql | None:
     if item.nulled or not condition.values:
         return None
     ordered = condition.operator in ORDERED
@@ -120,7 +157,7 @@ def _condition(item: Travel[Column], condition: Condition) -> Sql | None:
     if len(found) != len(values):
         return None
     c = backquote(item.column.name)
-    if item.order == "text" and condition.operator not in ("=", "IN"):
+    if item.order == "text" and (by_bytes or condition.operator not in ("=", "IN")):
         # A collation takes unlike texts for equal, and orders them in its own way: bytes decide. What it
         # takes for equal too many, the warehouse leaves out.
         c, found = _bytes(c), [_hex(str(value)) for value in condition.values]

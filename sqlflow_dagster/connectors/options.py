@@ -114,6 +114,11 @@ class SourceOptions(Options):
         description="Keep in `_sqlflow_load` which LOAD, and in `_sqlflow_file` which file, each row came "
         "from: changed files replace their rows, and several LOADs without a key may share a table.",
     )
+    loss_audit: bool = Field(
+        False,
+        description="After each load, count at the source the rows that no later read brings again, and compare with "
+        "the table; fewer there is a failed check.",
+    )
     isolate: bool = Field(False, description="One asset for each stream instead of one group.")
 
     @model_validator(mode="after")

@@ -53,7 +53,8 @@ from sqlflow_dagster.connectors.postgres_client import (
     where,
 )
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions, server
-from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, local, select
+from sqlflow_dagster.connectors.postgres_replace import rows_of
+from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, counted, local, select
 from sqlflow_dagster.connectors.postgres_types import Column
 from sqlflow_dagster.connectors.silence import watched
 from sqlflow_dagster.connectors.sql_source import ServerTables, label_of
@@ -76,6 +77,7 @@ class Postgres(ServerTables[PostgresOptions]):
     options_type = PostgresOptions
     sink_options_type = PostgresSinkOptions
     family: ClassVar[Family] = "database"
+    counts = ("full_refresh", "incremental")
     default_schema = "public"
 
     @cached_property
@@ -166,6 +168,19 @@ class Postgres(ServerTables[PostgresOptions]):
         with self._slot(lambda: opened):
             yield from postgres_cdc.read(source, stream, table, since)
 
+    def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
+        options = self.options
+        if options.by_xmin or options.sync_mode == "cdc":
+            return None
+        table = self.table_of(stream)
+        label = label_of(stream, table)
+        with self._slot() as slot, slot.transaction() as connection:
+            relation, columns, own = self._relation(connection, table, label)
+            span = Span(options.start_date, options.end_date)
+            wanted = self._wanted(connection, columns, own, options.cursor_field, below, span)
+            query = counted(relation, columns, wanted, label, self.told_apart(keys, own))
+            return None if query is None else int(rows_of(connection, query)[0][0])
+
     def confirm(self, stream: Stream, cursor: Cursor) -> Mapping[str, str | int]:
         from sqlflow_dagster.connectors import postgres_cdc  # noqa: PLC0415 - other modes need none
 
@@ -208,22 +223,28 @@ class Postgres(ServerTables[PostgresOptions]):
         if options.by_xmin:
             by_xmin, position = self._by_xmin(connection, since)
         cursor = None if options.by_xmin else options.cursor_field
-        money = any(column.type.name == "money" for column in columns)
-        selected = select(
-            relation,
-            columns,
-            Wanted(
-                **self.asked(keys, cursor, since, span),
-                numeric_type=options.numeric_type,
-                money_digits=catalog.money_digits(connection) if money else 2,
-                utf8=catalog.encoding(connection) == "UTF8",
-                where=by_xmin,
-            ),
-            label,
-        )
+        wanted = self._wanted(connection, columns, keys, cursor, since, span)
+        selected = select(relation, columns, replace(wanted, where=by_xmin), label)
         horizon = self._horizon(connection, selected, cursor, label) if cursor else None
         self.warn_of_key(keys, label)
         return selected, position, horizon
+
+    def _wanted(
+        self,
+        connection: Connection,
+        columns: Sequence[Column],
+        keys: Sequence[str],
+        cursor: str | None,
+        since: Cursor | None,
+        span: Span,
+    ) -> Wanted:
+        money = any(column.type.name == "money" for column in columns)
+        return Wanted(
+            **self.asked(keys, cursor, since, span),
+            numeric_type=self.options.numeric_type,
+            money_digits=catalog.money_digits(connection) if money else 2,
+            utf8=catalog.encoding(connection) == "UTF8",
+        )
 
     def _relation(
         self, connection: Connection, table: Name | None, label: str

@@ -15,6 +15,7 @@ from sqlflow_dagster.connectors.sql_select import (
     MOMENT,
     NUMBER,
     ORDERED,
+    Compared,
     Dialect,
     Travel,
     ends,
@@ -53,15 +54,41 @@ def select(relation: Sql, columns: Sequence[Column], wanted: Wanted, label: str)
     Raises BadOption for columns in `types` that are not there, and SchemaChanged where the cursor
     column is gone or cannot be compared.
     """
-    dialect: Dialect[Column] = Dialect(
+    dialect = _dialect(wanted)
+    travels = sql_select.travels_of(columns, wanted, label, dialect)
+    where = [*([wanted.where] if wanted.where else []), *_conditions(travels, wanted)]
+    return sql_select.selected(relation, travels, wanted, where, label, dialect)
+
+
+def counted(
+    relation: Sql, columns: Sequence[Column], wanted: Wanted, label: str, keys: Sequence[str]
+) -> Sql | None:
+    """Return the SELECT that counts what is wanted, `since` being what cursors are below; None where it cannot be told.
+
+    Only what Postgres compares exactly as DuckDB does is counted.
+    """
+    dialect = _dialect(wanted)
+    return sql_select.counted(
+        relation,
+        sql_select.travels_of(columns, wanted, label, dialect),
+        wanted,
+        keys,
+        dialect,
+        Compared(
+            lambda item, condition: _condition(item, condition, utf8=wanted.utf8),
+            lambda item, operator, text: _bound(item, operator, text, utf8=wanted.utf8),
+            lambda item, since: _since(item, since, utf8=wanted.utf8),
+        ),
+    )
+
+
+def _dialect(wanted: Wanted) -> Dialect[Column]:
+    return Dialect(
         "Postgres",
         quote,
         Sql("CAST(NULL AS text)"),
         lambda column, declared: travel(column, declared, wanted.numeric_type, wanted.money_digits),
     )
-    travels = sql_select.travels_of(columns, wanted, label, dialect)
-    where = [*([wanted.where] if wanted.where else []), *_conditions(travels, wanted)]
-    return sql_select.selected(relation, travels, wanted, where, label, dialect)
 
 
 def local(selected: Selected, name: str) -> Sql:

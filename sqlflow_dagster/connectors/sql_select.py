@@ -229,6 +229,65 @@ def within(c: Sql, bounds: Iterable[Sql | None], others: Sql | None = None) -> S
     return sql("({all} OR {without})", all=join(" AND ", known), without=without)
 
 
+@dataclass(frozen=True, slots=True)
+class Compared(Generic[C]):
+    """How a server is asked for a filter, an end of a span, and rows at or after a cursor; None where not alike."""
+
+    filter: Callable[[Travel[C], Condition], Sql | None]
+    end: Callable[[Travel[C], str, str], Sql | None]
+    later: Callable[[Travel[C], Cursor], Sql | None]
+
+
+def counted(
+    relation: Sql,
+    travels: Mapping[str, Travel[C]],
+    wanted: Wanted,
+    keys: Sequence[str],
+    dialect: Dialect[C],
+    compared: Compared[C],
+) -> Sql | None:
+    """Return the SELECT that counts the rows that are wanted, those before `since` where there is one.
+
+    Rows of one key count once, and only where all of them are before it. None where the server cannot be
+    asked for the very rows that the warehouse takes.
+    """
+    where: list[Sql | None] = []
+    for condition in wanted.conditions:
+        found = named(travels, condition.column)
+        where.append(compared.filter(found, condition) if found else None)
+    before = Sql("1 = 1")
+    if cursor := named(travels, wanted.cursor_field or ""):
+        c = dialect.quote(cursor.column.name)
+        for operator, text in ends(wanted.span):
+            end = compared.end(cursor, operator, text) if _is_exact(cursor.order, text) else None
+            where.append(within(c, [end]))
+        if wanted.since:
+            later = compared.later(cursor, wanted.since)
+            where.append(later and Sql("1 = 1"))
+            before = sql("NOT ({later})", later=later or before)
+    known = [item for item in where if item is not None]
+    own = [item for key in keys if (item := named(travels, key))]
+    if len(known) < len(where) or len(own) < len(keys):
+        return None
+    if not keys:
+        every = join(" AND ", [*known, before])
+        return sql("SELECT count(*) FROM {relation} WHERE {every}", relation=relation, every=every)
+    return sql(
+        "SELECT count(*) FROM (SELECT 1 AS one FROM {relation} WHERE {every} GROUP BY {keys}"
+        " HAVING min(CASE WHEN {before} THEN 1 ELSE 0 END) = 1) AS keys_found",
+        relation=relation,
+        every=join(" AND ", known) or Sql("1 = 1"),
+        keys=join(", ", (dialect.quote(item.column.name) for item in own)),
+        before=before,
+    )
+
+
+def _is_exact(order: str, text: str) -> bool:
+    """Whether an end of a span means one moment to both sides; without an offset it is of the warehouse's zone."""
+    found = ISO.fullmatch(text)
+    return order != "timestamptz" or (found is not None and found["offset"] is not None)
+
+
 def ends(span: Span) -> list[tuple[str, str]]:
     """Return the ends that a span has, each with the operator that a column is compared by."""
     return [(operator, text) for operator, text in ((">=", span.start), ("<", span.end)) if text]

@@ -60,6 +60,12 @@ class ServerTables(Tables[O]):
             "span": span,
         }
 
+    @staticmethod
+    def told_apart(keys: Sequence[str], own: Sequence[str]) -> Sequence[str]:
+        """Return the keys that rows are to be grouped by; none where the relation's own key keeps them apart."""
+        given = {key.casefold() for key in keys}
+        return () if own and {key.casefold() for key in own} <= given else keys
+
     def time_of(self, selected: Selected[C], cursor: str, advice: str) -> str | None:
         """Return the type of an incremental cursor that is a time; else None, and a warning ending in `advice`."""
         if self.options.sync_mode != "incremental":

@@ -94,6 +94,7 @@ class Sqlite(Tables[SqliteOptions]):
     options_type = SqliteOptions
     sink_options_type = SqliteSinkOptions
     family: ClassVar[Family] = "database"
+    counts = ("full_refresh",)
     default_schema = "main"
 
     def place_of_data(self) -> Mapping[str, str]:
@@ -120,6 +121,19 @@ class Sqlite(Tables[SqliteOptions]):
             explain=reading.explain,
         )
         before.unchanged()
+
+    def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
+        options = self.options
+        # Its values have types of their own, and are compared with a cursor by the warehouse.
+        if keys or below or options.filters or options.start_date or options.end_date:
+            return None
+        name = self.table_of(stream)
+        relation = (
+            quote(name.name) if name else sql("({query}\n)", query=Sql((options.query or "").rstrip("; \n")))
+        )
+        with opened(self._path(), options.timeout_seconds) as connection:
+            row = connection.execute(sql("SELECT count(*) FROM {relation}", relation=relation)).fetchone()
+        return int(row[0])
 
     def check(self) -> Health:
         begin = time.perf_counter()

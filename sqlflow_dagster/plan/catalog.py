@@ -31,6 +31,7 @@ class SourceFacts:
     destination_sync_mode: str | None = None
     row_provenance: bool = False
     isolate: bool = False
+    loss_audit: bool = False
     notices: tuple[str, ...] = ()
 
 

@@ -62,6 +62,7 @@ class Load:
     sole_writer: bool
     location: Location
     why: str  # one line for `sqlflow plan`: why it is full or incremental
+    loss_audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from pydantic import SecretStr
 
@@ -37,6 +38,8 @@ INCREMENTAL = {"sync_mode": "incremental", "cursor_field": "changed"}
 KEYED = {**INCREMENTAL, "primary_key": "id"}
 EITHER = pytest.mark.parametrize("given", [KEYED, INCREMENTAL], ids=["with-key", "without-key"])
 WRITING = [item for item in ARRANGEMENTS if item.writes]
+COUNTED = [item for item in ARRANGEMENTS if "full_refresh" in registry.find(item.type).counts]
+AUDITED = [item for item in ARRANGEMENTS if "incremental" in registry.find(item.type).counts]
 SYSTEMS = [item for item in WRITING if item.nowhere]
 BOUNDED = [item for item in ARRANGEMENTS if item.bounded]
 
@@ -361,6 +364,104 @@ def test_what_is_written_is_read_back(arrangement, arranged):
     source.bench.ok()
     assert source.rows() == rows
     assert source.types() == source.far.types
+
+
+def told(outcome):
+    audit = outcome.audit
+    return audit.level, audit.facts.get("audit_source_rows"), audit.facts.get("audit_rows")
+
+
+AUDIT = {"loss_audit": True}
+
+
+@pytest.mark.parametrize("arrangement", AUDITED, ids=lambda item: item.type)
+@EITHER
+def test_an_audit_finds_what_the_table_lost(arrangement, arranged, given):
+    source = arranged(arrangement)
+    assert (
+        told(
+            source.load(
+                row(1), row(2), row(3), row(9, changed=None) if given is KEYED else row(3), **given, **AUDIT
+            )
+        )[0]
+        == "fine"
+    )
+    assert told(source.load(row(1), row(2), row(3), row(4), row(5), **given, **AUDIT)) == ("fine", 4, 4)
+    with duckdb.connect(str(source.bench.root / "data/warehouse.duckdb")) as connection:
+        connection.execute("DELETE FROM p.t WHERE id IN (2, 3)")
+    outcome = source.load(**given, **AUDIT)
+    assert told(outcome) == ("fail", 4, 2)
+    assert "2 of 4 rows of the source are missing" in outcome.audit.message
+    assert told(source.load(full_refresh=True, **given, **AUDIT)) == ("fine", 4, 4)
+
+
+@pytest.mark.parametrize("arrangement", AUDITED, ids=lambda item: item.type)
+@EITHER
+def test_an_audit_finds_a_row_that_came_behind_the_cursor(arrangement, arranged, given):
+    source = arranged(arrangement)
+    source.load(row(1), row(3), row(5), **given, **AUDIT)
+    # One at the cursor is read again, and so is no loss.
+    late = row(6, changed=row(5)[1])
+    rows = [row(1), row(2), row(3), row(5), late]
+    assert told(source.load(*rows, **given, **AUDIT)) == ("fail", 3, 2)
+    source.load(full_refresh=True, **given, **AUDIT)
+    within = {**given, **AUDIT, "lookback_window": "P7D"}
+    assert told(source.load(*rows, row(4), **within)) == ("fine", 0, 0)
+    assert source.rows() == [row(1), row(2), row(3), row(4), row(5), late]
+
+
+@pytest.mark.parametrize("arrangement", AUDITED, ids=lambda item: item.type)
+def test_an_audit_takes_what_the_source_deleted_or_changed_for_no_loss(arrangement, arranged):
+    source = arranged(arrangement)
+    source.load(row(1), row(2), row(3), row(4), **KEYED, **AUDIT)
+    outcome = source.load(row(2), row(3, changed=row(9)[1]), row(4), **KEYED, **AUDIT)
+    assert told(outcome) == ("fine", 2, 3)
+    assert "1 more are here" in outcome.audit.message
+    # Two rows of one key, of which the newest is stored.
+    assert told(source.load(row(1), row(1, changed=row(12)[1]), row(4), **KEYED, **AUDIT))[0] == "fine"
+
+
+@pytest.mark.parametrize("arrangement", AUDITED, ids=lambda item: item.type)
+def test_an_audit_counts_what_filters_and_bounds_take_or_says_that_it_cannot(arrangement, arranged):
+    source = arranged(arrangement)
+    source.far.put(
+        [row(1, name="A"), row(2, name="a"), row(3, name="a "), row(4, name="a"), row(5, name="a"), NULLS]
+    )
+    found = {}
+    for text in (
+        '{"filters": {"name": "a"}}',
+        '{"filters": {"name": ["a", "b"], "id": "> 2"}}',
+        '{"filters": {"name": null}}',
+        '{"start_date": "2026-01-03", "end_date": "2026-01-05"}',
+    ):
+        for kind, given in (("full", {"cursor_field": "changed"}), ("incremental", KEYED)):
+            found[text, kind] = told(source.load(full_refresh=True, **given, **AUDIT, **json.loads(text)))
+    assert {level for level, *_ in found.values()} <= {"fine", "warn"}, found
+    assert all(there == here for _, there, here in found.values()), found
+    if source.far.type in ("POSTGRES", "MYSQL"):
+        known = {key: there for key, (_, there, _) in found.items() if there is not None}
+        assert list(known.values())[:4] == [3, 2, 2, 1]
+        assert list(known.values())[-2:] == [2, 1]
+
+
+@pytest.mark.parametrize("arrangement", COUNTED, ids=lambda item: item.type)
+def test_an_audit_of_a_whole_read_counts_all_of_it(arrangement, arranged):
+    source = arranged(arrangement)
+    rows = [row(number) for number in range(1, 20)] + [NULLS]
+    assert told(source.load(*rows, **AUDIT)) == ("fine", 20, 20)
+    assert told(source.load(*rows[:5], **AUDIT)) == ("fine", 5, 5)
+    source.far.put([])
+    assert told(source.load(**AUDIT)) == ("fine", 0, 0)
+    assert source.load().audit is None
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=lambda item: item.type)
+def test_an_audit_that_cannot_be_says_so_when_the_project_is_looked_at(arrangement, arranged):
+    source = arranged(arrangement)
+    outcome = source.load(row(1), **KEYED, **AUDIT)
+    notices = [text for text in load_project(source.bench.root).plan.notices if "loss_audit" in text]
+    assert bool(notices) is (arrangement not in AUDITED)
+    assert outcome.audit.level == ("warn" if notices else "fine")
 
 
 def asked(source, target):

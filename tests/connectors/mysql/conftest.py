@@ -52,7 +52,9 @@ class Server:
             self.process = subprocess.Popen(
                 [_program("mariadbd"), "--no-defaults", f"--datadir={self.folder / 'data'}", *self._user,
                  "--bind-address=127.0.0.1", f"--port={self.port}", f"--socket={self.folder / 's'}",
-                 f"--pid-file={self.folder / 'pid'}", *_OPTIONS, *self.extra],
+                 f"--pid-file={self.folder / 'pid'}",
+                 # A server that starts clears away the temporary tables of all others in its folder for them.
+                 f"--tmpdir={self.folder}", *_OPTIONS, *self.extra],
                 stdout=log, stderr=log,
             )  # fmt: skip
         end = time.monotonic() + 60
