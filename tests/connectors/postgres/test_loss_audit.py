@@ -55,6 +55,23 @@ def test_a_source_that_cannot_be_counted_any_more_does_not_undo_the_load(project
     assert "division by zero" in outcome.audit.message
 
 
+@pytest.mark.parametrize("marked", [True, False], ids=["with provenance", "without"])
+def test_rows_of_other_statements_are_told_apart_or_not_counted(project, marked):
+    project.database.run(
+        "CREATE TABLE a AS SELECT n AS id FROM generate_series(1, 10) AS n",
+        "CREATE TABLE b AS SELECT n + 100 AS id FROM generate_series(1, 5) AS n",
+    )
+    given = {"sync_mode": "incremental", "cursor_field": "id", "row_provenance": marked, **AUDIT}
+    if not marked:
+        given["primary_key"] = "id"
+    text = project.source(table="a", **given).replace("SOURCE pg", "SOURCE a")
+    text += project.source(table="b", **given).replace("SOURCE pg", "SOURCE b")
+    project.bench.pipeline(f"{text}LOAD t FROM a;\nLOAD t FROM b;")
+    audits = [project.bench.ok()["t"].audit for _ in range(2)]
+    found = [(audit.level, audit.facts.get("audit_rows")) for audit in audits]
+    assert found == [("fine", 4), ("fine", 4)] if marked else [("warn", None), ("warn", None)]
+
+
 @pytest.mark.parametrize("params", [{"sync_mode": "cdc", "primary_key": "id"}, {"cursor_field": "xmin"}])
 def test_a_position_of_its_own_is_not_counted(project, params):
     project.database.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
