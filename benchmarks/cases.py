@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.definitions import definitions, validation
 from benchmarks.figures import Figure, Sizes, verdict
 from benchmarks.loads import loads, nothing_new
+from benchmarks.mysql import mysql
 from benchmarks.peers import peers
 from benchmarks.postgres import postgres
 from benchmarks.resilience import cost
@@ -43,5 +44,6 @@ CASES: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
     "rules": rules,
     "s3": s3,
     "postgres": postgres,
+    "mysql": mysql,
     "peers": peers,
 }

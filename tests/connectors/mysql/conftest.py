@@ -104,6 +104,11 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def new_server(folder: Path, *extra: str) -> Server:
+    """A server in a folder of its own, neither made nor started."""
+    return Server(folder, _free_port(), extra)
+
+
 def _needs_mariadb() -> None:
     if _program("mariadbd") and _program("mariadb-install-db"):
         return
@@ -136,9 +141,7 @@ def mysql_server():
          "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "server.key", "-out", folder / "server.crt"],
         check=True, capture_output=True,
     )  # fmt: skip
-    made = Server(
-        folder, _free_port(), (f"--ssl-cert={folder / 'server.crt'}", f"--ssl-key={folder / 'server.key'}")
-    )
+    made = new_server(folder, f"--ssl-cert={folder / 'server.crt'}", f"--ssl-key={folder / 'server.key'}")
     try:
         made.make()
         made.start()
