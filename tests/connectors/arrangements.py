@@ -390,9 +390,9 @@ class Postgres(Arrangement):
 
 
 class Avro(Files):
-    """Avro files, written by fastavro; they are not exported."""
+    """Avro files, written by fastavro."""
 
-    type, suffix, writes = "AVRO", ".avro", False
+    type, suffix = "AVRO", ".avro"
     says: ClassVar = {}
     kinds: ClassVar = {
         "BIGINT": "long", "VARCHAR": "string", "BOOLEAN": "boolean",

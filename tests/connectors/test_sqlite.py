@@ -571,3 +571,17 @@ def test_a_range_is_looked_up_in_an_index(folder):
         for where in (times, numbers):
             plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM t WHERE {where}").fetchall()
             assert not [row for row in plan if row[3].startswith("SCAN")], plan
+
+
+def test_a_target_that_keeps_a_log_is_looked_at_without_making_one(folder):
+    path = folder.root / "out.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER); CREATE VIEW v AS SELECT 1"
+        )
+    kind = find("SQLITE")
+    options = parse(kind.sink_options_type, {})[0]
+    found = kind.check_target("sqlite://out.sqlite/t", options, folder.place)
+    assert (found.ok, found.facts["table_exists"]) == (True, True)
+    assert "it is a view" in kind.check_target("sqlite://out.sqlite/v", options, folder.place).message
+    assert [entry.name for entry in folder.root.iterdir()] == ["out.sqlite"]
