@@ -218,11 +218,12 @@ class Writer:
             self._run("START TRANSACTION")
             self._fill(new, made)
             self._run("COMMIT")
-            failpoint("in_export")
+            failpoint("before_export_commit")
             if self.there:
                 self._run("RENAME TABLE {t} TO {old}, {new} TO {t}", t=target, old=old, new=new)
             else:
                 self._run("RENAME TABLE {new} TO {t}", t=target, new=new)
+            failpoint("after_export_commit")
         self._run("DROP TABLE IF EXISTS {old}", old=old)
 
     @contextmanager
@@ -257,8 +258,9 @@ class Writer:
                 self._run("ROLLBACK")
                 return
             self._fill(target, self.name)
-            failpoint("in_export")
+            failpoint("before_export_commit")
             self._run("COMMIT")
+            failpoint("after_export_commit")
 
     def _done_before(self) -> bool:
         """Whether an earlier try of the same run added these rows; noted in their transaction if not."""
@@ -286,8 +288,9 @@ class Writer:
             self._fill(stage)
             self._check_twice(stage)
             self._merge(target, stage, names)
-            failpoint("in_export")
+            failpoint("before_export_commit")
             self._run("COMMIT")
+            failpoint("after_export_commit")
 
     def _check_twice(self, stage: Sql) -> None:
         """Refuse two rows of one key: which of them is to stay cannot be known."""

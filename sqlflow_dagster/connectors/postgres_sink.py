@@ -26,6 +26,7 @@ from sqlflow_dagster.connectors.postgres_writer import Writer
 from sqlflow_dagster.connectors.silence import watched
 from sqlflow_dagster.connectors.sql_sink import refused, target_of
 from sqlflow_dagster.connectors.tables import Name
+from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, join, quote, sql
 
 _EXPORTS = quote("_sqlflow", "exports")
@@ -85,7 +86,9 @@ def _transaction(told: dict[str, str], label: str) -> Iterator[Connection]:
     try:
         with refused(translated(told, label), _GRANTS):
             yield connection
+            failpoint("before_export_commit")
             connection.commit()
+            failpoint("after_export_commit")
     finally:
         connection.close()
 
