@@ -34,7 +34,7 @@ ui: $(READY)  ## Dagster's web UI on the example
 	$(BIN)/dagster dev -w workspace.yaml
 
 test: $(READY)  ## all tests but the slow proofs
-	$(BIN)/python -m pytest -m "not proof"
+	$(BIN)/python -m pytest -m "not proof" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check $(CODE)
