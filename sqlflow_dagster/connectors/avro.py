@@ -27,6 +27,7 @@ from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import Readable
 from sqlflow_dagster.connectors.parquet import ReadsParquet
 from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.sql import fold
 
 
 class AvroOptions(FileOptions):
@@ -55,7 +56,7 @@ class Avro(ReadsParquet[AvroOptions]):
         path = spool.unpacked(file, folder)
         part = path.with_name(f"{path.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
-        left_out = {name.casefold() for name in self.options.exclude_columns}
+        left_out = {fold(name) for name in self.options.exclude_columns}
         avro_rows.as_parquet(file.name, item.path, part, left_out)
         part.replace(path)
         return Readable(file, path, len(str(path)) - len(file.tail), file.lead)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlflow_dagster.errors import BadOption, SourceFailed
+from sqlflow_dagster.sql import fold
 
 # Rows that are in memory at one time.
 _BATCH = 10_000
@@ -87,7 +88,7 @@ def _columns(name: str, schema: Any, left_out: Collection[str]) -> dict[str, Any
         try:
             found[field["name"]] = _kind(field["type"], named, ())
         except TypeError as error:
-            if field["name"].casefold() not in left_out:
+            if fold(field["name"]) not in left_out:
                 raise SourceFailed(
                     f"{name}: the field {field['name']!r} {error}; name it in `exclude_columns`"
                 ) from None

@@ -44,7 +44,7 @@ from sqlflow_dagster.connectors.files import (
 from sqlflow_dagster.connectors.sink import CsvSinkOptions, WritesFiles
 from sqlflow_dagster.connectors.sniff import Form, Sample, Sniffed, sniff
 from sqlflow_dagster.errors import SourceFailed
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 _WIDE = 200
 _BAD_ROWS = {
@@ -176,15 +176,15 @@ class ReadsCsv(Files[C]):
 
     def _types(self, sniffed: Sniffed, folders: Mapping[str, str]) -> dict[str, str]:
         """The type of every column, the declared ones as declared; they must be there."""
-        names = {name.casefold(): name for sample in sniffed.samples for name in sample.names}
-        names |= {name.casefold(): name for name in folders}
+        names = {fold(name): name for sample in sniffed.samples for name in sample.names}
+        names |= {fold(name): name for name in folders}
         types = dict(sniffed.types)
         for name, kind in self.options.types.items():
-            if name.casefold() not in names:
+            if fold(name) not in names:
                 raise SourceFailed(
                     f"`types` has the column {name!r}, and the files have {', '.join(names.values())}"
                 )
-            types[names[name.casefold()]] = kind
+            types[names[fold(name)]] = kind
         return types
 
     def _select(
@@ -198,16 +198,16 @@ class ReadsCsv(Files[C]):
         name = files[0].name_sql
         columns = self._columns(sample.names, types, name)
         selected = [sql("{value} AS {name}", value=item.value, name=quote(item.name)) for item in columns]
-        taken = {column.casefold() for column in sample.names}
-        given = {column.casefold() for column in self.options.types}
+        taken = {fold(column) for column in sample.names}
+        given = {fold(column) for column in self.options.types}
         selected += [
             sql(
                 "{value} AS {name}",
-                value=partition_sql(name, key, kind, guessed=key.casefold() not in given),
+                value=partition_sql(name, key, kind, guessed=fold(key) not in given),
                 name=quote(key),
             )
             for key, kind in folders.items()
-            if key.casefold() not in taken
+            if fold(key) not in taken
         ]
         if self.options.row_provenance:
             selected.append(sql("{name} AS {provenance}", name=name, provenance=quote(PROVENANCE)))
@@ -228,20 +228,20 @@ class ReadsCsv(Files[C]):
     ) -> list[csv_bad_rows.Column]:
         """Each column's value, and what is computed once for it, below the SELECT."""
         options = self.options
-        declared = {column.casefold() for column in options.types}
-        own = {column.casefold(): kind for column, kind in types.items()}
+        declared = {fold(column) for column in options.types}
+        own = {fold(column): kind for column, kind in types.items()}
         comma = options.decimal_separator == ","
         found = []
         for number, column in enumerate(names):
             if column == PROVENANCE:
                 continue
-            kind = own[column.casefold()]
+            kind = own[fold(column)]
             formats = {"DATE": options.date_format, "TIMESTAMP": options.timestamp_format}.get(kind, ())
             convert = partial(
                 casts.converted,
                 column,
                 kind,
-                guessed=column.casefold() not in declared,
+                guessed=fold(column) not in declared,
                 where=where,
                 formats=formats,
                 decimal_comma=comma,
@@ -262,7 +262,7 @@ class ReadsCsv(Files[C]):
     @property
     def _hidden(self) -> frozenset[str]:
         """The columns whose values are stored nowhere."""
-        return frozenset(name.casefold() for name in (*self.options.mask, *self.options.exclude_columns))
+        return frozenset(fold(name) for name in (*self.options.mask, *self.options.exclude_columns))
 
     def _options(
         self,
@@ -312,7 +312,7 @@ def _check_names(samples: Sequence[Sample]) -> None:
     """Refuse names that we give to columns of our own while we read."""
     for sample in samples:
         for name in sample.names:
-            if name.casefold().startswith("_sqlflow_") and name != PROVENANCE:
+            if fold(name).startswith("_sqlflow_") and name != PROVENANCE:
                 raise SourceFailed(
                     f"{sample.file.name}: the column {name!r} has a name that is kept for SQLFlow's own; "
                     "give the columns other names in `column_names`"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from sqlflow_dagster.connectors.base import Aside, BadRow
 from sqlflow_dagster.connectors.files import Readable
 from sqlflow_dagster.connectors.sniff import Form, delimiter_of
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 COLUMN = "_sqlflow_bad"
 _HIDDEN = "***"
@@ -67,7 +67,7 @@ def _misfit(column: Column) -> Sql:
 
 def _reason(column: Column, hidden: frozenset[str]) -> Sql:
     end = literal(f' of column "{column.name}" is no {column.kind}')
-    if column.name.casefold() in hidden:
+    if fold(column.name) in hidden:
         return sql("concat('a value', {end})", end=end)
     return sql("concat('the value ''', left({text}, 200), '''', {end})", text=quote(column.name), end=end)
 
@@ -115,7 +115,7 @@ class Finder:
         """The row's text, made from its values, without those that are stored nowhere."""
         text = io.StringIO()
         known = zip(self.names[file], fields, strict=False)
-        shown = [_HIDDEN if name.casefold() in self.hidden else field for name, field in known]
+        shown = [_HIDDEN if fold(name) in self.hidden else field for name, field in known]
         csv.writer(text, delimiter=(self.form.delimiter or ",")[0], lineterminator="").writerow(shown)
         return text.getvalue()
 

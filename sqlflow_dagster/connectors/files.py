@@ -33,7 +33,7 @@ from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.streamed import Pipe
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 log = logging.getLogger(__name__)
 
@@ -366,8 +366,8 @@ def partition_types(
     for file in files:
         for key, value in file.partitions.items():
             values.setdefault(key, set()).update({value} if value is not None else ())
-    known = {name.casefold(): kind for name, kind in declared.items()}
-    return {key: known.get(key.casefold()) or type_of(texts) for key, texts in values.items()}
+    known = {fold(name): kind for name, kind in declared.items()}
+    return {key: known.get(fold(key)) or type_of(texts) for key, texts in values.items()}
 
 
 def partition_sql(name: Sql, key: str, kind: str, *, guessed: bool) -> Sql:

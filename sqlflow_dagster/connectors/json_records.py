@@ -27,7 +27,7 @@ from sqlflow_dagster.connectors.files import (
 )
 from sqlflow_dagster.connectors.nested import Leaf, Struct, Type
 from sqlflow_dagster.errors import SourceFailed
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 _NEVER = "%%"
 _SAMPLE = 500
@@ -94,13 +94,13 @@ class Records:
         if not isinstance(found, Struct):
             kind = nested.name_of(found) if found else "nothing"
             raise SourceFailed(f"{self._names}: the records are no JSON objects with fields ({kind[:100]})")
-        ours = [name for name in found.fields if name.casefold() in (PATH, _OWN_ROW)]
+        ours = [name for name in found.fields if fold(name) in (PATH, _OWN_ROW)]
         if ours:
             raise SourceFailed(
                 f"{self._names}: the field {ours[0]!r} has a name that is kept for SQLFlow's own"
             )
-        folded = [name.casefold() for name in found.fields]
-        twice = [name for name in found.fields if folded.count(name.casefold()) > 1]
+        folded = [fold(name) for name in found.fields]
+        twice = [name for name in found.fields if folded.count(fold(name)) > 1]
         if twice:
             raise SourceFailed(f"{self._names}: {_CASES.format(', '.join(twice))}")
         return found
@@ -155,8 +155,8 @@ class Records:
     @cached_property
     def _declared(self) -> Mapping[str, str]:
         """The declared type of columns, under the names that the records have."""
-        known = {name.casefold(): name for name in self._found}
-        return {known.get(name.casefold(), name): kind for name, kind in self.form.types.items()}
+        known = {fold(name): name for name in self._found}
+        return {known.get(fold(name), name): kind for name, kind in self.form.types.items()}
 
     @property
     def _names(self) -> str:
@@ -263,21 +263,21 @@ class Records:
 
     def _columns(self, item: Readable, times: Mapping[str, str], folders: Mapping[str, str]) -> Iterable[Sql]:
         where = item.name_sql
-        taken = {name.casefold() for name in self.fields}
-        declared = {name.casefold() for name in self.form.types}
+        taken = {fold(name) for name in self.fields}
+        declared = {fold(name) for name in self.form.types}
         for name in self.fields:
             if name != PROVENANCE:
                 yield sql("{value} AS {name}", value=self._value(name, times, where), name=quote(name))
         for name, kind in folders.items():
-            if name.casefold() not in taken:
+            if fold(name) not in taken:
                 yield sql(
                     "{value} AS {name}",
-                    value=partition_sql(where, name, kind, guessed=name.casefold() not in declared),
+                    value=partition_sql(where, name, kind, guessed=fold(name) not in declared),
                     name=quote(name),
                 )
-                taken.add(name.casefold())
+                taken.add(fold(name))
         for name, kind in self._declared.items():
-            if name.casefold() not in taken:
+            if fold(name) not in taken:
                 yield sql("CAST(NULL AS {kind}) AS {name}", kind=Sql(kind), name=quote(name))
         if self.form.provenance:
             yield sql("{where} AS {name}", where=where, name=quote(PROVENANCE))

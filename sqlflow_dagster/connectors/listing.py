@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from sqlflow_dagster.connectors.paths import DEFAULT_PARTITION, File
 from sqlflow_dagster.errors import SourceFailed
-from sqlflow_dagster.sql import Condition, Value
+from sqlflow_dagster.sql import Condition, Value, fold
 
 _DAY = re.compile(r"((?:19|20|21)\d\d)-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])")
 # Folders of a date one below the other, from the year on.
@@ -101,7 +101,7 @@ class Wanted:
             len(found) >= len(self.floor) or order(found) > order(self.floor)[: len(found)]
         ):
             return False
-        return all(condition.column.casefold() in known for condition in self.conditions)
+        return all(fold(condition.column) in known for condition in self.conditions)
 
     def takes(self, file: File) -> bool:
         """Whether a file is wanted."""
@@ -110,7 +110,7 @@ class Wanted:
         found = of(file)
         known = _known(found)
         return self._reaches(found) and all(
-            condition.column.casefold() in known and _meets(condition, known[condition.column.casefold()])
+            fold(condition.column) in known and _meets(condition, known[fold(condition.column)])
             for condition in self.conditions
         )
 
@@ -126,7 +126,7 @@ def refuse_unknown(conditions: Sequence[Condition], files: Sequence[File]) -> No
     """Raise SourceFailed where no file lies in folders of a partition that is asked for."""
     known = {key for file in files for key in _known(of(file))}
     for condition in conditions:
-        if files and condition.column.casefold() not in known:
+        if files and fold(condition.column) not in known:
             has = f"they have {', '.join(sorted(known))}" if known else "they are in none"
             raise SourceFailed(
                 f"partition_filter: no file lies in folders of {condition.column!r}; {has} (`key=value` folders, "
@@ -166,7 +166,7 @@ def reached(names: Iterable[str], before: Partition, lookback: int) -> Partition
 
 def _known(found: Partition) -> dict[str, str | None]:
     """The values by folded key; `date` as far as it is known."""
-    known = {key.casefold(): value for key, value in found}
+    known = {fold(key): value for key, value in found}
     year, month, day = (known.get(name) for name in ("year", "month", "day"))
     if year and "date" not in known and month and day:
         known["date"] = f"{year}-{month:0>2}-{day:0>2}"
@@ -175,7 +175,7 @@ def _known(found: Partition) -> dict[str, str | None]:
 
 def _may(condition: Condition, known: Mapping[str, str | None]) -> bool:
     """Whether a condition may be met below folders of which this is known."""
-    column = condition.column.casefold()
+    column = fold(condition.column)
     if column in known:
         return _meets(condition, known[column])
     year, month = known.get("year"), known.get("month")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sqlflow_dagster.connectors import parameters as read
 from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.resilience.policy import ResilienceOptions
-from sqlflow_dagster.sql import Condition
+from sqlflow_dagster.sql import Condition, fold
 
 SyncMode = Literal["full_refresh", "incremental", "cdc"]
 DestinationSyncMode = Literal["overwrite", "append", "append_dedup"]
@@ -143,11 +143,11 @@ class SourceOptions(Options):
                     "cursor_field: incremental reading needs it; name a column that grows with each change"
                 ]
             return []
-        column = self.cursor_field.casefold()
+        column = fold(self.cursor_field)
         problems = []
-        if column in {name.casefold() for name in self.exclude_columns}:
+        if column in {fold(name) for name in self.exclude_columns}:
             problems.append(f"exclude_columns: {self.cursor_field!r} is the cursor and must be stored")
-        if column in {name.casefold() for name in self.mask}:
+        if column in {fold(name) for name in self.mask}:
             problems.append(f"mask: {self.cursor_field!r} is the cursor and must be stored as it is")
         return problems
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
-from sqlflow_dagster.sql import Condition, Operator, Value
+from sqlflow_dagster.sql import Condition, Operator, Value, fold
 
 _SYNC_MODES = {
     "full_table": "full_refresh",
@@ -76,7 +76,7 @@ def keys(value: Any) -> Any:
         names = tuple(part.strip() for part in value.split(",") if part.strip())
     else:
         raise ValueError("write a column, or a list of columns")  # noqa: TRY004 - what pydantic collects
-    if len({str(name).casefold() for name in names}) != len(names):
+    if len({fold(str(name)) for name in names}) != len(names):
         raise ValueError("a column is named twice")
     return names
 

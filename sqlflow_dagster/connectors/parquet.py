@@ -85,11 +85,11 @@ class ReadsParquet(Files[P]):
     def _query(self, ask: Ask, files: Sequence[Readable], folders: Mapping[str, str]) -> Sql:
         """The SELECT of files that may differ, after asking for their schemas."""
         options = self.options
-        parquet_schemas.check_digits(ask, files, {name.casefold() for name in options.exclude_columns})
+        parquet_schemas.check_digits(ask, files, {fold(name) for name in options.exclude_columns})
         schemas = parquet_schemas.of(ask, files) if len(files) > 1 else dict.fromkeys(files, "")
         alike = len(set(schemas.values())) == 1
         if not alike:
-            parquet_schemas.check(ask, schemas, {name.casefold() for name in options.types})
+            parquet_schemas.check(ask, schemas, {fold(name) for name in options.types})
         groups = (
             [list(group) for _key, group in groupby(files, key=lambda item: (item.place, schemas[item]))]
             if options.types
@@ -110,17 +110,17 @@ class ReadsParquet(Files[P]):
     ) -> Sql:
         """The SELECT of files whose folders DuckDB would read otherwise than their names say."""
         select = whole_sql(self._read(files, {}), files, {}, provenance=True)
-        taken = {str(row[0]).casefold() for row in ask(sql("DESCRIBE {select}", select=select))}
-        declared = {name.casefold() for name in self.options.types}
+        taken = {fold(str(row[0])) for row in ask(sql("DESCRIBE {select}", select=select))}
+        declared = {fold(name) for name in self.options.types}
         file = quote(PROVENANCE)
         columns = [
             sql(
                 "{value} AS {name}",
-                value=partition_sql(file, key, kind, guessed=key.casefold() not in declared),
+                value=partition_sql(file, key, kind, guessed=fold(key) not in declared),
                 name=quote(key),
             )
             for key, kind in folders.items()
-            if key.casefold() not in taken
+            if fold(key) not in taken
         ]
         columns.insert(0, sql("* EXCLUDE ({file})", file=file))
         columns += [file] if provenance else []
@@ -131,23 +131,23 @@ class ReadsParquet(Files[P]):
         described = ask(sql("DESCRIBE {select}", select=select))
         found = {str(row[0]): str(row[1]) for row in described}
         where = quote(PROVENANCE)
-        declared = {name.casefold(): kind for name, kind in self.options.types.items()}
+        declared = {fold(name): kind for name, kind in self.options.types.items()}
         columns = [
             sql(
                 "{value} AS {name}",
-                value=_value(name, kind, declared[name.casefold()], where),
+                value=_value(name, kind, declared[fold(name)], where),
                 name=quote(name),
             )
-            if name.casefold() in declared
+            if fold(name) in declared
             else quote(name)
             for name, kind in found.items()
             if name != PROVENANCE
         ]
-        known = {name.casefold() for name in found}
+        known = {fold(name) for name in found}
         columns += [
             sql("CAST(NULL AS {kind}) AS {name}", kind=Sql(kind), name=quote(name))
             for name, kind in self.options.types.items()
-            if name.casefold() not in known
+            if fold(name) not in known
         ]
         if self.options.row_provenance:
             columns.append(where)
@@ -205,9 +205,9 @@ def _is_odd(files: Sequence[Readable], folders: Mapping[str, str], types: Mappin
     """
     if folders and not all(item.file.tail for item in files):
         return True
-    declared = {name.casefold() for name in types}
+    declared = {fold(name) for name in types}
     values = (value for item in files for value in item.file.partitions.values() if value)
-    return any(key.casefold() in declared for key in folders) or any("=" in value for value in values)
+    return any(fold(key) in declared for key in folders) or any("=" in value for value in values)
 
 
 def _value(name: str, found: str, kind: str, where: Sql) -> Sql:

@@ -13,7 +13,7 @@ from sqlflow_dagster.connectors import nested
 from sqlflow_dagster.connectors.base import Ask
 from sqlflow_dagster.connectors.files import Readable
 from sqlflow_dagster.errors import SourceFailed
-from sqlflow_dagster.sql import join, sql
+from sqlflow_dagster.sql import fold, join, sql
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_digits(ask: Ask, files: Sequence[Readable], left_out: set[str]) -> Non
     )
     names = {str(item.path): item.file.name for item in files}
     for path, column, digits in found:
-        if str(column).casefold() in left_out:
+        if fold(str(column)) in left_out:
             continue
         if digits > 38:
             raise SourceFailed(
@@ -83,10 +83,10 @@ def check(ask: Ask, schemas: Mapping[Readable, str], declared: set[str]) -> None
     for item in {schema: item for item, schema in schemas.items()}.values():
         rows = ask(sql("DESCRIBE FROM read_parquet({file})", file=item.pattern))
         for name, kind in ((str(row[0]), str(row[1])) for row in rows):
-            if name.casefold() in declared:
+            if fold(name) in declared:
                 continue
             for leaf in nested.leaves(nested.parsed(kind)):
-                seen.setdefault((name, leaf.path.casefold()), {}).setdefault(leaf.kind, item.file.name)
+                seen.setdefault((name, fold(leaf.path)), {}).setdefault(leaf.kind, item.file.name)
     for (name, _path), kinds in seen.items():
         if not _agree(set(kinds)):
             where = ", ".join(f"{kind} in {file}" for kind, file in sorted(kinds.items()))

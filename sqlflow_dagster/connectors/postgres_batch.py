@@ -19,7 +19,7 @@ from sqlflow_dagster.connectors.postgres_states import State, States
 from sqlflow_dagster.connectors.postgres_texts import array_text, from_text, is_list
 from sqlflow_dagster.connectors.postgres_types import Column, digits_of
 from sqlflow_dagster.connectors.sql_select import Travel
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 CHANGE = "_sqlflow_change"
 _TEXT = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
@@ -76,9 +76,9 @@ def _dropped(travel: Travel[Column]) -> bool:
 
 def _local(travel: Travel[Column], part: Part) -> Sql:
     kind = travel.column.type
-    declared = {name.casefold() for name in part.types}
+    declared = {fold(name) for name in part.types}
     by_default = kind.name == "numeric" and digits_of(kind.modifier) is None and travel.kind != "VARCHAR"
-    chosen = travel.column.name.casefold() in declared or by_default
+    chosen = fold(travel.column.name) in declared or by_default
     return from_text(travel, declared=chosen, money_digits=part.money_digits)
 
 

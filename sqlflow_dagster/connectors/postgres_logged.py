@@ -13,7 +13,7 @@ from typing import Any
 from sqlflow_dagster.connectors.postgres_slot import Server
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption, SchemaChanged, SourceFailed
-from sqlflow_dagster.sql import Sql, quote, sql
+from sqlflow_dagster.sql import Sql, fold, quote, sql
 
 _TABLE = """
 SELECT c.oid, c.relkind, c.relpersistence, c.relreplident,
@@ -123,14 +123,14 @@ def check_key(logged: Logged, key: Sequence[str], label: str, table: Name) -> tu
 
     Raises BadOption where the log would not name deleted rows by it.
     """
-    known = {column.name.casefold(): column.name for column in logged.columns if not column.generated}
-    missing = [name for name in key if name.casefold() not in known]
+    known = {fold(column.name): column.name for column in logged.columns if not column.generated}
+    missing = [name for name in key if fold(name) not in known]
     if missing:
         raise BadOption(
             f"primary_key: {label} has no column {', '.join(missing)} in its log; it has {', '.join(known.values())}",
             option="primary_key",
         )
-    found = tuple(known[name.casefold()] for name in key)
+    found = tuple(known[fold(name)] for name in key)
     if logged.identity != "f" and set(found) != set(logged.key):
         raise BadOption(
             f"primary_key: rows are to be merged by {', '.join(found)}, and the log of {label} names them by "

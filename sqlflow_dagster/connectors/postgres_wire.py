@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sqlflow_dagster.errors import ExportFailed
-from sqlflow_dagster.sql import Sql, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, literal, quote, sql
 
 _AS_IT_IS = {
     "BOOLEAN": "boolean", "SMALLINT": "smallint", "INTEGER": "integer", "BIGINT": "bigint", "FLOAT": "real",
@@ -53,15 +53,14 @@ def wires(columns: Mapping[str, str], declared: Mapping[str, str]) -> list[Wire]
 
     Raises ExportFailed for names that Postgres would cut off, and for columns declared but not there.
     """
-    folded = {name.casefold(): kind for name, kind in declared.items()}
-    unknown = [name for name in declared if name.casefold() not in {column.casefold() for column in columns}]
+    folded = {fold(name): kind for name, kind in declared.items()}
+    unknown = [name for name in declared if fold(name) not in {fold(column) for column in columns}]
     if unknown:
         raise ExportFailed(
             f"types: the query gives no column {', '.join(unknown)}; it gives {', '.join(columns)}"
         )
     return [
-        _final(check_name(name), _wire(name, kind), folded.get(name.casefold()))
-        for name, kind in columns.items()
+        _final(check_name(name), _wire(name, kind), folded.get(fold(name))) for name, kind in columns.items()
     ]
 
 

@@ -17,7 +17,7 @@ from sqlflow_dagster.connectors.paths import inside
 from sqlflow_dagster.connectors.rooms import beside
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 TextCompression = Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli"]
 
@@ -198,8 +198,8 @@ class WritesFiles:
 
 def _stored_folder(rows: Rows, target: str, place: Place, options: FileSinkOptions, columns: Sql) -> Written:
     """Write the rows into a new folder of partitions, and put it in the place of the one at the target."""
-    known = {name.casefold() for name in rows.columns}
-    missing = [name for name in options.partition_by if name.casefold() not in known]
+    known = {fold(name) for name in rows.columns}
+    missing = [name for name in options.partition_by if fold(name) not in known]
     if missing or len(known) == len(options.partition_by):
         problem = (
             f"the query gives no column {', '.join(missing)}"

@@ -18,6 +18,7 @@ from sqlflow_dagster.connectors import guess
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.spool import opened
 from sqlflow_dagster.errors import SourceFailed
+from sqlflow_dagster.sql import fold
 
 DELIMITERS = (",", "\t", ";", "|")
 _BUDGET = 6 * 2**20
@@ -81,7 +82,7 @@ def sniff(files: Sequence[tuple[File, str]], form: Form, declared: Iterable[str]
     )
     for sample in samples:
         _check_width(sample, form, delimiter, texts[0][1][0])
-    types = _types(samples, form, {name.casefold() for name in declared})
+    types = _types(samples, form, {fold(name) for name in declared})
     if form.header is None:
         _check_header(samples, types)
     return Sniffed(delimiter, header, samples, types)
@@ -99,9 +100,9 @@ def unique(names: Iterable[str]) -> tuple[str, ...]:
     for index, raw in enumerate(names):
         base = _CONTROL.sub(" ", raw).strip() or f"column{index}"
         name, number = base, 1
-        while name.casefold() in taken:
+        while fold(name) in taken:
             name, number = f"{base}_{number}", number + 1
-        taken.add(name.casefold())
+        taken.add(fold(name))
         found.append(name)
     return tuple(found)
 
@@ -212,7 +213,7 @@ def _names(file: File, first: tuple[str, ...], form: Form, *, header: bool, stri
         return unique(form.names)
     if not header:
         return tuple(f"column{index}" for index in range(len(first)))
-    plain = [name.strip().casefold() for name in first]
+    plain = [fold(name.strip()) for name in first]
     twice = sorted({name for name in plain if name and plain.count(name) > 1}) if strict else []
     if twice:
         raise SourceFailed(
@@ -241,7 +242,7 @@ def _types(samples: Iterable[Sample], form: Form, declared: set[str]) -> dict[st
         width = len(sample.names)
         columns = list(zip(*(row for row in sample.rows if len(row) == width), strict=True))
         for index, name in enumerate(sample.names):
-            key = name.casefold()
+            key = fold(name)
             spelling.setdefault(key, name)
             if columns and key not in declared:
                 values[key].update(columns[index])

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from sqlflow_dagster.connectors.base import Span
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import BadOption, SchemaChanged
-from sqlflow_dagster.sql import Condition, Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Condition, Sql, fold, join, literal, quote, sql
 
 # Texts that mean one day or one moment to every server, as they do to DuckDB.
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -171,10 +171,8 @@ def travels_of(columns: Sequence[C], wanted: Wanted, label: str, dialect: Dialec
     column is gone or cannot be compared.
     """
     _check_declared(columns, wanted.types, label)
-    declared = {name.casefold(): kind for name, kind in wanted.types.items()}
-    travels = {
-        column.name: dialect.travel(column, declared.get(column.name.casefold())) for column in columns
-    }
+    declared = {fold(name): kind for name, kind in wanted.types.items()}
+    travels = {column.name: dialect.travel(column, declared.get(fold(column.name))) for column in columns}
     _check_cursor(travels, wanted.cursor_field, label)
     return travels
 
@@ -211,7 +209,7 @@ def selected(
 
 def named(travels: Mapping[str, Travel[C]], name: str) -> Travel[C] | None:
     """Return the column of a name, as DuckDB takes names; None where there is none."""
-    return next((item for own, item in travels.items() if own.casefold() == name.casefold()), None)
+    return next((item for own, item in travels.items() if fold(own) == fold(name)), None)
 
 
 def within(c: Sql, bounds: Iterable[Sql | None], others: Sql | None = None) -> Sql | None:
@@ -300,19 +298,19 @@ def _aliased(item: Travel[C], dialect: Dialect[C]) -> Sql:
 
 def _kept(travels: Mapping[str, Travel[C]], wanted: Wanted, dialect: Dialect[C]) -> list[Travel[C]]:
     """The columns that are read; one that is left out comes as NULL, so that its name is known."""
-    needed = {name.casefold() for name in wanted.needed}
-    chosen = {name.casefold() for name in wanted.columns} or {name.casefold() for name in travels}
-    excluded = {name.casefold() for name in wanted.excluded} - needed
+    needed = {fold(name) for name in wanted.needed}
+    chosen = {fold(name) for name in wanted.columns} or {fold(name) for name in travels}
+    excluded = {fold(name) for name in wanted.excluded} - needed
     return [
-        Travel(item.column, dialect.no_text, "VARCHAR") if name.casefold() in excluded else item
+        Travel(item.column, dialect.no_text, "VARCHAR") if fold(name) in excluded else item
         for name, item in travels.items()
-        if name.casefold() in chosen | needed | excluded
+        if fold(name) in chosen | needed | excluded
     ]
 
 
 def _check_declared(columns: Sequence[Column], types: Mapping[str, str], label: str) -> None:
-    known = {column.name.casefold() for column in columns}
-    unknown = [name for name in types if name.casefold() not in known]
+    known = {fold(column.name) for column in columns}
+    unknown = [name for name in types if fold(name) not in known]
     if unknown:
         raise BadOption(
             f"types: {label} has no column {', '.join(map(repr, unknown))}; "

@@ -12,7 +12,7 @@ from sqlflow_dagster.connectors.sql_select import C, Selected
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import RetryLater
-from sqlflow_dagster.sql import Sql, sql
+from sqlflow_dagster.sql import Sql, fold, sql
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +63,14 @@ class ServerTables(Tables[O]):
     @staticmethod
     def told_apart(keys: Sequence[str], own: Sequence[str]) -> Sequence[str]:
         """Return the keys that rows are to be grouped by; none where the relation's own key keeps them apart."""
-        given = {key.casefold() for key in keys}
-        return () if own and {key.casefold() for key in own} <= given else keys
+        given = {fold(key) for key in keys}
+        return () if own and {fold(key) for key in own} <= given else keys
 
     def time_of(self, selected: Selected[C], cursor: str, advice: str) -> str | None:
         """Return the type of an incremental cursor that is a time; else None, and a warning ending in `advice`."""
         if self.options.sync_mode != "incremental":
             return None
-        kind = next(k for name, k in selected.columns.items() if name.casefold() == cursor.casefold())
+        kind = next(k for name, k in selected.columns.items() if fold(name) == fold(cursor))
         if kind in _TIMES:
             return kind
         if not self.options.lookback_window:

@@ -22,6 +22,7 @@ from sqlflow_dagster.connectors.base import Connector, Stream
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.options import SourceOptions
 from sqlflow_dagster.errors import BadOption, NotDiscovered, SourceFailed
+from sqlflow_dagster.sql import fold
 
 _NAME = re.compile(r'\s*(?:(?P<schema>"(?:[^"]|"")+"|[^".]+)\.)?(?P<name>"(?:[^"]|"")+"|[^".]+)\s*')
 _WILD = frozenset("*?[")
@@ -192,7 +193,7 @@ class Tables(Connector[O]):
         lacking = [
             f"{table.schema}.{table.name}"
             for table in tables
-            if table.columns and wanted.casefold() not in {column.casefold() for column in table.columns}
+            if table.columns and fold(wanted) not in {fold(column) for column in table.columns}
         ]
         if lacking:
             raise BadOption(
@@ -253,7 +254,7 @@ class Tables(Connector[O]):
         """Names that differ only in case would be one table in DuckDB."""
         seen: dict[str, Table] = {}
         for table in tables:
-            twin = seen.setdefault(self.stream_name(table.schema, table.name).casefold(), table)
+            twin = seen.setdefault(fold(self.stream_name(table.schema, table.name)), table)
             if twin is not table:
                 raise SourceFailed(
                     f"the streams of {twin.schema}.{twin.name} and {table.schema}.{table.name} would have one "

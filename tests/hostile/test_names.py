@@ -138,3 +138,17 @@ def test_a_row_set_aside_keeps_its_text_whatever_its_columns_are_called(hostile)
     assert reason == "column rowid is BIGINT and the value is not: x"
     assert place == "s.data row 1"
     assert raw == '{"rowid":"x","r":7,"_sqlflow_row":8,"_sqlflow_place":9}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "text"),
+    [
+        ("CSV", "rows.csv", "Ä,ä,straße,STRASSE\n1,2,3,4\n"),
+        ("JSONL", "rows.jsonl", '{"Ä": 1, "ä": 2, "straße": 3, "STRASSE": 4}\n'),
+    ],
+)
+def test_names_are_alike_where_duckdb_says_so_and_nowhere_else(bench, kind, file, text):
+    bench.write(f"data/{file}", text)
+    bench.pipeline(f'SOURCE s TYPE {kind} PARAMS {{"path": "data/{file}"}};\nLOAD t FROM s;\n')
+    bench.ok()
+    assert bench.query('SELECT "Ä", "ä", "straße", "STRASSE" FROM p.t') == [(1, 2, 3, 4)]
