@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -110,6 +110,7 @@ def _independent(steps: Sequence[Step]) -> bool:
 
 def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
     try:
+        states = _states(session, loads)
         connector = session.project.connector(loads[0].source, session.scope(loads[0].source.scope))
     except SQLFlowError as error:
         yield from (Outcome(load, error=error) for load in loads)
@@ -117,7 +118,10 @@ def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
     most = min(len(loads), _MOST_STREAMS_AT_ONCE)
     with connector, ThreadPoolExecutor(most, "sqlflow") as threads:
         session.guards.append(connector.guard)
-        tasks = [threads.submit(_timed, load, partial(_load, session, load, connector)) for load in loads]
+        tasks = [
+            threads.submit(_timed, load, partial(_load, session, load, connector, state))
+            for load, state in zip(loads, states, strict=True)
+        ]
         broken: list[Future[Outcome]] = []
         try:
             for task in as_completed(tasks):
@@ -155,17 +159,46 @@ def _timed(step: Step, work: Callable[[], Outcome]) -> Outcome:
     return replace(outcome, seconds=time.perf_counter() - begin, calls=counter.calls)
 
 
-def _load(session: Session, step: Load, connector: Connector[Any]) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the warehouse says of a LOAD: its newest marker, the one by which this run has done it, its table."""
+
+    marker: Marker | None
+    done: Marker | None
+    stored: bool
+
+
+def _states(session: Session, loads: Sequence[Load]) -> list[_State]:
+    """Look LOADs up in the warehouse, which is opened once: that takes longer the more tables it has."""
+    with session.project.warehouse.open() as connection:
+        keys = [state_key(session.project, load, session.partition) for load in loads]
+        return [
+            _State(
+                marker=commits.newest(connection, key),
+                done=commits.completed_by(connection, key, session.run_id),
+                stored=kind(connection, load.table) is not None,
+            )
+            for load, key in zip(loads, keys, strict=True)
+        ]
+
+
+def _load(session: Session, step: Load, connector: Connector[Any], state: _State) -> Outcome:
     """Load; where waiting mends what went wrong, again from the newest cursor."""
     parts: list[Part] = []
-    outcome = connector.guard.retry(lambda: _load_alone(session, step, connector, parts), connector.recover)
+    first = [state]
+
+    def once() -> Outcome:
+        (now,) = [first.pop()] if first else _states(session, [step])
+        return _load_once(session, step, connector, parts, now)
+
+    outcome = connector.guard.retry(lambda: _without_conflict(step, once), connector.recover)
     return with_parts(outcome, parts)
 
 
-def _load_alone(session: Session, step: Load, connector: Connector[Any], parts: list[Part]) -> Outcome:
+def _without_conflict(step: Load, once: Callable[[], Outcome]) -> Outcome:
     for _ in range(_MOST_CONFLICTS):
         try:
-            return _load_once(session, step, connector, parts)
+            return once()
         except CursorConflict:
             log.info("%s: another run committed first; reading again from its cursor", step.table)
     raise SourceFailed(
@@ -173,12 +206,11 @@ def _load_alone(session: Session, step: Load, connector: Connector[Any], parts: 
     )
 
 
-def _load_once(session: Session, step: Load, connector: Connector[Any], parts: list[Part]) -> Outcome:
+def _load_once(
+    session: Session, step: Load, connector: Connector[Any], parts: list[Part], state: _State
+) -> Outcome:
     key = state_key(session.project, step, session.partition)
-    with session.project.warehouse.open() as connection:
-        marker = commits.newest(connection, key)
-        done = commits.completed_by(connection, key, session.run_id)
-        stored = kind(connection, step.table) is not None
+    marker, done, stored = state.marker, state.done, state.stored
     start = _reconciled(session, key, marker)
     if start.cursor and not stored:
         start = _without_table(step, start)

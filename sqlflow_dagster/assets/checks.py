@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -11,7 +12,7 @@ import dagster as dg
 from sqlflow_dagster import audit
 from sqlflow_dagster.assets.secrets import redactor
 from sqlflow_dagster.health import Finding
-from sqlflow_dagster.plan.nodes import Export, Load, Step
+from sqlflow_dagster.plan.nodes import Export, Load, Step, Transform
 from sqlflow_dagster.session import Outcome, Session
 from sqlflow_dagster.sql import Sql, TableName, join, literal, quote, sql
 
@@ -41,44 +42,45 @@ def declared(step: Step, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     return checks
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose checks are asked for, and the outcome where this run has just stored it."""
+
+    key: dg.AssetKey
+    step: Load | Transform
+    outcome: Outcome | None = None
+
+    @property
+    def quarantined(self) -> int | None:
+        """How many rows its last load set aside, None where this run does not know."""
+        return self.outcome.quarantined if self.outcome and not self.outcome.skipped else None
+
+
 def answered(
-    session: Session, outcome: Outcome, key: dg.AssetKey, selected: Iterable[dg.AssetCheckKey]
-) -> list[dg.AssetCheckResult]:
-    """Return the results of the selected checks of a table that was just stored."""
-    quarantined = None if outcome.skipped else outcome.quarantined
-    return _answers(session, outcome.step, key, selected, quarantined, outcome.audit)
-
-
-def asked(
-    session: Session, step: Step, key: dg.AssetKey, selected: Iterable[dg.AssetCheckKey]
-) -> list[dg.AssetCheckResult]:
-    """Return the results of checks that are run without storing the table anew."""
-    return _answers(session, step, key, selected, None)
-
-
-def _answers(
-    session: Session,
-    step: Step,
-    key: dg.AssetKey,
-    selected: Iterable[dg.AssetCheckKey],
-    quarantined: int | None,
-    audited: Finding | None = None,
-) -> list[dg.AssetCheckResult]:
-    names = {check.name for check in selected if check.asset_key == key}
-    if not names or isinstance(step, Export):
-        return []
-    results = []
-    if _KEY in names or (_QUARANTINE in names and quarantined is None):
+    session: Session, tables: Sequence[Table], selected: Iterable[dg.AssetCheckKey]
+) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of the selected checks of these tables; the warehouse is opened once for all of them."""
+    wanted = {(check.asset_key, check.name) for check in selected}
+    keyed = [table for table in tables if (table.key, _KEY) in wanted]
+    aside = [table for table in tables if (table.key, _QUARANTINE) in wanted]
+    audited = [table for table in tables if (table.key, _LOSS) in wanted]
+    rows = {table.key: table.quarantined for table in aside}
+    facts: dict[dg.AssetKey, Mapping[str, int]] = {}
+    if keyed or None in rows.values():
         with session.project.warehouse.open() as connection:
-            if quarantined is None:
-                quarantined = _quarantined(connection, step.table)
-            if _KEY in names:
-                results.append(_key_result(key, step, _key_facts(connection, step, session.run_id)))
-    if _LOSS in names and isinstance(step, Load):
-        results.append(_loss_result(session, key, step, audited or audit.now(session, step)))
-    if _QUARANTINE in names:
-        results.append(_quarantine_result(key, quarantined or 0))
-    return results
+            for table in keyed:
+                facts[table.key] = _key_facts(connection, table.step, session.run_id)
+            for table in aside:
+                if rows[table.key] is None:
+                    rows[table.key] = _quarantined(connection, table.step.table)
+    for table in keyed:
+        yield _key_result(table, facts[table.key])
+    for table in aside:
+        yield _quarantine_result(table.key, rows[table.key] or 0)
+    for table in audited:
+        if isinstance(table.step, Load):
+            found = table.outcome and table.outcome.audit
+            yield _loss_result(session, table.key, table.step, found or audit.now(session, table.step))
 
 
 def _promises_key(step: Step) -> bool:
@@ -107,14 +109,12 @@ def _loss_result(session: Session, key: dg.AssetKey, step: Load, finding: Findin
     )
 
 
-def _key_result(key: dg.AssetKey, step: Step, facts: Mapping[str, int]) -> dg.AssetCheckResult:
+def _key_result(table: Table, facts: Mapping[str, int]) -> dg.AssetCheckResult:
     repeated = facts["keys_repeated"]
-    metadata: dict[str, Any] = dict(facts)
-    if not isinstance(step, Export):
-        metadata["key"] = dg.MetadataValue.text(", ".join(step.keys))
+    metadata: dict[str, Any] = {**facts, "key": dg.MetadataValue.text(", ".join(table.step.keys))}
     return dg.AssetCheckResult(
         check_name=_KEY,
-        asset_key=key,
+        asset_key=table.key,
         passed=repeated == 0 and facts["rows_without_key"] == 0,
         # A row without a key is the source's doing and is merged as one key; a repeated key is not.
         severity=dg.AssetCheckSeverity.ERROR if repeated else dg.AssetCheckSeverity.WARN,
@@ -122,9 +122,7 @@ def _key_result(key: dg.AssetKey, step: Step, facts: Mapping[str, int]) -> dg.As
     )
 
 
-def _key_facts(connection: Connection, step: Step, run_id: str) -> dict[str, int]:
-    if isinstance(step, Export):
-        return {}
+def _key_facts(connection: Connection, step: Load | Transform, run_id: str) -> dict[str, int]:
     table, columns = quote(*step.table), [quote(name) for name in step.keys]
     rows, without = _row(
         connection,

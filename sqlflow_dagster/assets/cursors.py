@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 
 from dagster import DagsterInstance
 
@@ -18,18 +19,22 @@ from sqlflow_dagster.errors import RunStorageFailed
 
 @dataclass(frozen=True, slots=True)
 class RunStorage:
-    """A `Store` in the run storage of a Dagster instance. It survives the deletion of runs."""
+    """A `Store` in the run storage of a Dagster instance. It survives the deletion of runs.
+
+    Threads take turns: in memory, where Dagster keeps it without a home, SQLite refuses a second one at once.
+    """
 
     instance: DagsterInstance
+    _turn: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def get(self, key: str) -> str | None:
         """Return the text under `key`, None where there is none. Raises RunStorageFailed."""
-        with _told():
+        with self._turn, _told():
             return self.instance.run_storage.get_cursor_values({key}).get(key) or None
 
     def set(self, key: str, value: str) -> None:
         """Store the text under `key`. Raises RunStorageFailed."""
-        with _told():
+        with self._turn, _told():
             self.instance.run_storage.set_cursor_values({key: value})
 
 

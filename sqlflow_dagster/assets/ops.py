@@ -140,6 +140,7 @@ def _results(context: AssetExecutionContext, op: GroupOp, session: Session) -> I
     waiting = [op.keys.of(step) for step in steps]
     failed: list[Outcome] = []
     outcomes: list[Outcome] = []
+    tables: list[checks.Table] = []
     for outcome in run_steps(session, steps):
         outcomes.append(outcome)
         key = op.keys.of(outcome.step)
@@ -148,14 +149,15 @@ def _results(context: AssetExecutionContext, op: GroupOp, session: Session) -> I
             failed.append(outcome)
             context.log.error(_described(op, outcome, redactor(session, op.pipeline)))
         elif key not in waiting:
-            yield dg.MaterializeResult(
-                asset_key=key,
-                metadata=metadata_of(outcome, op.keys.tables),
-                check_results=checks.answered(session, outcome, key, context.selected_asset_check_keys),
-            )
-    for key, step in op.last_steps.items():
-        if key not in selected:
-            yield from checks.asked(session, step, key, context.selected_asset_check_keys)
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata_of(outcome, op.keys.tables))
+            if not isinstance(outcome.step, Export):
+                tables.append(checks.Table(key, outcome.step, outcome))
+    tables += [
+        checks.Table(key, step)
+        for key, step in op.last_steps.items()
+        if key not in selected and not isinstance(step, Export)
+    ]
+    yield from checks.answered(session, tables, context.selected_asset_check_keys)
     clean = redactor(session, op.pipeline)
     yield from reachable.answered(
         session, op.group, op.keys, outcomes, context.selected_asset_check_keys, clean
