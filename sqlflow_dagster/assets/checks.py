@@ -23,7 +23,7 @@ _KEY = "key_unique_and_not_null"
 _QUARANTINE = "no_rows_quarantined"
 _LOSS = "loss_audit"
 # Above this many rows a run checks a share of the keys, another one in each run.
-_ROWS_AT_ONCE = 1_000_000
+_ROWS_AT_ONCE = 250_000
 
 
 def declared(step: Step, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:

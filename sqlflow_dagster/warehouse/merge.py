@@ -313,14 +313,25 @@ def _drop_unchanged(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -
     staged = _folded(tables.columns(connection, rows))
     if not {fold(name) for name in (*spec.keys, spec.cursor_field)} <= have.keys():
         return
-    connection.execute(
+    kind = staged[fold(spec.cursor_field)]
+    # Told of the table too, so that no more of it is looked at than its rows at the boundary.
+    sides = ("s", "t") if have[fold(spec.cursor_field)] == kind else ("s",)
+    boundary = (
         sql(
-            "DELETE FROM {rows} AS s USING {table} AS t WHERE s.{c} = CAST({since} AS {kind}) AND {same} AND {alike}",
-            rows=rows,
-            table=quote(*spec.table),
+            "{side}.{c} = CAST({since} AS {kind})",
+            side=Sql(side),
             c=quote(spec.cursor_field),
             since=literal(spec.since.value),
-            kind=Sql(staged[fold(spec.cursor_field)]),
+            kind=Sql(kind),
+        )
+        for side in sides
+    )
+    connection.execute(
+        sql(
+            "DELETE FROM {rows} AS s USING {table} AS t WHERE {boundary} AND {same} AND {alike}",
+            rows=rows,
+            table=quote(*spec.table),
+            boundary=join(" AND ", boundary),
             same=same(spec.keys, "t", "s"),
             alike=join(" AND ", (_alike(name, have, staged) for name in {**have, **staged})),
         )
