@@ -348,6 +348,7 @@ def _take(session: Session, intake: Intake, batch: Batch) -> None:
                 left_out=batch.left_out,
                 own=batch.own,
                 changes=batch.changes,
+                serial=batch.serial,
                 explain=batch.explain,
             )
         case Arrow():

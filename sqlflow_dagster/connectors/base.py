@@ -162,11 +162,11 @@ class Scan:
     streams that make their own cursor. `horizon` is where a cursor column's cursor stops, though
     later rows are stored too: a row up to it may not be visible yet. `left_out` are
     columns that the source has and the options do not want, `own` ones that the connector adds and that
-    are stored whatever the options want. `changes` says that the rows are changes. `attach_late` attaches inside the
-    transaction that stores the rows, so that the first thing that the database is told in it is what the
-    function `query` asks. `explain` turns DuckDB's message about a
-    failed read into one that names the file, the line and the parameter to mend, or
-    into the error to raise instead (RetryLater where waiting mends it).
+    are stored whatever the options want. `changes` says that the rows are changes. `attach_late` attaches
+    inside the transaction that stores the rows, so that the first thing that the database is told in it is
+    what the function `query` asks. `serial` says that one connection gives the rows, one after the other.
+    `explain` turns DuckDB's message about a failed read into one that names the file, the line and the
+    parameter to mend, or into the error to raise instead (RetryLater where waiting mends it).
     """
 
     query: Sql | Callable[[Ask], Sql]
@@ -182,6 +182,7 @@ class Scan:
     own: tuple[str, ...] = ()
     changes: Changes | None = None
     attach_late: bool = False
+    serial: bool = False
     explain: Callable[[str], str | SQLFlowError] | None = None
 
 

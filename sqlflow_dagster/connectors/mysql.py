@@ -115,6 +115,7 @@ class MySQL(ServerTables[MySQLOptions]):
                 attach=(self._attach,),
                 horizon=horizon,
                 left_out=selected.left_out,
+                serial=True,
                 explain=Explain(self._told, label, self.options.timeout_seconds, silent, self._longest),
             )
 

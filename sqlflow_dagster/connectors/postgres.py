@@ -154,6 +154,7 @@ class Postgres(ServerTables[PostgresOptions]):
                 position=position,
                 horizon=horizon,
                 left_out=selected.left_out,
+                serial=True,
                 explain=Explain(self._told, label),
             )
 

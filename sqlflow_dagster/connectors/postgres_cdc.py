@@ -199,6 +199,7 @@ def _rows(
         position=reached.cursor,
         left_out=left_out,
         own=_own(source.options),
+        serial=True,
         explain=Explain(source.told, table.label),
     )
 

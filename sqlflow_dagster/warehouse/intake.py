@@ -81,6 +81,7 @@ class Intake:
         left_out: Sequence[str] = (),
         own: Sequence[str] = (),
         changes: Changes | None = None,
+        serial: bool = False,
         explain: _Explain | None = None,
     ) -> None:
         """Take the rows of a SELECT that DuckDB runs itself.
@@ -89,7 +90,7 @@ class Intake:
         rewrites DuckDB's message, or gives the error to raise instead. The cursor is not to pass the
         `horizon` of the first batch that has one. The source has the columns `left_out` too; those of
         `own` are stored whatever is wanted. `changes` says that the rows are changes: the only batch
-        of a commit.
+        of a commit. `serial` says that they come one after the other, whoever waits for them.
         """
         if self.changes or (changes and self._made):
             raise WarehouseError(
@@ -109,7 +110,8 @@ class Intake:
             selected = self.wanted.select(
                 self.connection, relation, parameters, provenance=provenance, bad=bad, own=own
             )
-            self._store(rows, selected, rejects)
+            with self._threads(1 if serial else None):
+                self._store(rows, selected, rejects)
             self.replaces.update(replaces)
             self.changes = changes
             self.horizon = self.horizon or horizon
@@ -179,6 +181,19 @@ class Intake:
             raise _explained(self.wanted.label, error, explain) from error
         self.broken = False
         failpoint("after_fetch")
+
+    @contextmanager
+    def _threads(self, number: int | None) -> Iterator[None]:
+        """Let DuckDB have so many threads: one that waits for another's rows does so at a processor's full cost."""
+        if number is None:
+            yield
+            return
+        row = self.connection.execute("SELECT current_setting('threads')").fetchone()
+        self.connection.execute(sql("SET threads = {number}", number=literal(number)))
+        yield
+        # Where the batch failed, the connection ends with its read.
+        if row:
+            self.connection.execute(sql("SET threads = {number}", number=literal(row[0])))
 
     def _ask(self, query: Sql) -> list[tuple[Any, ...]]:
         return self.connection.execute(query).fetchall()
