@@ -34,7 +34,8 @@ _COLUMNS = (
 )
 _TABLE = """
 CREATE TABLE rows AS SELECT
-  n::bigint AS id, (n::bigint * 7919 % 100000)::int AS customer, (n::bigint * 31 % 10000000 / 100.0)::numeric(12,2) AS amount,
+  n::bigint AS id, (n::bigint * 7919 % 100000)::int AS customer,
+  (n::bigint * 31 % 10000000 / 100.0)::numeric(12,2) AS amount,
   (ARRAY['new', 'paid', 'sent', 'returned'])[1 + n % 4] AS status, 'order note ' || md5(n::text) AS note,
   'city ' || n % 500 AS city, 'user' || n || '@example.com' AS email,
   '2024-01-01 00:00+00'::timestamptz + n * interval '1 second' AS created_at,
