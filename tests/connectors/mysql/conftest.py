@@ -40,7 +40,8 @@ class Server:
         subprocess.run(
             [_program("mariadb-install-db"), "--no-defaults", f"--datadir={self.folder / 'data'}",
              "--auth-root-authentication-method=normal", "--skip-test-db", *self._user],
-            check=True, capture_output=True,
+            # As in `start`: it starts a server, too.
+            check=True, capture_output=True, env={**os.environ, "TMPDIR": str(self.folder)},
         )  # fmt: skip
 
     @property
