@@ -212,7 +212,7 @@ def _time_tests(kind: str, *, guessed: bool) -> list[str]:
     if kind == "DATE":
         midnight = r"[ T]0?0:00(:00(\.0*)?)?"
         return [
-            "strlen({text}) = 10 AND {text}[5] = '-'",
+            "{text} GLOB '[0-9]???-??-??'",
             _matches(rf"\s*{_DATE}({midnight})?\s*|-?infinity|{_DATE} \(BC\)"),
         ]
     # A time that says it is UTC is no naive one, unless somebody says so.
@@ -221,13 +221,16 @@ def _time_tests(kind: str, *, guessed: bool) -> list[str]:
         clock = rf"[0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{0,{_FRACTIONS[kind]}}}0*)?)?"
         return [_matches(rf"\s*{_DATE}([ T]{clock}{utc})?\s*")]
     if kind == "TIMESTAMP":
-        # Not the length alone: `2024-1-1 1:00:00+02` is as long.
+        # A digit at the end: DuckDB drops the Z of `2024-01-31 08:00:0Z`.
         return [
-            "{text} LIKE '____-__-_____:__:__'",
+            "{text} GLOB '[0-9]???-??-?????:??:?[0-9]'",
             _matches(rf"\s*{_DATE}([ T]{_CLOCK}{utc})?\s*|-?infinity"),
         ]
     if kind in _ZONED:
-        return [_matches(rf"\s*{_DATE}[ T]{_CLOCK_TO_SECONDS}{_OFFSET}\s*")]
+        return [
+            "{text} GLOB '[0-9]???-??-?????:??:??[-+Z]*'",
+            _matches(rf"\s*{_DATE}[ T]{_CLOCK_TO_SECONDS}{_OFFSET}\s*"),
+        ]
     if kind == "TIME":
         return [_matches(rf"\s*{_CLOCK}\s*")]
     # Other types write back what they took, or refuse it in their own words.

@@ -105,7 +105,7 @@ class CsvOptions(FileOptions):
     ] = Field(None, description="A row that cannot be read is an `error`, or set aside in `quarantine`.")
     null_padding: bool = Field(False, description="Whether a line with too few values ends in NULLs.")
     max_line_bytes: int = Field(
-        2_000_000, ge=1000, le=2**30, description="Longest line; memory grows by 32 times this."
+        2_000_000, ge=1000, le=2**30, description="Longest line; DuckDB reads in pieces of twice this."
     )
 
     @property
@@ -288,7 +288,9 @@ class ReadsCsv(Files[C]):
             "compression": literal("none"),
             "filename": literal(PATH),
             "hive_partitioning": literal(False),
-            "max_line_size": literal(options.max_line_bytes) if options.max_line_bytes != 2_000_000 else None,
+            "max_line_size": literal(options.max_line_bytes),
+            # DuckDB would take sixteen lines, of which every thread has several: as fast, and more memory.
+            "buffer_size": literal(2 * options.max_line_bytes),
         }
         if options.quarantines:
             # Lines that are no rows, e.g. of too many values.
