@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Protocol
 
-from sqlflow_dagster.cursor import Cursor, StateKey
-from sqlflow_dagster.errors import SQLFlowError
+from sqlflow_dagster.cursor import Cursor, Marker, StateKey
+from sqlflow_dagster.errors import RunStorageFailed, SQLFlowError
 from sqlflow_dagster.health import Finding
 from sqlflow_dagster.language.variables import Variables
 from sqlflow_dagster.plan.nodes import Lineage, Load, Step
@@ -17,6 +18,8 @@ from sqlflow_dagster.resilience.counts import Calls
 from sqlflow_dagster.resilience.guard import Guard
 from sqlflow_dagster.settings import Scalar
 from sqlflow_dagster.warehouse.shape import Window
+
+log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
@@ -55,6 +58,16 @@ class Session:
         if self.window:
             builtin |= {"partition_start": self.window.start, "partition_end": self.window.end}
         return self.project.scope(values, self.variables, builtin)
+
+    def mirror(self, markers: Mapping[StateKey, Marker]) -> tuple[str, ...]:
+        """Copy markers to run storage, one key a call; return what went wrong, which is no failure of their step."""
+        try:
+            for key, marker in markers.items():
+                self.store.set(str(key), marker.to_json())
+        except RunStorageFailed as error:
+            log.warning("%s", error)
+            return (f"{error}. The rows are stored, and the next run writes the cursor's copy",)
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,5 +78,4 @@ class Explainer:
 def _line_of(item: Readable, value: str) -> int | None:
     """The first line that holds the value as one of its fields, as text between two delimiters."""
     field_ = re.compile(rb'(?:^|[,;\t|"])' + re.escape(value.encode()) + rb'(?:$|[,;\t|"\r\n])', re.MULTILINE)
-    with item.path.open("rb") as stream:
-        return next((number for number, line in enumerate(stream, 1) if field_.search(line)), None)
+    return next((number for number, line in enumerate(item.lines(), 1) if field_.search(line)), None)

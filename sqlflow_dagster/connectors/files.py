@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -28,6 +29,7 @@ from sqlflow_dagster.connectors.base import (
     Stream,
 )
 from sqlflow_dagster.connectors.file_options import FileOptions
+from sqlflow_dagster.connectors.parallel import together
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.streamed import Pipe
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 # Smaller ones are unpacked into the spool sooner than a pipe is made.
 _LEAST_PIPED = 4 * 2**20
+_UNPACKERS = 4
 # The column that carries the path while DuckDB reads.
 PATH = "_sqlflow_path"
 PROVENANCE = "_sqlflow_file"
@@ -71,6 +74,19 @@ class Readable:
         """The file's name, from the path that DuckDB read."""
         text = sql("substr({path}, {start})", path=quote(PATH), start=literal(self.base + 1))
         return sql("concat({lead}, {text})", lead=literal(self.lead), text=text) if self.lead else text
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines from the start; a pipe is left to DuckDB, which may not have let go of it yet."""
+        if self.pipe is None:
+            with self.path.open("rb") as stream:
+                yield from stream
+            return
+        rest = b""
+        for piece in self.pipe.pieces():
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+        if rest:
+            yield rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +339,8 @@ class Files(Connector[O]):
     def unpacked(self, files: Sequence[File]) -> Iterator[list[Readable]]:
         """Make local files' bytes readable, unpacked and as UTF-8, for the time of the block."""
         with room(self.place.spool, "files") as folder, ExitStack() as open_:
-            yield [self._readable(file, folder, open_) for file in files]
+            tasks = [partial(self._readable, file, folder, open_) for file in files]
+            yield together(tasks, _UNPACKERS, "sqlflow_unpack")
 
     def _readable(self, file: File, folder: Path, open_: ExitStack) -> Readable:
         options = self.options

@@ -79,8 +79,7 @@ def _replace_set(store: Store, prefix: str, folder: Path) -> None:
         begun = store.together([partial(store.upload, key, path) for key, path in named])
     # Whatever ends it, a cancellation too, is raised again.
     except BaseException:
-        for key, upload in store.unfinished(prefix):
-            store.abort(key, upload)
+        store.abort_all()
         raise
     new = {upload.key for upload in begun}
     told: dict[str, list[Any]] = {

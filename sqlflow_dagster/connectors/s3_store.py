@@ -43,6 +43,7 @@ class Store:
         self.bucket = bucket
         self.guard = guard
         self.client = client(options)
+        self._begun: dict[str, str] = {}
 
     def ask(self, key: str, request: str, has: str = "", **told: Any) -> Any:
         """Return what the store answers, which is cut off where it lacks `has`.
@@ -83,6 +84,7 @@ class Store:
         begun = self.ask(key, "create_multipart_upload", "UploadId", Key=key, **self.options.kept())[
             "UploadId"
         ]
+        self._begun[key] = begun
         parts = [partial(self._part, key, begun, path, start, step) for start in range(0, max(size, 1), step)]
         with self._aborted_on_failure(key, begun):
             return Upload(key, begun, self.together(parts))
@@ -108,6 +110,11 @@ class Store:
             return
         except SourceError as error:
             log.warning("parts of an upload stay behind: %s", error)
+
+    def abort_all(self) -> None:
+        """Drop the parts of every upload that was begun here."""
+        for key, upload in self._begun.items():
+            self.abort(key, upload)
 
     def keys(self, prefix: str) -> list[str]:
         """Return all keys with a prefix."""

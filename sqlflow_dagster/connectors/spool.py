@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import bz2
 import codecs
-import gzip
 import lzma
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
+
+from isal import igzip, isal_zlib
 
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.errors import SourceFailed
@@ -20,6 +22,8 @@ SUFFIXES = {
     ".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz", ".lzma": "xz",
     ".lz4": "lz4", ".br": "brotli", ".snappy": "snappy", ".sz": "snappy",
 }  # fmt: skip
+# What the readers of the formats raise for a file that is cut off or no such file.
+_BROKEN = (OSError, EOFError, lzma.LZMAError, isal_zlib.error, ValueError)
 _CHUNK = 2**20
 # A text that shrinks more than this is no data; a table of zeros shrinks 200 times.
 _SMALL = 64 * 2**20
@@ -46,15 +50,28 @@ def compression(file: File, declared: str) -> str:
     return SUFFIXES.get(file.path.suffix.lower(), "none") if declared == "auto" else declared
 
 
-def opened(file: File, kind: str) -> IO[bytes]:
+@contextmanager
+def opened(file: File, kind: str) -> Iterator[IO[bytes]]:
     """Open a file for reading its decompressed bytes.
 
-    Raises SourceFailed where it is no such file.
+    Raises SourceFailed where it is no such file, also while it is read.
     """
+    try:
+        with _stream(file, kind) as stream:
+            yield stream
+    # isal's own types say that its error is an object, not a class.
+    except _BROKEN as error:  # type: ignore[misc]
+        said = "it cannot be read" if kind == "none" else f"it is no whole {kind} file"
+        raise SourceFailed(
+            f"{file.name}: {said} ({error}); have it sent again, or mend `compression`"
+        ) from error
+
+
+def _stream(file: File, kind: str) -> IO[bytes]:
     if kind == "none":
         return file.path.open("rb")
     if kind == "gzip":
-        return cast("IO[bytes]", gzip.open(file.path, "rb"))
+        return cast("IO[bytes]", igzip.open(file.path, "rb"))  # type: ignore[no-untyped-call]
     if kind == "bz2":
         return cast("IO[bytes]", bz2.open(file.path, "rb"))
     if kind == "xz":
@@ -77,16 +94,11 @@ def has_mark(file: File) -> bool:
 def pieces(file: File, kind: str, caps: Caps) -> Iterator[bytes]:
     """Yield the file's decompressed bytes. Raises SourceFailed for a broken file or a bomb."""
     made = 0
-    try:
-        with opened(file, kind) as stream:
-            while piece := stream.read(_CHUNK):
-                made += len(piece)
-                caps.check(file, made)
-                yield piece
-    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
-        raise SourceFailed(
-            f"{file.name}: it is no whole {kind} file ({error}); have it sent again, or mend `compression`"
-        ) from error
+    with opened(file, kind) as stream:
+        while piece := stream.read(_CHUNK):
+            made += len(piece)
+            caps.check(file, made)
+            yield piece
 
 
 def unpacked(file: File, folder: Path) -> Path:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sqlflow_dagster.errors import SourceError
-
 # Pipes are a matter of POSIX; without them files are unpacked into the spool.
 AVAILABLE = hasattr(os, "mkfifo")
 
@@ -28,8 +26,8 @@ class Pipe:
     def __init__(self, path: Path, pieces: Callable[[], Iterator[bytes]]) -> None:
         """Make the pipe and begin to wait for readers."""
         self.path = path
-        self.error: SourceError | None = None
-        self._pieces = pieces
+        self.pieces = pieces
+        self.error: Exception | None = None
         self._closing = False
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
@@ -55,7 +53,8 @@ class Pipe:
             except BrokenPipeError:
                 # The reader has gone: DuckDB found an error of its own.
                 pass
-            except SourceError as error:
+            # Of whatever kind: the reader must not take what came so far for all.
+            except Exception as error:  # noqa: BLE001
                 self.error = error
             finally:
                 # The next reader is to wait for a writer of its own, and this one is to see the end.
@@ -66,7 +65,7 @@ class Pipe:
 
     def _write(self, writer: int) -> None:
         _widen(writer)
-        for piece in self._pieces():
+        for piece in self.pieces():
             left = memoryview(piece)
             while left:
                 if self._closing:

@@ -47,6 +47,8 @@ def test_every_row_is_read(folder, size, suffix, pack):
     ("suffix", "broken"),
     [
         ("gz", cut_at_a_line),
+        # A block of a type that there is none of.
+        ("gz", lambda text: cut_at_a_line(text) + b"\x07" + bytes(5_000_000)),
         ("gz", lambda text: gzip.compress(text)[:-8]),
         ("gz", lambda text: gzip.compress(text)[:-8] + b"\1\2\3\4" + gzip.compress(text)[-4:]),
         ("gz", lambda text: gzip.compress(text) + b"not gzip"),
@@ -54,7 +56,16 @@ def test_every_row_is_read(folder, size, suffix, pack):
         ("zst", lambda text: zstd(text)[: len(zstd(text)) // 2]),
         ("zst", lambda text: zstd(text) + b"not zstd"),
     ],
-    ids=["cut at a line", "no end", "wrong checksum", "more after it", "zstd cut", "zstd half", "zstd more"],
+    ids=[
+        "cut at a line",
+        "no deflate",
+        "no end",
+        "wrong checksum",
+        "more after it",
+        "zstd cut",
+        "zstd half",
+        "zstd more",
+    ],
 )
 @pytest.mark.parametrize("kind", ["CSV", "JSONL"])
 def test_a_broken_file_is_an_error_and_not_a_part_of_its_rows(folder, size, suffix, broken, kind):

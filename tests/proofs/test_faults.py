@@ -196,7 +196,7 @@ def test_a_locked_run_storage_loses_nothing_and_is_repaired(bench, home, monkeyp
         job = build_definitions(bench.root, executor=dg.in_process_executor).resolve_job_def("p")
         assert job.execute_in_process(instance=instance).success
         bench.write("data/s.csv", csv((1, "2026-01-01"), (2, "2026-01-02")))
-        from sqlflow_dagster import run as spine
+        from sqlflow_dagster import loading
 
         held = []
 
@@ -206,7 +206,7 @@ def test_a_locked_run_storage_loses_nothing_and_is_repaired(bench, home, monkeyp
                 held[0].execute("BEGIN EXCLUSIVE")
                 threading.Timer(7, held[0].close).start()
 
-        monkeypatch.setattr(spine, "failpoint", lock)
+        monkeypatch.setattr(loading, "failpoint", lock)
         result = job.execute_in_process(instance=instance, raise_on_error=False)
         (stored,) = result.get_asset_materialization_events()
         assert (
