@@ -72,20 +72,26 @@ def sniff(files: Sequence[tuple[File, str]], form: Form, declared: Iterable[str]
     Raises SourceFailed where the header cannot be one.
     """
     csv.field_size_limit(sys.maxsize)
+    told = {fold(name) for name in declared}
     budget = max(_LEAST, _BUDGET // max(1, len(files)))
-    texts = [(file, _parts(file, kind, form, budget)) for file, kind in files]
-    texts = [(file, parts) for file, parts in texts if parts]
-    delimiter = form.delimiter or (_delimiter(texts[0][1][0], form) if texts else ",")
+    # Where all types are known, the beginnings tell the rest.
+    texts = [(file, kind, _parts(file, kind, form, _LEAST if told else budget)) for file, kind in files]
+    texts = [(file, kind, parts) for file, kind, parts in texts if parts]
+    delimiter = form.delimiter or (_delimiter(texts[0][2][0], form) if texts else ",")
     header = form.header is not False
-    samples = tuple(
-        _sample(file, parts, delimiter, form, header=header, strict=strict) for file, parts in texts
-    )
+    samples = []
+    for file, kind, parts in texts:
+        sample = _sample(file, parts, delimiter, form, header=header, strict=strict)
+        if told and not told.issuperset(map(fold, sample.names)):
+            more = _parts(file, kind, form, budget)
+            sample = _sample(file, more, delimiter, form, header=header, strict=strict)
+        samples.append(sample)
     for sample in samples:
-        _check_width(sample, form, delimiter, texts[0][1][0])
-    types = _types(samples, form, {fold(name) for name in declared})
+        _check_width(sample, form, delimiter, texts[0][2][0])
+    types = _types(samples, form, told)
     if form.header is None:
         _check_header(samples, types)
-    return Sniffed(delimiter, header, samples, types)
+    return Sniffed(delimiter, header, tuple(samples), types)
 
 
 def delimiter_of(delimiter: str) -> str:
@@ -113,6 +119,8 @@ def _parts(file: File, kind: str, form: Form, budget: int) -> list[str]:
         head = stream.read(budget // 2 if kind == "none" and file.size > budget else budget + 1)
         if not head:
             return []
+        while _lines(head) <= form.skip_rows and len(head) < _BUDGET and (more := stream.read(budget)):
+            head += more
         whole = file.size <= len(head) if kind == "none" else len(head) <= budget
         encoding = "utf-8-sig" if form.encoding in ("utf-8", "utf8") else form.encoding
         _check_encoding(file, head, encoding)
@@ -126,6 +134,11 @@ def _parts(file: File, kind: str, form: Form, budget: int) -> list[str]:
             text = stream.read(size).decode("utf-8", "replace")
             parts.append(text[text.find("\n") + 1 :])
         return parts
+
+
+def _lines(text: bytes) -> int:
+    """How many ends of lines there are, whatever they are."""
+    return max(text.count(b"\n"), text.count(b"\r"))
 
 
 def _check_encoding(file: File, head: bytes, encoding: str) -> None:

@@ -582,3 +582,12 @@ def test_whatever_type_is_found_out_it_writes_the_same_values(folder, column):
                 assert dt.datetime.fromisoformat(text) == dt.datetime.fromisoformat(str(value))
             case kind:
                 assert kind == "TIMESTAMP_NS"
+
+
+def test_a_header_is_read_to_its_end_however_many_files_share_the_sample(folder):
+    names = [f"{'n' * 200}{index}" for index in range(100)]
+    for number in range(400):
+        folder.write(f"in/{number}.csv", f"{','.join(names)}\n{','.join(map(str, range(100)))}\n")
+    result = folder.read("CSV", path="in")
+    assert list(result.columns) == names
+    assert len(result.rows) == 400
