@@ -24,9 +24,9 @@ _STRING = r'"(?:[^"\\]|\\.)*"'
 _EVERY_NUMBER = rf'((?:{_STRING}|[^"0-9-]|-I)*)(-?[0-9][0-9.eE+-]*|$)'
 _SHORT = r"-?(?:[0-9]+|[0-9.]{1,16}(?:[eE][+-]?[0-9]{1,2})?)[\s,\]}]"
 _LONG_NUMBER = rf'((?:{_STRING}|[^"0-9-]|-I|{_SHORT})*)(-?[0-9][0-9.eE+-]*|$)'
-# Sixteen digits may be too many for a double, and so may an exponent of three.
-_SUSPICIOUS = r"[0-9.]{16}|[0-9]\.?[eE][+-]?[0-9]{3}"
-_LONG = r"[\s:,\[](-?[0-9](?:[0-9.]{15,}(?:[eE][+-]?[0-9]+)?|[0-9.]*[eE][+-]?[0-9]{3,}))"
+# Sixteen digits may be too many for a double, and so may an exponent of three. Of an object's text, what stands
+# after one of these three is a number, unless it is inside a string.
+_SUSPICIOUS = r"[:,\[]\s*(-?[0-9](?:[0-9.]{15,}(?:[eE][+-]?[0-9]+)?|[0-9.]*[eE][+-]?[0-9]{3,}))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def any_inexact(ask: Ask, records: Sql) -> bool:
             sql(
                 "SELECT 1 FROM (SELECT unnest(regexp_extract_all(json, {token}, 1)) AS t FROM {records}"
                 " WHERE {suspicious}) WHERE {inexact} LIMIT 1",
-                token=literal(_LONG),
+                token=literal(_SUSPICIOUS),
                 records=records,
                 suspicious=_suspicious(),
                 inexact=_inexact(Sql("t")),
@@ -130,7 +130,7 @@ def any_inexact_inside(ask: Ask, records: Sql) -> bool:
             sql(
                 "SELECT 1 FROM (SELECT unnest(regexp_extract_all(json, {token}, 1)) AS t FROM {records}"
                 " WHERE {suspicious}) WHERE NOT regexp_full_match(t, '-?[0-9]+') AND {inexact} LIMIT 1",
-                token=literal(_LONG),
+                token=literal(_SUSPICIOUS),
                 records=records,
                 suspicious=_suspicious(),
                 inexact=_inexact(Sql("t")),
