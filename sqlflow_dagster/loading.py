@@ -218,6 +218,7 @@ def _take(session: Session, intake: Intake, batch: Batch) -> None:
                 own=batch.own,
                 changes=batch.changes,
                 serial=batch.serial,
+                scattered=batch.scattered,
                 explain=batch.explain,
             )
         case Arrow():

@@ -318,3 +318,18 @@ def test_the_engines_options_of_the_profile_hold_in_every_query(bench):
     _, row = (bench.root / "output/t.csv").read_text().splitlines()
     assert row == f"1,286.1 MiB,Asia/Tokyo,{bench.root}/spill"
     assert (bench.root / "data/own.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "rows"),
+    [("", 40 * 2000), (', "sync_mode": "incremental", "primary_key": "id"', 2000)],
+    ids=["all", "by-key"],
+)
+def test_of_many_small_files_the_last_row_of_a_key_is_kept_and_without_one_all_are(bench, more, rows):
+    for number in range(40):
+        lines = (f"{key},{number},{'x' * 100}\n" for key in range(2000))
+        bench.write(f"data/in/{number:02}.csv", "id,file,filling\n" + "".join(lines))
+    bench.pipeline('SOURCE s TYPE CSV PARAMS { "path": "data/in" %s };\nLOAD t FROM s;' % more)
+    bench.ok()
+    newest = 39 if more else 19.5
+    assert bench.query("SELECT count(*), avg(file), count(DISTINCT id) FROM p.t") == [(rows, newest, 2000)]

@@ -164,7 +164,8 @@ class Scan:
     columns that the source has and the options do not want, `own` ones that the connector adds and that
     are stored whatever the options want. `changes` says that the rows are changes. `attach_late` attaches
     inside the transaction that stores the rows, so that the first thing that the database is told in it is
-    what the function `query` asks. `serial` says that one connection gives the rows, one after the other.
+    what the function `query` asks. `serial` says that one connection gives the rows, one after the other,
+    `scattered` that they lie in many small pieces, of which keeping the order would take long.
     `explain` turns DuckDB's message about a failed read into one that names the file, the line and the
     parameter to mend, or into the error to raise instead (RetryLater where waiting mends it).
     """
@@ -183,6 +184,7 @@ class Scan:
     changes: Changes | None = None
     attach_late: bool = False
     serial: bool = False
+    scattered: bool = False
     explain: Callable[[str], str | SQLFlowError] | None = None
 
 

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 # Smaller ones are unpacked into the spool sooner than a pipe is made.
 _LEAST_PIPED = 4 * 2**20
 _UNPACKERS = 4
+_MANY = 32
+_MUCH = 8 * 2**20
 # The column that carries the path while DuckDB reads.
 PATH = "_sqlflow_path"
 PROVENANCE = "_sqlflow_file"
@@ -295,6 +297,7 @@ class Files(Connector[O]):
                 provenance=self.options.row_provenance,
                 replaces=replaces,
                 position=position,
+                scattered=_scattered(files),
                 explain=_first_of(readable, selected.explain),
             )
             for item in readable:
@@ -357,6 +360,12 @@ class Files(Connector[O]):
             open_.callback(pipe.close)
             return Readable(file, path, base, file.lead, pipe)
         return Readable(file, spool.spooled(file, folder, kind, encoding, caps), base, file.lead)
+
+
+def _scattered(files: Sequence[File]) -> bool:
+    """Whether these are many small files that make much together."""
+    size = sum(file.size for file in files)
+    return len(files) >= _MANY and _MUCH <= size <= len(files) * _MUCH
 
 
 def _first_of(files: Sequence[Readable], explain: Callable[[str], str] | None) -> Callable[[str], str] | None:

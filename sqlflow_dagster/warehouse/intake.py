@@ -39,7 +39,8 @@ class Intake:
     """Takes the batches of one read into a table of a connection.
 
     `place` is asked for that table at the first batch; its argument says whether DuckDB reads the
-    batch itself. `read` counts the rows, `size` the bytes of JSON, None where there was none.
+    batch itself. `in_order` says that the order of the rows decides which of them is kept. `read`
+    counts the rows, `size` the bytes of JSON, None where there was none.
     """
 
     connection: DuckDBPyConnection
@@ -48,6 +49,7 @@ class Intake:
     spool: Path
     place: Callable[[bool], Sql]
     commit: Callable[[], None] | None = None
+    in_order: bool = True
     rows: Sql | None = None
     read: int = 0
     size: int | None = None
@@ -82,6 +84,7 @@ class Intake:
         own: Sequence[str] = (),
         changes: Changes | None = None,
         serial: bool = False,
+        scattered: bool = False,
         explain: _Explain | None = None,
     ) -> None:
         """Take the rows of a SELECT that DuckDB runs itself.
@@ -90,7 +93,8 @@ class Intake:
         rewrites DuckDB's message, or gives the error to raise instead. The cursor is not to pass the
         `horizon` of the first batch that has one. The source has the columns `left_out` too; those of
         `own` are stored whatever is wanted. `changes` says that the rows are changes: the only batch
-        of a commit. `serial` says that they come one after the other, whoever waits for them.
+        of a commit. `serial` says that they come one after the other, whoever waits for them; `scattered`
+        that their order may go, where it decides nothing, for many small pieces take long to put in order.
         """
         if self.changes or (changes and self._made):
             raise WarehouseError(
@@ -110,7 +114,13 @@ class Intake:
             selected = self.wanted.select(
                 self.connection, relation, parameters, provenance=provenance, bad=bad, own=own
             )
-            with self._threads(1 if serial else None):
+            settings: dict[str, Value] = {}
+            if serial:
+                # A thread that waits for another's rows does so at a processor's full cost.
+                settings["threads"] = 1
+            if scattered and not self.in_order and not rejects:
+                settings["preserve_insertion_order"] = False
+            with self._set(settings):
                 self._store(rows, selected, rejects)
             self.replaces.update(replaces)
             self.changes = changes
@@ -183,17 +193,19 @@ class Intake:
         failpoint("after_fetch")
 
     @contextmanager
-    def _threads(self, number: int | None) -> Iterator[None]:
-        """Let DuckDB have so many threads: one that waits for another's rows does so at a processor's full cost."""
-        if number is None:
-            yield
-            return
-        row = self.connection.execute("SELECT current_setting('threads')").fetchone()
-        self.connection.execute(sql("SET threads = {number}", number=literal(number)))
+    def _set(self, settings: Mapping[str, Value]) -> Iterator[None]:
+        """Let DuckDB have other settings in the block; where it fails, the connection ends with its read."""
+        before = {name: self._setting(name, value) for name, value in settings.items()}
         yield
-        # Where the batch failed, the connection ends with its read.
-        if row:
-            self.connection.execute(sql("SET threads = {number}", number=literal(row[0])))
+        for name, value in before.items():
+            self._setting(name, value)
+
+    def _setting(self, name: str, value: Value) -> Value:
+        """Set it, and return what it was."""
+        (found,) = self._ask(sql("SELECT current_setting({name})", name=literal(name)))[0]
+        self.connection.execute(sql("SET {name} = {value}", name=Sql(name), value=literal(value)))
+        was: Value = found
+        return was
 
     def _ask(self, query: Sql) -> list[tuple[Any, ...]]:
         return self.connection.execute(query).fetchall()

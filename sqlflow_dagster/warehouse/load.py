@@ -97,6 +97,7 @@ class _Load:
             spool=self.warehouse.settings.state_directory / "spool",
             place=self._place,
             commit=self._checkpoint if self.spec.in_parts else None,
+            in_order=bool(self.spec.keys),
         )
 
     def result(self) -> Loaded:
