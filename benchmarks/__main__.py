@@ -32,7 +32,7 @@ def main() -> int:
             "\n".join(["slower than committed:", *slower]) if slower else "nothing is slower than committed"
         )
         return 1 if slower else 0
-    return 0 if all(figure.met for figure in figures) else 1
+    return 1 if any(figure.met is False for figure in figures) else 0
 
 
 def _arguments() -> argparse.Namespace:

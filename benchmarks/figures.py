@@ -14,6 +14,8 @@ _FEWER = 10
 class Figure:
     """One line of the report: what was measured, what it had to reach, and how it came about.
 
+    `met` is None where there is nothing to reach.
+
     `ratio` is what the next run is compared with: the same work beside `beside`, a baseline of the
     same run that is no code of ours, so that a faster machine changes both. None where there is none.
     """
@@ -21,7 +23,7 @@ class Figure:
     case: str
     measured: str
     limit: str
-    met: bool
+    met: bool | None
     detail: str
     ratio: float | None = None
     beside: str = ""

@@ -22,7 +22,6 @@ from tests.object_store import KEY, SECRET, Bucket, ObjectStore, start, stop
 
 _OBJECTS = 200
 _PARTITIONS = 24
-_WHOLE_LIMIT = 1.15
 _EXPORT_LIMIT = 1.3
 _PRUNED_LIMIT = 0.1
 # A share of dlt's wall time, without Dagster's start.
@@ -103,7 +102,7 @@ def _beside(case: str, far: _Far, kind: str, rows: int, sizes: Sizes) -> Iterato
     check = partial(holds, rows=rows, first=0)
     found = try_out(_tools(far, kind, "**", sizes), far.scratch / "log", check)
     runs, requests = _load(far, kind, "", sizes.rounds, [way.command for way in found.able])
-    yield beside_hand(case, runs, _WHOLE_LIMIT, "httpfs", _told(requests))
+    yield beside_hand(case, runs, None, "httpfs", _told(requests))
     yield from beside_tools(case, runs, found, _TOOL_LIMITS[kind], hand="httpfs", start=True)
 
 

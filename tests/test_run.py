@@ -329,7 +329,7 @@ def test_of_many_small_files_the_last_row_of_a_key_is_kept_and_without_one_all_a
     for number in range(40):
         lines = (f"{key},{number},{'x' * 100}\n" for key in range(2000))
         bench.write(f"data/in/{number:02}.csv", "id,file,filling\n" + "".join(lines))
-    bench.pipeline('SOURCE s TYPE CSV PARAMS { "path": "data/in" %s };\nLOAD t FROM s;' % more)
+    bench.pipeline(f'SOURCE s TYPE CSV PARAMS {{ "path": "data/in" {more} }};\nLOAD t FROM s;')
     bench.ok()
     newest = 39 if more else 19.5
     assert bench.query("SELECT count(*), avg(file), count(DISTINCT id) FROM p.t") == [(rows, newest, 2000)]
