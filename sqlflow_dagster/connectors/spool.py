@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import io
 import lzma
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import IO, Any, cast
 
 from isal import igzip, isal_zlib
 
+from sqlflow_dagster.connectors.compressed_streams import CompressedStreams
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.errors import SourceFailed
 
@@ -73,9 +75,9 @@ def _stream(file: File, kind: str) -> IO[bytes]:
     if kind == "gzip":
         return cast("IO[bytes]", igzip.open(file.path, "rb"))  # type: ignore[no-untyped-call]
     if kind == "bz2":
-        return cast("IO[bytes]", bz2.open(file.path, "rb"))
+        return io.BufferedReader(CompressedStreams(file.path, bz2.BZ2Decompressor), _CHUNK)
     if kind == "xz":
-        return cast("IO[bytes]", lzma.open(file.path, "rb"))
+        return io.BufferedReader(CompressedStreams(file.path, lzma.LZMADecompressor), _CHUNK)
     if kind == "snappy":
         from sqlflow_dagster.connectors.snappy import Snappy  # noqa: PLC0415 - rare
 

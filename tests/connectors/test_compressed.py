@@ -1,6 +1,8 @@
 """Compressed files → all of their rows, or an error: never a part, and never a bomb."""
 
+import bz2
 import gzip
+import lzma
 import os
 import threading
 import zlib
@@ -32,8 +34,24 @@ def zstd(text):
     return sink.getvalue().to_pybytes()
 
 
+def xz(text):
+    return lzma.compress(text, preset=0)
+
+
+def second_stream_broken(pack):
+    """Two streams, as programs with many threads write them; the second one begins with another letter."""
+
+    def broken(text):
+        middle = text.index(b"\n", len(text) // 2) + 1
+        return pack(text[:middle]) + b"?" + pack(text[middle:])[1:]
+
+    return broken
+
+
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zst", zstd)])
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [("gz", gzip.compress), ("zst", zstd), ("bz2", bz2.compress), ("xz", xz)]
+)
 def test_every_row_is_read(folder, size, suffix, pack):
     text = lines(size)
     folder.write(f"a.csv.{suffix}", pack(text) + pack(text.partition(b"\n")[2]))
@@ -55,6 +73,10 @@ def test_every_row_is_read(folder, size, suffix, pack):
         ("zst", lambda text: zstd(text)[:-4]),
         ("zst", lambda text: zstd(text)[: len(zstd(text)) // 2]),
         ("zst", lambda text: zstd(text) + b"not zstd"),
+        ("bz2", second_stream_broken(bz2.compress)),
+        ("bz2", lambda text: bz2.compress(text, 1) + b"not bz2"),
+        ("xz", second_stream_broken(xz)),
+        ("xz", lambda text: xz(text)[:-1]),
     ],
     ids=[
         "cut at a line",
@@ -65,6 +87,10 @@ def test_every_row_is_read(folder, size, suffix, pack):
         "zstd cut",
         "zstd half",
         "zstd more",
+        "bz2 second",
+        "bz2 more",
+        "xz second",
+        "xz cut",
     ],
 )
 @pytest.mark.parametrize("kind", ["CSV", "JSONL"])
@@ -75,7 +101,7 @@ def test_a_broken_file_is_an_error_and_not_a_part_of_its_rows(folder, size, suff
         text = lines(size)
     name = f"a.{kind.lower()}.{suffix}"
     folder.write(name, broken(text))
-    with pytest.raises(SourceFailed, match=rf"{name}: it is no whole (gzip|zstd) file"):
+    with pytest.raises(SourceFailed, match=rf"{name}: it is no whole (gzip|zstd|bz2|xz) file"):
         folder.read(kind, path=name)
 
 
