@@ -343,7 +343,8 @@ class Files(Connector[O]):
         """Make local files' bytes readable, unpacked and as UTF-8, for the time of the block."""
         with room(self.place.spool, "files") as folder, ExitStack() as open_:
             tasks = [partial(self._readable, file, folder, open_) for file in files]
-            yield together(tasks, _UNPACKERS, "sqlflow_unpack")
+            packed = any(spool.compression(file, self.options.compression) != "none" for file in files)
+            yield together(tasks, _UNPACKERS, "sqlflow_unpack") if packed else [task() for task in tasks]
 
     def _readable(self, file: File, folder: Path, open_: ExitStack) -> Readable:
         options = self.options
