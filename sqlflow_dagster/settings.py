@@ -44,7 +44,11 @@ class DuckDB(_Model):
         validation_alias=AliasChoices("path", "database_path"),
         description="The database file, relative to the project; `:memory:` is `mode: memory`.",
     )
-    memory_limit: str = Field("2GB", description="DuckDB's memory limit, e.g. `512MB`.")
+    memory_limit: str = Field(
+        "2GB",
+        description="DuckDB's memory limit, e.g. `512MB`. It keeps up to that of what it wrote; a load needs little "
+        "of it, joins and sorts may need more, and spill beyond it.",
+    )
     threads: int | None = Field(None, ge=1, description="Threads of a step; all cores by default.")
     temp_directory: str | None = Field(
         None, description="Where DuckDB spills; beside the database by default."

@@ -1,6 +1,6 @@
 """A TYPE's name → its connector class, a target's suffix or scheme → the TYPE that writes it.
 
-Ours are the modules beside this one, found by name; others' come by the entry-point group
+Ours are modules beside this one; others' come by the entry-point group
 `sqlflow_dagster.connectors`. Listing them imports none.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pkgutil
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract, isclass
@@ -19,26 +18,11 @@ from sqlflow_dagster.connectors.base import Connector
 from sqlflow_dagster.errors import BadOption
 
 GROUP = "sqlflow_dagster.connectors"
-# Modules of this package that are shared by connectors and are none themselves.
-_SHARED = {
-    "base", "options", "parameters", "registry", "files", "paths", "manifest", "spool", "snappy", "sink",
-    "casts", "guess", "sniff", "csv_errors", "csv_sink", "workbook", "worksheet", "sheet_table", "excel_sink",
-    "text_rows", "json_types", "memory_tables", "local_database", "duckdb_sink",
-    "sqlite_types", "sqlite_sink", "sqlite_where",
-    "avro_rows", "avro_sink", "budget", "file_options", "listing", "globs", "rooms",
-    "s3_client", "s3_fetch", "s3_get", "s3_health", "s3_objects", "s3_options", "s3_sink", "s3_store", "parallel",
-    "sql_options", "sql_select", "sql_sink", "sql_source",
-    "attached", "tables", "discovered", "http", "wire", "silence", "paging",
-    "csv_bad_rows", "nested", "json_records", "json_numbers", "pack", "streamed", "partitions",
-    "parquet_ranges", "parquet_schemas",
-    "local_target", "postgres_target", "mysql_target", "s3_target",
-    "pool", "postgres_catalog", "postgres_client", "postgres_health", "postgres_options", "postgres_select",
-    "mysql_catalog", "mysql_client", "mysql_fill", "mysql_health", "mysql_options", "mysql_select", "mysql_sink",
-    "mysql_types", "mysql_wire", "mysql_writer",
-    "postgres_sink", "postgres_types", "postgres_wire", "postgres_replace", "postgres_writer",
-    "pgoutput", "postgres_batch", "postgres_cdc", "postgres_log", "postgres_logged", "postgres_position",
-    "postgres_slot", "postgres_states", "postgres_texts",
-}  # fmt: skip
+# Each is the module of its name beside this one; the other modules are shared by them.
+_OWN = (
+    "AVRO", "CSV", "DUCKDB", "EXCEL", "IN_MEMORY", "JSON", "JSONL", "MYSQL", "PARQUET", "POSTGRES", "S3", "SQLITE",
+    "TSV",
+)  # fmt: skip
 _ALIASES = {
     "POSTGRESQL": "POSTGRES", "MARIADB": "MYSQL", "XLSX": "EXCEL", "NDJSON": "JSONL", "JSON_LINES": "JSONL",
     "SQLITE3": "SQLITE", "S3_COMPATIBLE": "S3", "MINIO": "S3", "MEMORY": "IN_MEMORY", "INMEMORY": "IN_MEMORY",
@@ -58,9 +42,7 @@ _SCHEMES = {
 @cache
 def types() -> tuple[str, ...]:
     """Return the names of all connector types, sorted; nothing is imported for it."""
-    folder = str(Path(__file__).parent)
-    own = {module.name.upper() for module in pkgutil.iter_modules([folder]) if module.name not in _SHARED}
-    return tuple(sorted(own | set(_others())))
+    return tuple(sorted({*_OWN, *_others()}))
 
 
 @cache

@@ -1,13 +1,18 @@
 """PARAMS objects → options."""
 
+import importlib
+import inspect
+import pkgutil
 from decimal import Decimal
 from typing import ClassVar
 
 import pytest
 from pydantic import Field, SecretStr
 
+from sqlflow_dagster import connectors
+from sqlflow_dagster.connectors.base import Connector
 from sqlflow_dagster.connectors.options import SourceOptions, parse
-from sqlflow_dagster.connectors.registry import find
+from sqlflow_dagster.connectors.registry import find, types
 from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.sql import Condition
 
@@ -184,3 +189,19 @@ def test_a_name_that_pydantic_has_taken_is_a_parameter_all_the_same(kind):
     assert options.schema_ == "s"
     with pytest.raises(BadOption, match="did you mean 'schema'"):
         parse(find(kind).sink_options_type, {"schem": "s"})
+
+
+def test_every_connector_of_ours_has_the_name_of_its_module_and_is_listed():
+    modules = [
+        importlib.import_module(f"{connectors.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(connectors.__path__)
+    ]
+    found = {
+        module.__name__.rpartition(".")[2].upper()
+        for module in modules
+        for item in vars(module).values()
+        if inspect.isclass(item) and issubclass(item, Connector) and item.__module__ == module.__name__
+        if "options_type" in vars(item) and not inspect.isabstract(item)
+    }
+    assert found == set(types())
+    assert all(find(name) for name in found)
