@@ -62,7 +62,7 @@ class S3(Files[S3Options]):
 
     @cached_property
     def _objects(self) -> Objects:
-        return Objects(self.options, lambda: self.guard)
+        return Objects(self.options.at(self.place.root), lambda: self.guard)
 
     def streams(self) -> Sequence[Stream]:
         (stream,) = super().streams()

@@ -137,6 +137,13 @@ def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None
         raise NotAllowed(f"{where}: the credentials cannot be had: {error}; sign in again") from None
     except errors.ParamValidationError as error:
         raise BadOption(f"bucket: {error}", option="bucket") from None
+    except errors.SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            raise RetryLater(f"{where} at {store}: the secure connection broke: {_short(error)}") from None
+        raise SourceFailed(
+            f"{where} at {store}: {_short(error)}; look at the dates and the name of its certificate, or name the file "
+            "of its authority in `verify_tls`"
+        ) from None
     except (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError, _unread()) as error:
         raise RetryLater(f"{where} at {store}: {_short(error)}") from None
     except _unreadable() as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
@@ -12,6 +13,7 @@ from sqlflow_dagster.connectors import parameters
 from sqlflow_dagster.connectors.csv import CsvOptions
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.sink import CsvSinkOptions
+from sqlflow_dagster.errors import BadOption
 
 Format = Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "avro"]
 _FORMATS = {
@@ -110,12 +112,22 @@ class Connecting(BaseModel):
         "auto", description="Whether the bucket stands in the `path` of addresses or, `virtual`, in the host."
     )
     verify_tls: bool | str = Field(
-        True, description="Whether the store's certificate is checked; or the file of its authority."
+        True,
+        description="Whether the store's certificate is checked; or its authority's file, relative to the project.",
     )
     parallel_workers: int = Field(8, ge=1, le=64, description="Requests under way at one time.")
     timeout_seconds: float | None = Field(
         None, gt=0, description="Longest wait for one answer, in seconds; 60."
     )
+
+    def at(self, root: Path) -> Self:
+        """Return the options with the authority's file found in the project. Raises BadOption where it is not there."""
+        if not isinstance(self.verify_tls, str):
+            return self
+        path = root / Path(self.verify_tls).expanduser()
+        if not path.is_file():
+            raise BadOption(f"verify_tls: there is no file {self.verify_tls}", option="verify_tls")
+        return self.model_copy(update={"verify_tls": str(path)})
 
     def connection_problems(self) -> list[str]:
         """Return what contradicts itself, as `name: message` lines."""

@@ -40,7 +40,7 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
     Raises BadOption for a target that cannot be; NotAllowed, RetryLater and ExportFailed as the store
     answers.
     """
-    wanted = cast("S3SinkOptions", options)
+    wanted = cast("S3SinkOptions", options).at(place.root)
     bucket, key, kind, told = planned(target, wanted)
     with room(place.spool, "export") as folder:
         endings = "" if wanted.partition_by else "".join(PurePosixPath(key).suffixes[-2:])

@@ -21,8 +21,7 @@ def health(target: str, options: BaseModel, place: Place) -> Health:
 
     Raises what the store answers, but for refusals of a permission.
     """
-    del place
-    wanted = cast("S3SinkOptions", options)
+    wanted = cast("S3SinkOptions", options).at(place.root)
     bucket, key, _, _ = planned(target, wanted)
     asked = _Asked(wanted, bucket)
     try:

@@ -54,9 +54,13 @@ class Twin:
         self._thread.join()
 
     @property
+    def port(self) -> int:
+        return self._server.server_address[1]
+
+    @property
     def params(self) -> dict:
         return {
-            "bucket": "twin", "endpoint_url": f"http://127.0.0.1:{self._server.server_address[1]}",
+            "bucket": "twin", "endpoint_url": f"http://127.0.0.1:{self.port}",
             "access_key_id": "k", "secret_access_key": "CANARY-twin", "region": "us-east-1",
         }  # fmt: skip
 

@@ -16,6 +16,7 @@ import pytest
 
 from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SourceFailed
 from tests.proxy import Cut, Proxy, Refuse, Reset, Stall
+from tests.tls import TlsFront, certificate
 
 from .s3_twin import Twin
 
@@ -71,6 +72,38 @@ def test_what_waiting_mends_is_asked_for_again_alone(twin, load, method, answer)
     assert (twin.count("LIST"), twin.count("GET")) == ((3, 5) if method == "LIST" else (1, 7))
     if answer[2]:
         assert outcome.calls.seconds_waited >= 7
+
+
+@pytest.mark.parametrize(
+    ("days", "trusted", "says"),
+    [
+        (2, "server.crt", None),
+        (-1, "server.crt", "certificate has expired"),
+        (2, "other.crt", "certificate verify failed"),
+        (2, True, "certificate verify failed"),
+        (2, "nix.crt", "verify_tls: there is no file nix.crt"),
+    ],
+    ids=["valid", "expired", "another authority", "no authority", "no file"],
+)
+def test_a_certificate_that_is_not_valid_is_said_and_not_waited_for(
+    twin, load, bench, tmp_path, days, trusted, says
+):
+    twin.objects = {"in/a.csv": b"id\n1\n"}
+    shown = certificate(tmp_path, days=days)
+    bench.write("server.crt", shown.path.read_bytes())
+    bench.write("other.crt", certificate(tmp_path, "other").path.read_bytes())
+    with TlsFront(twin.port, shown) as front:
+        outcome = load(
+            **{**twin.params, "endpoint_url": f"https://localhost:{front.port}", "verify_tls": trusted}
+        )
+    if says is None:
+        assert outcome.error is None, outcome.error
+        assert front.encrypted
+    else:
+        assert isinstance(outcome.error, SourceFailed | BadOption), outcome.error
+        assert says in str(outcome.error)
+        assert "verify_tls" in str(outcome.error)
+        assert outcome.calls.retries == 0
 
 
 def test_a_store_that_stays_slow_leaves_the_table_as_it_was(twin, bench, load):

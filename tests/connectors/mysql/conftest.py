@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -14,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.connectors.database_project import DatabaseProject
+from tests.tls import certificate
 
 READER_PASSWORD = "CANARY-5f0c"
 _PLACES = "/usr/sbin:/usr/local/sbin:/usr/libexec:/usr/local/libexec"
@@ -137,12 +139,8 @@ def mysql_server():
     place = Path(os.environ.get("TMPDIR", "/tmp"))
     _sweep(place)
     folder = Path(tempfile.mkdtemp(prefix=f"sqlflow-my-{os.getpid()}-", dir=place))
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "server.key", "-out", folder / "server.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    made = new_server(folder, f"--ssl-cert={folder / 'server.crt'}", f"--ssl-key={folder / 'server.key'}")
+    shown = certificate(folder)
+    made = new_server(folder, f"--ssl-cert={shown.path}", f"--ssl-key={shown.key}")
     try:
         made.make()
         made.start()
@@ -189,42 +187,6 @@ def mysql_database(mysql_server, request):
     mysql_server.run(f"DROP DATABASE IF EXISTS {name}")
 
 
-@dataclass
-class Project:
-    """A project that reads one table or query of a database."""
-
-    bench: object
-    database: Database
-
-    def source(self, **params) -> str:
-        params = {"connection": self.database.url, **params}
-        params = {name: value for name, value in params.items() if value is not None}
-        return f"SOURCE my TYPE MYSQL PARAMS {json.dumps(params)};\n"
-
-    def pipeline(self, load: str = "LOAD t FROM my;", **params) -> None:
-        self.bench.pipeline(self.source(**params) + load)
-
-    def load(self, load: str = "LOAD t FROM my;", **params):
-        self.pipeline(load, **params)
-        return self.bench.ok()
-
-    def error(self, load: str = "LOAD t FROM my;", **params) -> Exception:
-        """Run a load that must fail, and return its error."""
-        self.pipeline(load, **params)
-        (outcome,) = self.bench.run().values()
-        assert outcome.error is not None
-        return outcome.error
-
-    def query(self, text: str) -> list[tuple]:
-        return self.bench.query(text)
-
-    @property
-    def place(self):
-        from sqlflow_dagster.connectors.base import Place
-
-        return Place(self.bench.root, self.bench.root / ".sqlflow/spool")
-
-
 @pytest.fixture
 def project(bench, mysql_database):
-    return Project(bench, mysql_database)
+    return DatabaseProject(bench, mysql_database, "MYSQL", "my")

@@ -14,6 +14,7 @@ from sqlflow_dagster.connectors.mysql import MySQL
 from sqlflow_dagster.connectors.mysql_options import MySQLOptions
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SchemaChanged, SourceFailed
+from tests.tls import certificate
 
 CANARY = "CANARY-5f0c"
 WRONG = [
@@ -284,14 +285,7 @@ TLS = [
 def test_tls_is_as_strict_as_it_is_asked_to_be(project, tmp_path):
     server = project.database.server
     project.bench.write("server.crt", (server.folder / "server.crt").read_bytes())
-    import subprocess
-
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-keyout", tmp_path / "other.key", "-out", tmp_path / "other.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    project.bench.write("other.crt", (tmp_path / "other.crt").read_bytes())
+    project.bench.write("other.crt", certificate(tmp_path).path.read_bytes())
     query = "SELECT VARIABLE_VALUE <> '' AS tls FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'Ssl_cipher'"
     text = ""
     for n, (given, *_) in enumerate(TLS):
@@ -308,3 +302,19 @@ def test_tls_is_as_strict_as_it_is_asked_to_be(project, tmp_path):
             assert isinstance(error, SourceFailed), (given, error)
             assert message in str(error)
             assert "look at `ssl_mode`" in str(error)
+
+
+def test_a_certificate_that_has_expired_is_said_and_not_waited_for(project):
+    server = project.database.server
+    project.database.run("CREATE TABLE t (id int)")
+    try:
+        expired = certificate(server.folder, days=-1)
+        server.run("FLUSH SSL")
+        project.bench.write("server.crt", expired.path.read_bytes())
+        error = project.error(table="t", ssl_mode="verify_ca", ssl_ca="server.crt")
+    finally:
+        certificate(server.folder)
+        server.run("FLUSH SSL")
+    assert isinstance(error, SourceFailed)
+    assert "certificate has expired" in str(error)
+    assert "the dates of the certificates" in str(error)

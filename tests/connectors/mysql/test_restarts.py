@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Database, Project, new_server
+from tests.connectors.database_project import DatabaseProject
+
+from .conftest import Database, new_server
 
 FIRST, ALL = 100, 3000
 ROWS = 400_000
@@ -38,7 +40,7 @@ def killable(mysql_server):
 def shop(bench, killable):
     bench.write("home/dagster.yaml", "telemetry: {enabled: false}\n")
     killable.run("DROP DATABASE shop", "CREATE DATABASE shop")
-    return Project(bench, Database(killable, "shop"))
+    return DatabaseProject(bench, Database(killable, "shop"), "MYSQL", "my")
 
 
 READING = (

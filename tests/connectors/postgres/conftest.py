@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import tempfile
-import threading
 import warnings
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
 
 import pytest
+
+from tests.connectors.database_project import DatabaseProject
+from tests.tls import TlsFront, certificate
 
 # pgserver has no wheel for the latest Pythons.
 collect_ignore_glob = [] if find_spec("pgserver") else ["test_*.py"]
@@ -150,72 +149,6 @@ def distributed_server(server):
         made.stop()
 
 
-class TlsFront:
-    """A server's door that speaks TLS: Postgres' own word for it, then the bytes as they are."""
-
-    def __init__(self, folder: Path, to: int) -> None:
-        self.port, self._to = _free_port(), to
-        self.certificate = folder / "server.crt"
-        self._key = folder / "server.key"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-             "-addext", "subjectAltName=DNS:localhost", "-keyout", self._key, "-out", self.certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        self.encrypted = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve)
-        self._ready = threading.Event()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    def _serve(self) -> None:
-        self._loop.run_until_complete(self._run())
-        self._loop.close()
-
-    async def _run(self) -> None:
-        self._stop = asyncio.Event()
-        self._tasks: set[asyncio.Task] = set()
-        async with await asyncio.start_server(self._client, "127.0.0.1", self.port):
-            self._ready.set()
-            await self._stop.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _client(self, reader, writer) -> None:
-        self._tasks.add(asyncio.current_task())
-        behind, ahead = await asyncio.open_connection("127.0.0.1", self._to)
-        try:
-            await reader.readexactly(8)
-            writer.write(b"S")
-            await writer.drain()
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(self.certificate, self._key)
-            await writer.start_tls(context)
-            self.encrypted += 1
-            await asyncio.gather(self._pump(reader, ahead), self._pump(behind, writer))
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            for one in (writer, ahead):
-                one.close()
-
-    @staticmethod
-    async def _pump(reader, writer) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-
 @dataclass
 class Database:
     """A database of its own for one test."""
@@ -257,7 +190,7 @@ def database(server, request):
 def distributed(bench, distributed_server, request):
     """A project that reads from the system's own Postgres."""
     for made in _database(distributed_server, request):
-        yield Project(bench, made)
+        yield DatabaseProject(bench, made, "POSTGRES", "pg")
 
 
 def _database(server, request):
@@ -280,48 +213,10 @@ def _administer(server: Server, statement: str) -> None:
 
 @pytest.fixture
 def tls_front(server, tmp_path):
-    with TlsFront(tmp_path, server.port) as front:
+    with TlsFront(server.port, certificate(tmp_path), asked=True) as front:
         yield front
-
-
-@dataclass
-class Project:
-    """A project that reads one table or query of a database."""
-
-    bench: object
-    database: Database
-
-    def source(self, **params) -> str:
-        import json
-
-        params = {"connection": self.database.url, **params}
-        params = {name: value for name, value in params.items() if value is not None}
-        return f"SOURCE pg TYPE POSTGRES PARAMS {json.dumps(params)};\n"
-
-    def pipeline(self, load: str = "LOAD t FROM pg;", **params) -> None:
-        self.bench.pipeline(self.source(**params) + load)
-
-    def load(self, load: str = "LOAD t FROM pg;", **params):
-        self.pipeline(load, **params)
-        return self.bench.ok()
-
-    def error(self, load: str = "LOAD t FROM pg;", **params) -> Exception:
-        """Run a load that must fail, and return its error."""
-        self.pipeline(load, **params)
-        (outcome,) = self.bench.run().values()
-        assert outcome.error is not None
-        return outcome.error
-
-    def query(self, text: str) -> list[tuple]:
-        return self.bench.query(text)
-
-    @property
-    def bench_place(self):
-        from sqlflow_dagster.connectors.base import Place
-
-        return Place(self.bench.root, self.bench.root / ".sqlflow/spool")
 
 
 @pytest.fixture
 def project(bench, database):
-    return Project(bench, database)
+    return DatabaseProject(bench, database, "POSTGRES", "pg")

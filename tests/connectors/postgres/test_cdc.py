@@ -733,7 +733,7 @@ def test_health_tells_of_slots(copy):
 
     copy.load(**CDC)
     options, _ = parse(PostgresOptions, {**CDC, "connection": copy.database.url})
-    with Postgres(options, copy.bench_place) as connector:
+    with Postgres(options, copy.place) as connector:
         health = connector.check()
     assert health.ok
     assert health.facts["slots"] == 1
@@ -743,7 +743,7 @@ def test_health_tells_of_slots(copy):
         PostgresOptions,
         {**CDC, "connection": copy.database.url, "username": "reader", "password": "CANARY-5f0c"},
     )
-    with Postgres(options, copy.bench_place) as connector:
+    with Postgres(options, copy.place) as connector:
         health = connector.check()
     assert not health.ok
     assert "ALTER ROLE … REPLICATION" in health.message

@@ -13,6 +13,7 @@ from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.postgres import Postgres
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions
 from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SchemaChanged, SourceFailed
+from tests.tls import TlsFront, certificate
 
 CANARY = "CANARY-5f0c"
 
@@ -207,7 +208,7 @@ def test_the_password_is_nowhere_to_be_found(project, caplog):
     ]
     texts = [*map(str, errors), *map(repr, errors), caplog.text]
     with Postgres(
-        parse(PostgresOptions, secret | {"connection": project.database.url})[0], project.bench_place
+        parse(PostgresOptions, secret | {"connection": project.database.url})[0], project.place
     ) as source:
         (scan,) = list(source.read(source.streams()[0], None))
         texts += [
@@ -234,7 +235,7 @@ def test_health_tells_version_sizes_and_what_may_not_be_read(project):
         "CREATE TABLE big AS SELECT n FROM generate_series(1, 10000) n", "CREATE VIEW v AS SELECT 1 AS x"
     )
     options = {"connection": project.database.url}
-    with Postgres(parse(PostgresOptions, options)[0], project.bench_place) as source:
+    with Postgres(parse(PostgresOptions, options)[0], project.place) as source:
         health = source.check()
     assert health.ok
     facts = health.facts
@@ -243,12 +244,12 @@ def test_health_tells_version_sizes_and_what_may_not_be_read(project):
     assert facts["bytes"] > facts["largest_table_bytes"] > 100_000
     assert 0 < facts["latency"] < 60
     reader = {**options, "username": "reader", "password": CANARY}
-    with Postgres(parse(PostgresOptions, reader)[0], project.bench_place) as source:
+    with Postgres(parse(PostgresOptions, reader)[0], project.place) as source:
         health = source.check()
     assert health.ok
     assert "may not read public.big, public.v: GRANT SELECT" in health.message
     assert "GRANT pg_read_all_stats" in health.message
-    with Postgres(parse(PostgresOptions, {**options, "port": 1})[0], project.bench_place) as source:
+    with Postgres(parse(PostgresOptions, {**options, "port": 1})[0], project.place) as source:
         health = source.check()
     assert not health.ok
     assert "Connection refused" in health.message
@@ -271,12 +272,8 @@ def test_health_tells_version_sizes_and_what_may_not_be_read(project):
 )
 def test_tls_is_as_strict_as_it_is_asked_to_be(project, tls_front, tmp_path, given, error):
     project.database.run("CREATE TABLE s AS SELECT 1 AS id")
-    project.bench.write("server.crt", tls_front.certificate.read_bytes())
-    if error == "certificate verify failed":
-        (tmp_path / "other").mkdir()
-        other = type(tls_front)(tmp_path / "other", 1)
-        other._loop.close()
-        project.bench.write("other.crt", other.certificate.read_bytes())
+    project.bench.write("server.crt", tls_front.shown.path.read_bytes())
+    project.bench.write("other.crt", certificate(tmp_path, "other").path.read_bytes())
     options = {"host": "localhost", "port": tls_front.port, "table": "s", **given}
     if error is None:
         project.load(**options)
@@ -287,6 +284,20 @@ def test_tls_is_as_strict_as_it_is_asked_to_be(project, tls_front, tmp_path, giv
         found = project.error(**options)
         assert error in str(found)
         assert "look at `sslmode`" in str(found)
+
+
+@pytest.mark.parametrize("sslmode", ["verify-ca", "verify-full"])
+def test_a_certificate_that_has_expired_is_said_and_not_waited_for(project, server, tmp_path, sslmode):
+    project.database.run("CREATE TABLE s AS SELECT 1 AS id")
+    expired = certificate(tmp_path, days=-1)
+    project.bench.write("server.crt", expired.path.read_bytes())
+    with TlsFront(server.port, expired, asked=True) as front:
+        options = {"host": "localhost", "port": front.port, "sslmode": sslmode, "sslrootcert": "server.crt"}
+        error = project.error(table="s", **options)
+    assert isinstance(error, SourceFailed)
+    # libpq does not say more.
+    assert "certificate verify failed" in str(error)
+    assert "the dates of the certificates" in str(error)
 
 
 def test_a_view_has_no_xmin(project):
