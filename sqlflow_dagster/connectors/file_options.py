@@ -11,7 +11,7 @@ from sqlflow_dagster.connectors import casts, parameters
 from sqlflow_dagster.connectors.options import SourceOptions
 from sqlflow_dagster.sql import Condition
 
-Compression = Literal["auto", "none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli", "snappy"]
+Compression = Literal["auto", "none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli", "snappy", "zip"]
 _OTHER_COMPRESSIONS = {
     "gz": "gzip", "zst": "zstd", "bzip2": "bz2", "lzma": "xz", "br": "brotli",
     "uncompressed": "none", "detect": "auto", "infer": "auto", "": "auto",

@@ -14,7 +14,11 @@ from sqlflow_dagster.connectors.base import Place
 from sqlflow_dagster.errors import BadOption, NotAllowed, SourceFailed
 
 _MAGIC = re.compile(r"[*?\[]")
-_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".snappy", ".sz")
+# By suffix, the name of the compression.
+COMPRESSIONS = {
+    ".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz", ".lzma": "xz",
+    ".lz4": "lz4", ".br": "brotli", ".snappy": "snappy", ".sz": "snappy", ".zip": "zip",
+}  # fmt: skip
 DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # Whether a folder, by its parts from the top of a name on, may hold files that are wanted.
 Admits = Callable[[Sequence[str]], bool]
@@ -174,7 +178,7 @@ def _below(
 def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
     """Return whether a name ends with one of the suffixes, or with one and that of a compression."""
     path = Path(name.lower())
-    suffix = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
+    suffix = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
     return suffix in suffixes
 
 

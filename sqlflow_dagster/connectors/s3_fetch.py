@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlflow_dagster.connectors import parquet_ranges
-from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.paths import COMPRESSIONS, File
 from sqlflow_dagster.connectors.s3_client import ObjectChanged
 from sqlflow_dagster.connectors.s3_objects import TIMED, Objects, address_of
-from sqlflow_dagster.connectors.spool import SUFFIXES
 from sqlflow_dagster.errors import Canceled, RetryLater, SourceFailed
 from sqlflow_dagster.resilience.counts import counter
 
@@ -169,7 +168,7 @@ def packed(file: File) -> File:
     with file.path.open("rb") as stream:
         head = stream.read(4)
     ending = next((ending for magic, ending in _MAGIC.items() if head.startswith(magic)), None)
-    if ending is None or file.path.suffix.lower() in SUFFIXES:
+    if ending is None or file.path.suffix.lower() in COMPRESSIONS:
         return file
     path = file.path.with_name(f"{file.path.name}{ending}")
     return replace(file, path=file.path.rename(path) if not path.exists() else file.path)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sqlflow_dagster.connectors import guess
 from sqlflow_dagster.connectors.paths import File
-from sqlflow_dagster.connectors.spool import opened
+from sqlflow_dagster.connectors.spool import opened, packed_as
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import fold
 
@@ -142,7 +142,10 @@ def _lines(text: bytes) -> int:
 
 
 def _check_encoding(file: File, head: bytes, encoding: str) -> None:
-    """Refuse a file that is not in the encoding, as far as its header shows; DuckDB checks the rest."""
+    """Refuse a file that is packed or not in the encoding, as far as its header shows; DuckDB checks the rest."""
+    packed = packed_as(head)
+    if packed:
+        raise SourceFailed(f"{file.name}: it begins as a {packed} file does; set `compression` to '{packed}'")
     if encoding != "utf-8-sig":
         return
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head[1:64:2].count(0) > 16 or head[:64:2].count(0) > 16:

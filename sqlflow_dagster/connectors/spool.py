@@ -7,25 +7,26 @@ import codecs
 import io
 import lzma
 import shutil
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
+from zipfile import BadZipFile, ZipFile
 
 from isal import igzip, isal_zlib
 
-from sqlflow_dagster.connectors.compressed_streams import CompressedStreams
-from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.compressed_streams import CompressedStreams, Unpacker
+from sqlflow_dagster.connectors.paths import COMPRESSIONS, File
 from sqlflow_dagster.errors import SourceFailed
 
-# By suffix, the name of the compression.
-SUFFIXES = {
-    ".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz", ".lzma": "xz",
-    ".lz4": "lz4", ".br": "brotli", ".snappy": "snappy", ".sz": "snappy",
+# What the files begin with.
+_MAGIC = {
+    b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip",
 }  # fmt: skip
 # What the readers of the formats raise for a file that is cut off or no such file.
-_BROKEN = (OSError, EOFError, lzma.LZMAError, isal_zlib.error, ValueError)
+_BROKEN = (OSError, EOFError, ValueError, lzma.LZMAError, isal_zlib.error, zlib.error, BadZipFile)
 _CHUNK = 2**20
 # A text that shrinks more than this is no data; a table of zeros shrinks 200 times.
 _SMALL = 64 * 2**20
@@ -49,7 +50,12 @@ class Caps:
 
 def compression(file: File, declared: str) -> str:
     """Return the name of the file's compression: the declared one, else what its suffix says."""
-    return SUFFIXES.get(file.path.suffix.lower(), "none") if declared == "auto" else declared
+    return COMPRESSIONS.get(file.path.suffix.lower(), "none") if declared == "auto" else declared
+
+
+def packed_as(head: bytes) -> str | None:
+    """Return the name of the compression that a file begins like, None for none."""
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
 @contextmanager
@@ -70,21 +76,46 @@ def opened(file: File, kind: str) -> Iterator[IO[bytes]]:
 
 
 def _stream(file: File, kind: str) -> IO[bytes]:
-    if kind == "none":
-        return file.path.open("rb")
-    if kind == "gzip":
-        return cast("IO[bytes]", igzip.open(file.path, "rb"))  # type: ignore[no-untyped-call]
-    if kind == "bz2":
-        return io.BufferedReader(CompressedStreams(file.path, bz2.BZ2Decompressor), _CHUNK)
-    if kind == "xz":
-        return io.BufferedReader(CompressedStreams(file.path, lzma.LZMADecompressor), _CHUNK)
-    if kind == "snappy":
-        from sqlflow_dagster.connectors.snappy import Snappy  # noqa: PLC0415 - rare
-
-        return cast("IO[bytes]", Snappy(file.path))
+    if kind in _OPENERS:
+        return _OPENERS[kind](file)
     import pyarrow as pa  # noqa: PLC0415 - slow to import
 
     return cast("IO[bytes]", pa.CompressedInputStream(pa.OSFile(str(file.path)), kind))
+
+
+def _snappy(file: File) -> IO[bytes]:
+    from sqlflow_dagster.connectors.snappy import Snappy  # noqa: PLC0415 - rare
+
+    return cast("IO[bytes]", Snappy(file.path))
+
+
+def _streams(begin: Callable[[], Unpacker]) -> Callable[[File], IO[bytes]]:
+    return lambda file: io.BufferedReader(CompressedStreams(file.path, begin), _CHUNK)
+
+
+def _only_member(file: File) -> IO[bytes]:
+    """Open the one file of an archive, which is read to its checksum."""
+    with ZipFile(file.path) as archive:
+        names = [
+            name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")
+        ]
+        if len(names) != 1:
+            raise SourceFailed(
+                f"{file.name}: the archive holds {len(names)} files; have each of them sent alone"
+            )
+        if archive.getinfo(names[0]).flag_bits & 1:
+            raise SourceFailed(f"{file.name}: the archive is encrypted; have it sent without a password")
+        return archive.open(names[0])
+
+
+_OPENERS: Mapping[str, Callable[[File], IO[bytes]]] = {
+    "none": lambda file: file.path.open("rb"),
+    "gzip": lambda file: cast("IO[bytes]", igzip.open(file.path, "rb")),  # type: ignore[no-untyped-call]
+    "bz2": _streams(bz2.BZ2Decompressor),
+    "xz": _streams(lzma.LZMADecompressor),
+    "zip": _only_member,
+    "snappy": _snappy,
+}
 
 
 def has_mark(file: File) -> bool:

@@ -2,9 +2,11 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import threading
+import zipfile
 import zlib
 
 import pyarrow as pa
@@ -36,6 +38,24 @@ def zstd(text):
 
 def xz(text):
     return lzma.compress(text, preset=0)
+
+
+def zipped(text, *more):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("folder/", b"")
+        archive.writestr("folder/rows", text)
+        archive.writestr("__MACOSX/folder/._rows", b"")
+        for number, other in enumerate(more):
+            archive.writestr(f"folder/{number}", other)
+    return packed.getvalue()
+
+
+def wrong_checksum(text):
+    """The archive of another text, of the same length."""
+    mended = zipped(text)
+    crc = zlib.crc32(text).to_bytes(4, "little")
+    return mended.replace(crc, b"\1\2\3\4")
 
 
 def second_stream_broken(pack):
@@ -77,6 +97,8 @@ def test_every_row_is_read(folder, size, suffix, pack):
         ("bz2", lambda text: bz2.compress(text, 1) + b"not bz2"),
         ("xz", second_stream_broken(xz)),
         ("xz", lambda text: xz(text)[:-1]),
+        ("zip", lambda text: zipped(text)[:-1000]),
+        ("zip", wrong_checksum),
     ],
     ids=[
         "cut at a line",
@@ -91,6 +113,8 @@ def test_every_row_is_read(folder, size, suffix, pack):
         "bz2 more",
         "xz second",
         "xz cut",
+        "zip cut",
+        "zip checksum",
     ],
 )
 @pytest.mark.parametrize("kind", ["CSV", "JSONL"])
@@ -101,7 +125,7 @@ def test_a_broken_file_is_an_error_and_not_a_part_of_its_rows(folder, size, suff
         text = lines(size)
     name = f"a.{kind.lower()}.{suffix}"
     folder.write(name, broken(text))
-    with pytest.raises(SourceFailed, match=rf"{name}: it is no whole (gzip|zstd|bz2|xz) file"):
+    with pytest.raises(SourceFailed, match=rf"{name}: it is no whole (gzip|zstd|bz2|xz|zip) file"):
         folder.read(kind, path=name)
 
 
@@ -149,3 +173,36 @@ def test_other_encodings_of_large_files_go_through_a_pipe(folder):
     folder.write("a.csv", text.encode("cp1252") + b"1,\x81\n")
     with pytest.raises(SourceFailed, match=r"^a.csv:500002: a byte is not cp1252"):
         folder.read("CSV", path="a.csv", encoding="cp1252")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_one_file_of_an_archive_is_read(folder, size):
+    folder.write("in/a.csv.zip", zipped(lines(size)))
+    assert len(folder.rows("CSV", path="in")) == size
+
+
+def test_an_archive_of_several_files_or_with_a_password_is_refused(folder):
+    folder.write("a.csv.zip", zipped(lines(2), lines(3)))
+    with pytest.raises(
+        SourceFailed, match=r"a.csv.zip: the archive holds 2 files; have each of them sent alone"
+    ):
+        folder.read("CSV", path="a.csv.zip")
+    locked = bytearray(zipped(lines(2)))
+    for mark, place in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        at = -1
+        while (at := locked.find(mark, at + 1)) >= 0:
+            locked[at + place] |= 1
+    folder.write("a.csv.zip", bytes(locked))
+    with pytest.raises(SourceFailed, match="the archive is encrypted"):
+        folder.read("CSV", path="a.csv.zip")
+
+
+@pytest.mark.parametrize(
+    ("pack", "kind"), [(gzip.compress, "gzip"), (zstd, "zstd"), (zipped, "zip"), (xz, "xz")]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_packed_file_that_does_not_say_so_is_no_text(folder, pack, kind, encoding):
+    folder.write("a.csv", pack(lines(10)))
+    with pytest.raises(SourceFailed, match=f"it begins as a {kind} file does; set `compression` to '{kind}'"):
+        folder.read("CSV", path="a.csv", encoding=encoding)
+    assert len(folder.rows("CSV", path="a.csv", compression=kind)) == 10
