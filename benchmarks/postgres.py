@@ -111,7 +111,7 @@ def _whole(server: Server, sizes: Sizes, scratch: Path, rows: int) -> Iterator[F
     runs = interleaved(commands, sizes.rounds, scratch / "log")
     case = f"Postgres, {rows:,} rows of 12 columns into DuckDB"
     yield beside_hand(case, runs, _HAND_LIMIT, "postgres_scanner")
-    yield from beside_tools(case, runs, found, _PEER_LIMIT, hand="postgres_scanner")
+    yield from beside_tools(case, runs, found, _PEER_LIMIT, hand="postgres_scanner", by_cpu=True)
 
 
 def _merged(server: Server, sizes: Sizes, scratch: Path) -> Iterator[Figure]:

@@ -277,8 +277,9 @@ def into(
     if spec.mode != "upsert":
         counts = Counts(inserted=tables.insert(connection, spec.table, rows, Sql("TRUE")), deleted=deleted)
     else:
-        updated = _delete_older(connection, rows, spec)
-        added = tables.insert(connection, spec.table, rows, _unmatched(rows, spec))
+        newest = _none_older(connection, rows, spec)
+        updated = _delete_older(connection, rows, spec, newest=newest)
+        added = tables.insert(connection, spec.table, rows, Sql("TRUE") if newest else _unmatched(rows, spec))
         counts = Counts(max(0, added - updated), min(updated, added), deleted)
     tables.recreate(connection, indexes)
     return counts
@@ -349,10 +350,25 @@ def _alike(name: str, have: Mapping[str, str], staged: Mapping[str, str]) -> Sql
     return sql("CAST(t.{c} AS VARCHAR) IS NOT DISTINCT FROM CAST(s.{c} AS VARCHAR)", c=column)
 
 
-def _delete_older(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> int:
-    """Delete the target's rows that a staged row of the same key takes the place of."""
+def _none_older(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> bool:
+    """Whether no staged row is older than any of the target's, so that its keys need not be asked about that."""
+    if spec.cursor_field is None:
+        return True
+    row = connection.execute(
+        sql(
+            "SELECT count(*) = count({c}) AND coalesce(min({c}) >= (SELECT max({c}) FROM {table}), TRUE) FROM {rows}",
+            c=quote(spec.cursor_field),
+            table=quote(*spec.table),
+            rows=rows,
+        )
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _delete_older(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, *, newest: bool) -> int:
+    """Delete the target's rows that a staged row of the same key takes the place of: all, where none is older."""
     newer = Sql("TRUE")
-    if spec.cursor_field:
+    if spec.cursor_field and not newest:
         newer = sql("(s.{c} >= t.{c} OR t.{c} IS NULL)", c=quote(spec.cursor_field))
     return tables.deleted(
         connection,
@@ -368,9 +384,6 @@ def _delete_older(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> 
 
 def _unmatched(rows: Sql, spec: LoadSpec) -> Sql:
     """True for staged rows whose key the target no longer has."""
-    if spec.cursor_field is None:
-        # Nothing in the target is newer, so that no key of the rows is left there.
-        return Sql("TRUE")
     # `INSERT … SELECT * FROM rows WHERE` names the staged table by its own last name.
     staged = rows.rpartition(".")[2].strip('"')
     return sql(

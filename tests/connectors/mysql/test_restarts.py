@@ -109,6 +109,7 @@ def test_a_server_killed_in_a_read_is_read_again_and_no_row_is_missed_or_doubled
     ("mode", "retries", "status", "local_infile"),
     [
         ("replace", 12, 0, "ON"), ("append", 12, 0, "ON"), ("upsert", 12, 0, "OFF"),
+        ("replace", 12, 0, "OFF"), ("append", 12, 0, "OFF"),
         ("replace", 0, 1, "OFF"), ("append", 0, 1, "ON"),
     ],
 )  # fmt: skip
