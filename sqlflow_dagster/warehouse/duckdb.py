@@ -157,7 +157,9 @@ class Warehouse:
         try:
             yield
         finally:
-            _detach(connection, STAGE)
+            # Nobody reads the file again: what is still to be written to it need not be.
+            with _unwritten(connection):
+                _detach(connection, STAGE)
             _unlink(path)
 
     @contextmanager
@@ -300,6 +302,17 @@ def _detach(connection: DuckDBPyConnection, name: str) -> None:
     with suppress(duckdb.Error):
         connection.execute("USE memory")
         connection.execute(sql("DETACH {name}", name=quote(name)))
+
+
+@contextmanager
+def _unwritten(connection: DuckDBPyConnection) -> Iterator[None]:
+    """Let DuckDB leave what it detaches as it is, and not bring its log into the file."""
+    # After a fatal error it takes no statement, and detaches nothing.
+    with suppress(duckdb.Error):
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+    yield
+    with suppress(duckdb.Error):
+        connection.execute("PRAGMA enable_checkpoint_on_shutdown")
 
 
 def _in_use(error: duckdb.Error) -> bool:
