@@ -203,5 +203,6 @@ def test_every_connector_of_ours_has_the_name_of_its_module_and_is_listed():
         if inspect.isclass(item) and issubclass(item, Connector) and item.__module__ == module.__name__
         if "options_type" in vars(item) and not inspect.isabstract(item)
     }
-    assert found == set(types())
+    # Others' may be there too.
+    assert found <= set(types())
     assert all(find(name) for name in found)
