@@ -47,6 +47,8 @@ from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 _WIDE = 200
+# DuckDB would take sixteen of the longest lines, and every thread has several: as fast, and more memory.
+_PIECE = 4_000_000
 _BAD_ROWS = {
     "fail": "error", "raise": "error", "strict": "error", "skip": "quarantine", "ignore": "quarantine",
     "permissive": "quarantine", "warn": "quarantine",
@@ -105,7 +107,10 @@ class CsvOptions(FileOptions):
     ] = Field(None, description="A row that cannot be read is an `error`, or set aside in `quarantine`.")
     null_padding: bool = Field(False, description="Whether a line with too few values ends in NULLs.")
     max_line_bytes: int = Field(
-        2_000_000, ge=1000, le=2**30, description="Longest line; DuckDB reads in pieces of twice this."
+        2_000_000,
+        ge=1000,
+        le=2**30,
+        description="Longest line; DuckDB reads in pieces of 4 MB, or of twice this.",
     )
 
     @property
@@ -289,8 +294,7 @@ class ReadsCsv(Files[C]):
             "filename": literal(PATH),
             "hive_partitioning": literal(False),
             "max_line_size": literal(options.max_line_bytes),
-            # DuckDB would take sixteen lines, of which every thread has several: as fast, and more memory.
-            "buffer_size": literal(2 * options.max_line_bytes),
+            "buffer_size": literal(max(_PIECE, 2 * options.max_line_bytes)),
         }
         if options.quarantines:
             # Lines that are no rows, e.g. of too many values.

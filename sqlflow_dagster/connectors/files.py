@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 # Smaller ones are unpacked into the spool sooner than a pipe is made.
 _LEAST_PIPED = 4 * 2**20
 _UNPACKERS = 4
+# So many files, of so many bytes together, and of no more than that each, are many small ones.
 _MANY = 32
 _MUCH = 8 * 2**20
 # The column that carries the path while DuckDB reads.

@@ -52,7 +52,6 @@ class Sample:
     names: tuple[str, ...]
     rows: Sequence[Sequence[str]]
     carriage_returns: bool
-    quoted_blanks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +214,8 @@ def _sample(
     for part in parts[1:]:
         # The last line may be cut, and the first ones stand in a quoted text.
         body += [row for row in _read(part, delimiter, form)[:-1] if len(row) == width]
-    blanks = bool(form.quote) and form.quote * 2 in head
     returns = "\r" in head and "\n" not in head
-    return Sample(file, first if header else (), names, body, returns, blanks)
+    return Sample(file, first if header else (), names, body, returns)
 
 
 def _names(file: File, first: tuple[str, ...], form: Form, *, header: bool, strict: bool) -> tuple[str, ...]:
