@@ -46,8 +46,8 @@ class DuckDB(_Model):
     )
     memory_limit: str = Field(
         "2GB",
-        description="DuckDB's memory limit, e.g. `512MB`. It keeps up to that of what it wrote; a load needs little "
-        "of it, joins and sorts may need more, and spill beyond it.",
+        description="DuckDB's memory limit, e.g. `512MB`. A load needs little of it, however many its rows; joins and "
+        "sorts may need more, and spill beyond it.",
     )
     threads: int | None = Field(None, ge=1, description="Threads of a step; all cores by default.")
     temp_directory: str | None = Field(

@@ -16,7 +16,7 @@ from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SourceFailed, SQLFlowError, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, Value, fold, join, literal, quote, sql
-from sqlflow_dagster.warehouse import quarantine, schema, tables, types
+from sqlflow_dagster.warehouse import quarantine, schema, tables, types, written
 from sqlflow_dagster.warehouse.changes import Changes
 from sqlflow_dagster.warehouse.duckdb import Attached, attach_all
 from sqlflow_dagster.warehouse.exact_json import Exact
@@ -44,6 +44,7 @@ class Intake:
     """
 
     connection: DuckDBPyConnection
+    memory_limit: str
     wanted: Wanted
     policy: schema.Policy
     spool: Path
@@ -186,7 +187,8 @@ class Intake:
         """A batch that fails breaks the read for good, also where its feeder would go on."""
         self.broken = True
         try:
-            yield
+            with written.let_go(self.connection, self.memory_limit):
+                yield
         except duckdb.Error as error:
             raise _explained(self.wanted.label, error, explain) from error
         self.broken = False

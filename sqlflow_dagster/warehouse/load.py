@@ -92,6 +92,7 @@ class _Load:
         self.found, self.fresh = self.spec.started_from, self.spec.fresh
         self.intake = Intake(
             connection=self.connection,
+            memory_limit=self.warehouse.settings.memory_limit,
             wanted=self.spec.wanted,
             policy=self.spec.schema_policy,
             spool=self.warehouse.settings.state_directory / "spool",
