@@ -275,10 +275,10 @@ def _unreadable() -> type[Exception]:
 
 @cache
 def _models() -> Any:
-    """What boto3 knows of its services: megabytes of text, read once a process."""
-    from botocore.loaders import create_loader  # noqa: PLC0415 - as boto3
+    """What boto3 knows of its services, read once a process."""
+    from sqlflow_dagster.connectors.s3_models import Models  # noqa: PLC0415 - as boto3
 
-    return create_loader()
+    return Models()
 
 
 @cache

@@ -610,3 +610,32 @@ def test_credentials_are_looked_for_where_boto3_looks(folder, bucket, monkeypatc
         NotAllowed, match="give `access_key_id`" if place == "nowhere" else "ask for s3:ListBucket"
     ):
         folder.read("S3", **params)
+
+
+@pytest.mark.parametrize("service", ["s3", "sts", "sso", "sso-oidc"])
+def test_botocore_knows_of_its_services_what_its_own_files_say(service):
+    from botocore.loaders import Loader
+
+    from sqlflow_dagster.connectors.s3_models import Models
+
+    ours, own = Models(), Loader()
+    for name in ("service-2", "endpoint-rule-set-1", "paginators-1"):
+        assert ours.load_service_model(service, name) == own.load_service_model(service, name)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        assert ours.load_data(name) == own.load_data(name)
+
+
+def test_a_model_of_ones_own_takes_the_place_of_botocores(tmp_path, monkeypatch):
+    from botocore.exceptions import DataNotFoundError, UnknownServiceError
+
+    from sqlflow_dagster.connectors.s3_models import Models
+
+    (tmp_path / "s3/2006-03-01").mkdir(parents=True)
+    (tmp_path / "s3/2006-03-01/service-2.json").write_text('{"metadata": {"own": true}}')
+    (tmp_path / "mine/2026-01-01").mkdir(parents=True)
+    models = Models(extra_search_paths=[str(tmp_path), str(tmp_path / "none")])
+    assert models.load_service_model("s3", "service-2")["metadata"] == {"own": True}
+    with pytest.raises(UnknownServiceError):
+        models.load_service_model("nothing", "service-2")
+    with pytest.raises(DataNotFoundError):
+        models.load_service_model("mine", "service-2")
