@@ -278,3 +278,25 @@ def test_readers_see_the_old_rows_until_the_new_ones_are_all_there(export):
     reader.rollback()
     export("SELECT 2 AS a")
     assert export.run("SELECT a FROM t") == [(2,)]
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_a_connection_that_is_dead_at_the_commit_is_tried_again_later(export, monkeypatch, mode):
+    from sqlflow_dagster.connectors import postgres_sink
+
+    export("SELECT 1 AS n", mode=mode)
+
+    def terminate(name):
+        if name == "before_export_commit":
+            export.run(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state = 'idle in transaction'"
+            )
+
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres_sink, "failpoint", terminate)
+        error = export.error("SELECT 2 AS n", mode=mode)
+    assert isinstance(error, RetryLater)
+    assert export.run("SELECT n FROM t") == [(1,)]
+    export("SELECT 2 AS n", mode=mode)
+    assert export.run("SELECT n FROM t ORDER BY n") == ([(1,), (2,)] if mode == "append" else [(2,)])
