@@ -694,6 +694,34 @@ def test_a_server_that_drops_the_connection_is_asked_again(copy, monkeypatch):
     assert living(copy) == there(copy)
 
 
+def test_a_server_that_crashes_while_it_sends_is_read_on_and_no_change_is_missed(copy, server, monkeypatch):
+    from sqlflow_dagster.connectors import postgres_log
+
+    copy.load(**CDC)
+    for first in range(10, 1010, 10):
+        copy.database.run(
+            f"INSERT INTO orders SELECT n, 'x' || n, n FROM generate_series({first}, {first + 9}) AS n",
+            f"UPDATE orders SET amount = amount + 1 WHERE id < {first} AND id % 7 = 0",
+            f"DELETE FROM orders WHERE id = {first - 5}",
+        )
+    take, taken = postgres_log.Log._take, []
+
+    def crashing(self, *arguments):
+        taken.append(1)
+        if len(taken) == 2000:
+            server.stop()
+            server.start()
+        return take(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres_log.Log, "_take", crashing)
+        copied = copy.load(**CDC, transaction_bytes=10_000)["t"]
+    assert copied.calls.retries >= 1
+    assert living(copy) == there(copy)
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
+
+
 @pytest.mark.parametrize(
     ("params", "load", "message"),
     [
