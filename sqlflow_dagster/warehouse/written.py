@@ -18,7 +18,7 @@ from sqlflow_dagster.sql import Sql, literal, sql
 
 _SECONDS = 0.1
 # Bytes for each thread: at every look it may have as much more, or DuckDB spills other memory to make room.
-_SPARE = 16 * 1024 * 1024
+_SPARE = 8 * 1024 * 1024
 _USE = Sql(
     "SELECT sum(memory_usage_bytes), sum(memory_usage_bytes) FILTER (tag = 'BASE_TABLE'),"
     " current_setting('threads'), parse_formatted_bytes(current_setting('memory_limit')) FROM duckdb_memory()"
