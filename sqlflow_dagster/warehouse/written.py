@@ -47,9 +47,9 @@ def _watch(connection: DuckDBPyConnection, memory_limit: str, done: Event) -> No
         while not done.wait(_SECONDS):
             used, written, threads, limit = connection.execute(_USE).fetchall()[0]
             spare = threads * _SPARE
-            lower = used - written + spare
-            if written > 3 * spare // 2 and lower < limit:
-                _lower(connection, int(lower), memory_limit)
+            # A limit that is low itself leaves no room for blocks.
+            if written > 3 * spare // 2 and limit > 8 * spare:
+                _lower(connection, int(used - written + spare), memory_limit)
 
 
 def _lower(connection: DuckDBPyConnection, lower: int, memory_limit: str) -> None:
