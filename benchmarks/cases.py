@@ -11,7 +11,7 @@ from benchmarks.mysql import mysql
 from benchmarks.peers import peers
 from benchmarks.postgres import postgres
 from benchmarks.resilience import cost
-from benchmarks.s3 import s3
+from benchmarks.s3 import partitions, s3
 from benchmarks.start import start
 from benchmarks.upsert import upsert
 
@@ -43,6 +43,7 @@ CASES: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
     "validate": validation,
     "rules": rules,
     "s3": s3,
+    "s3-partitions": partitions,
     "postgres": postgres,
     "mysql": mysql,
     "peers": peers,
