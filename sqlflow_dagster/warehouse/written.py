@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection
 from sqlflow_dagster.sql import Sql, literal, sql
 
 _SECONDS = 0.1
-# Bytes for each thread: at every look it may have as much more, or DuckDB spills other memory to make room.
+# Bytes for each thread: what a statement may take under the lower limit before DuckDB spills other memory.
 _SPARE = 8 * 1024 * 1024
 _USE = Sql(
     "SELECT sum(memory_usage_bytes), sum(memory_usage_bytes) FILTER (tag = 'BASE_TABLE'),"
@@ -42,20 +42,24 @@ def let_go(connection: DuckDBPyConnection, memory_limit: str) -> Iterator[None]:
 
 
 def _watch(connection: DuckDBPyConnection, memory_limit: str, done: Event) -> None:
-    # What breaks the database here breaks the statement too that is watched, and that one says so.
-    with suppress(duckdb.Error):
+    # A broken database or a full disk ends the statement too that is watched, and that one says so.
+    with suppress(duckdb.FatalException, duckdb.IOException):
         while not done.wait(_SECONDS):
-            used, written, threads, limit = connection.execute(_USE).fetchall()[0]
-            spare = threads * _SPARE
-            # A limit that is low itself leaves no room for blocks.
-            if written > 3 * spare // 2 and limit > 8 * spare:
-                _lower(connection, int(used - written + spare), memory_limit)
+            # Refused where other memory has grown meanwhile: the blocks are forgotten in any case.
+            with suppress(duckdb.OutOfMemoryException):
+                _look(connection, memory_limit)
 
 
-def _lower(connection: DuckDBPyConnection, lower: int, memory_limit: str) -> None:
-    try:
-        # Refused where other memory has grown meanwhile: the blocks are forgotten in any case.
-        with suppress(duckdb.OutOfMemoryException):
-            connection.execute(sql("SET memory_limit = {value}", value=literal(f"{lower}B")))
-    finally:
-        connection.execute(sql("SET memory_limit = {value}", value=literal(memory_limit)))
+def _look(connection: DuckDBPyConnection, memory_limit: str) -> None:
+    used, written, threads, limit = connection.execute(_USE).fetchall()[0]
+    spare = threads * _SPARE
+    # A limit that is low itself leaves no room for blocks.
+    if written > 3 * spare // 2 and limit > 8 * spare:
+        try:
+            _limit(connection, f"{int(used - written + spare)}B")
+        finally:
+            _limit(connection, memory_limit)
+
+
+def _limit(connection: DuckDBPyConnection, value: str) -> None:
+    connection.execute(sql("SET memory_limit = {value}", value=literal(value)))

@@ -625,7 +625,7 @@ def test_botocore_knows_of_its_services_what_its_own_files_say(service):
         assert ours.load_data(name) == own.load_data(name)
 
 
-def test_a_model_of_ones_own_takes_the_place_of_botocores(tmp_path, monkeypatch):
+def test_a_model_of_ones_own_takes_the_place_of_botocores(tmp_path):
     from botocore.exceptions import DataNotFoundError, UnknownServiceError
 
     from sqlflow_dagster.connectors.s3_models import Models

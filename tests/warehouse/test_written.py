@@ -54,8 +54,18 @@ def test_a_failing_statement_is_raised_and_leaves_the_limit(connection):
 
 
 def test_a_limit_that_is_low_anyway_is_left_alone(connection, monkeypatch):
-    monkeypatch.setattr(written, "_lower", lambda *_: pytest.fail("the limit was lowered"))
+    limits = []
+    monkeypatch.setattr(written, "_limit", lambda _, value: limits.append(value))
     connection.execute("SET memory_limit = '40MB'")
     with written.let_go(connection, "40MB"):
         connection.execute(_MANY)
-    assert kept(connection) < 40 * _MB
+    assert not limits
+
+
+def test_what_is_wrong_with_the_look_itself_is_told(connection, monkeypatch):
+    told = []
+    monkeypatch.setattr("threading.excepthook", lambda raised: told.append(raised.exc_type))
+    monkeypatch.setattr(written, "_USE", "SELECT no_such_function()")
+    with written.let_go(connection, "1GB"):
+        connection.execute(_MANY)
+    assert told == [duckdb.CatalogException]
