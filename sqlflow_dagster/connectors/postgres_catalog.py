@@ -46,13 +46,14 @@ FROM pg_catalog.pg_attribute
 WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped
 ORDER BY attrelid, attnum
 """
+# The key's index may have columns beside it (INCLUDE), its constraint has none.
 _KEYS = """
-SELECT i.indrelid, a.attname
-FROM pg_catalog.pg_index AS i
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
-JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = ANY (%s) AND i.indisprimary
-ORDER BY i.indrelid, k.place
+SELECT c.conrelid, a.attname
+FROM pg_catalog.pg_constraint AS c
+CROSS JOIN LATERAL unnest(c.conkey) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
+WHERE c.conrelid = ANY (%s) AND c.contype = 'p'
+ORDER BY c.conrelid, k.place
 """
 _TYPES = """
 SELECT t.oid, CASE WHEN n.nspname = 'pg_catalog' THEN t.typname END, format_type(t.oid, NULL), t.typtype,

@@ -326,7 +326,8 @@ def test_tables_given_by_patterns_are_looked_up_and_loaded_each_by_its_key(order
     from sqlflow_dagster.project import load_project
 
     orders.database.run(
-        "CREATE SCHEMA sales", "CREATE TABLE sales.orders (a int, b int, updated_at timestamptz, PRIMARY KEY (b, a))",
+        "CREATE SCHEMA sales",
+        "CREATE TABLE sales.orders (a int, b int, updated_at timestamptz, PRIMARY KEY (b, a) INCLUDE (updated_at))",
         "INSERT INTO sales.orders VALUES (1, 2, '2024-01-01')",
     )  # fmt: skip
     options = {"schemas": ["public", "sales"], "sync_mode": "incremental", "cursor_field": "updated_at"}
