@@ -255,7 +255,7 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
         postgres_position.altered(reached, now, label)
         key = logged.check_key(now, table.key, label, table.name)
         publication = source.options.publication or reached.slot
-        logged.ensure_publication(server, publication, table.name, now, label)
+        logged.check_publication(server, publication, table.name, now, label)
         until = slots.end_of_log(server, heartbeat=source.options.heartbeat)
         follow = held.enter_context(_log(source))
         _check_system(source, follow.system(), reached, label)

@@ -29,13 +29,14 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
 _COLUMNS = """
-SELECT attnum, attname, atttypid, atttypmod, attgenerated <> '', atthasmissing, (attmissingval::text::text[])[1]
+SELECT attnum, attname, atttypid, atttypmod, attgenerated <> '', atthasmissing, (attmissingval::text::text[])[1],
+  xmin::text::bigint
 FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 _IDENTITY = """
 SELECT a.attname
 FROM pg_catalog.pg_index AS i
-JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
 WHERE i.indrelid = %s AND CASE %s WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
 """
 
@@ -44,7 +45,8 @@ WHERE i.indrelid = %s AND CASE %s WHEN 'i' THEN i.indisreplident ELSE i.indispri
 class LoggedColumn:
     """A column by its number, which outlives its name.
 
-    `missing` is what rows have that are older than the column, as text, where `has_missing`.
+    `missing` is what rows have that are older than the column, as text, where `has_missing`. `altered`
+    is the transaction that last altered the column.
     """
 
     number: int
@@ -54,6 +56,7 @@ class LoggedColumn:
     generated: bool
     has_missing: bool
     missing: str | None
+    altered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,25 +162,41 @@ def ensure_publication(server: Server, name: str, table: Name, logged: Logged, l
     # Streams of one SOURCE do this side by side.
     server.rows("SELECT pg_advisory_lock(hashtext(%s))", [f"sqlflow {name}"])
     try:
-        _ensure_publication(server, name, table, logged, label)
+        if lacking := _lacking(server, name, table, logged, label):
+            server.run(lacking, label)
     finally:
         server.rows("SELECT pg_advisory_unlock(hashtext(%s))", [f"sqlflow {name}"])
 
 
-def _ensure_publication(server: Server, name: str, table: Name, logged: Logged, label: str) -> None:
+def check_publication(server: Server, name: str, table: Name, logged: Logged, label: str) -> None:
+    """Raise SourceFailed, or BadOption, where a publication does not tell all changes of a table any more."""
+    try:
+        lacking = _lacking(server, name, table, logged, label)
+    except BadOption as error:
+        raise BadOption(
+            f"{error}. What it left out meanwhile is not in the log: then run with --full-refresh",
+            option="publication",
+        ) from error
+    if lacking:
+        raise SourceFailed(
+            f"{label}: the publication {name} does not have the table any more, and changes since then are not in the "
+            "log; read everything anew with --full-refresh, which adds it"
+        )
+
+
+def _lacking(server: Server, name: str, table: Name, logged: Logged, label: str) -> Sql | None:
+    """Return the statement by which a publication gets the table, None where it has it."""
     found = server.rows(
         "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot, puballtables"
         " FROM pg_catalog.pg_publication WHERE pubname = %s",
         [name],
     )
     if not found:
-        make = sql(
+        return sql(
             "CREATE PUBLICATION {name} FOR TABLE {table} WITH (publish_via_partition_root = true)",
             name=quote(name),
             table=quote(*table),
         )
-        server.run(make, label)
-        return
     everything, via_root, _all_tables = found[0]
     if not everything:
         setting = Sql("publish = 'insert, update, delete, truncate'")
@@ -198,10 +217,9 @@ def _ensure_publication(server: Server, name: str, table: Name, logged: Logged, 
         [name, *table],
     )
     if not member:
-        add = sql("ALTER PUBLICATION {name} ADD TABLE {table}", name=quote(name), table=quote(*table))
-        server.run(add, label)
-        return
+        return sql("ALTER PUBLICATION {name} ADD TABLE {table}", name=quote(name), table=quote(*table))
     _check_whole(member[0][0], logged, name, label)
+    return None
 
 
 def _set(name: str, setting: Sql) -> Sql:

@@ -8,20 +8,31 @@ read anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 
 from sqlflow_dagster.connectors.postgres_logged import Logged, LoggedColumn
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SchemaChanged, SourceFailed
 
-# Number, type and modifier of a column.
-_Known = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A column as it was: `altered` is the transaction that last altered it, None where that tells nothing."""
+
+    number: int
+    type: int
+    modifier: int
+    altered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A position of the log, in which slot of which cluster, and the table as it was there."""
+    """A position of the log, in which slot of which cluster, and the table as it was there.
+
+    `generated` are the numbers of the columns that Postgres computed.
+    """
 
     lsn: str
     slot: str
@@ -29,12 +40,19 @@ class Reached:
     table: int
     files: str
     columns: Mapping[str, _Known]
+    generated: Sequence[int] = ()
 
     @classmethod
     def of(cls, lsn: str, slot: str, system: str, logged: Logged) -> Reached:
         """Return a position with the table as it is now."""
-        columns = {c.name: (c.number, c.type, c.modifier) for c in logged.columns if not c.generated}
-        return cls(lsn, slot, system, logged.oid, logged.files, columns)
+        columns = {
+            # A rewrite alters a column that older rows lack, whatever it holds.
+            c.name: _Known(c.number, c.type, c.modifier, None if c.has_missing else c.altered)
+            for c in logged.columns
+            if not c.generated
+        }
+        generated = tuple(c.number for c in logged.columns if c.generated)
+        return cls(lsn, slot, system, logged.oid, logged.files, columns, generated)
 
     @property
     def cursor(self) -> Cursor:
@@ -43,7 +61,8 @@ class Reached:
             json.dumps(
                 {
                     "lsn": self.lsn, "slot": self.slot, "system": self.system, "table": self.table,
-                    "files": self.files, "columns": {name: list(known) for name, known in self.columns.items()},
+                    "files": self.files, "columns": {name: astuple(known) for name, known in self.columns.items()},
+                    "generated": self.generated,
                 }
             ),
             "JSON",
@@ -54,8 +73,9 @@ def read(cursor: Cursor, label: str) -> Reached:
     """Return what a cursor says. Raises SourceFailed where it is none of the log's."""
     try:
         found = json.loads(cursor.value)
-        columns = {name: (int(n), int(t), int(m)) for name, (n, t, m) in found["columns"].items()}
-        return Reached(found["lsn"], found["slot"], found["system"], found["table"], found["files"], columns)
+        columns = {name: _Known(*known) for name, known in found["columns"].items()}
+        where = (found["lsn"], found["slot"], found["system"], found["table"], found["files"])
+        return Reached(*where, columns, found.get("generated", ()))
     except (ValueError, KeyError, TypeError) as error:
         raise SourceFailed(
             f"{label}: the rows there are from another sync_mode, and their cursor is no position of the log; read "
@@ -79,7 +99,7 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
     """
     if before.table != now.oid:
         raise SchemaChanged(f"{label}: the table was dropped and made anew; read it anew with --full-refresh")
-    numbers = {known[0]: name for name, known in before.columns.items()}
+    numbers = {known.number: name for name, known in before.columns.items()}
     rewritten = before.files != now.files
     renamed: dict[str, str] = {}
     filled: dict[str, str | None] = {}
@@ -94,13 +114,21 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
             )
         if was is None:
             _refuse_default(column, label, rewritten=rewritten)
+            if column.number in before.generated:
+                raise SchemaChanged(
+                    f"{label}: the column {column.name!r} is not computed any more, and the log does not tell its "
+                    "values in older rows; read the table anew with --full-refresh"
+                )
             filled[column.name] = column.missing
             continue
-        _number, kind, modifier = before.columns[was]
-        if rewritten and (kind, modifier) != (column.type, column.modifier):
+        known = before.columns[was]
+        same_type = (known.type, known.modifier) == (column.type, column.modifier)
+        # ALTER COLUMN … TYPE … USING may leave the type and change the values.
+        if rewritten and not (same_type and known.altered in (None, column.altered)):
             raise SchemaChanged(
-                f"{label}: the column {column.name!r} has another type, and the log does not tell what became of its "
-                "values; read the table anew with --full-refresh"
+                f"{label}: the column {column.name!r} was altered{'' if same_type else ' to another type'}, and the "
+                "table rewritten, so that the log does not tell what became of its values; read the table anew with "
+                "--full-refresh"
             )
         if was != column.name:
             renamed[column.name] = was
@@ -125,8 +153,8 @@ def names_of_now(before: Reached, now: Logged, layout: tuple[str, ...], label: s
     found: list[str | None] = []
     for name in layout:
         known = before.columns.get(name)
-        if known is not None and known[0] in names:
-            found.append(names[known[0]])
+        if known is not None and known.number in names:
+            found.append(names[known.number])
         elif known is not None and name not in present:
             found.append(None)
         elif name in present:
@@ -141,7 +169,7 @@ def _refuse_passing(
     before: Reached, now: Logged, layout: tuple[str, ...], found: list[str | None], label: str
 ) -> None:
     """A name that is not known may have been that of a column that has another one before and now."""
-    known = {entry[0] for entry in before.columns.values()}
+    known = {entry.number for entry in before.columns.values()}
     passing = [name for name, is_now in zip(layout, found, strict=True) if is_now is None]
     strange = [name for name in passing if name not in before.columns]
     lacking = [c.name for c in now.columns if c.name not in found and not c.generated]

@@ -364,6 +364,7 @@ FOLLOWED = {
 }
 ASKED_FOR = {
     "rewritten": "ALTER TABLE {t} ALTER amount TYPE numeric(12,1)",
+    "changed_values": "ALTER TABLE {t} ALTER amount TYPE numeric(12,2) USING amount * 100",
     "volatile": "ALTER TABLE {t} ADD c float DEFAULT random()",
     "other_column": "ALTER TABLE {t} DROP name, ADD name text",
     "passing_name": "ALTER TABLE {t} RENAME name TO x; INSERT INTO {t} VALUES (6); ALTER TABLE {t} RENAME x TO name",
@@ -418,6 +419,27 @@ def test_what_the_log_does_not_tell_asks_for_a_full_refresh(copy):
     assert differences(copy, dict.fromkeys(ASKED_FOR, "id, name, amount")) == {}
 
 
+def test_a_table_that_is_only_packed_anew_is_read_on(copy):
+    copy.database.run("ALTER TABLE orders ADD c int DEFAULT 7")
+    copy.load(**CDC)
+    copy.database.run("INSERT INTO orders VALUES (6, 'six', 6, 8)", "VACUUM FULL orders")
+    copy.load(**CDC)
+    assert living(copy, "id, c") == there(copy, "id, c")
+
+
+def test_a_column_that_is_not_computed_any_more_asks_for_a_full_refresh(copy):
+    copy.database.run("ALTER TABLE orders ADD COLUMN twice numeric GENERATED ALWAYS AS (amount * 2) STORED")
+    copy.load(**CDC)
+    copy.database.run(
+        "ALTER TABLE orders ALTER COLUMN twice DROP EXPRESSION", "INSERT INTO orders VALUES (7, '7', 7, 7)"
+    )
+    error = copy.error(**CDC)
+    assert isinstance(error, SchemaChanged)
+    assert "--full-refresh" in str(error)
+    copy.bench.ok(full_refresh=True)
+    assert living(copy, "id, twice::DOUBLE") == there(copy, "id, twice::float")
+
+
 def test_strict_refuses_a_new_column(copy):
     copy.load(**CDC, schema_policy="strict")
     before = position(copy)
@@ -445,6 +467,16 @@ def spoil_ahead(copy):
 def spoil_publication(copy):
     ((name, _at),) = slots(copy)
     copy.database.run(f"ALTER PUBLICATION {name} SET (publish = 'insert')")
+
+
+def spoil_member(copy):
+    ((name, _at),) = slots(copy)
+    copy.database.run(f"ALTER PUBLICATION {name} DROP TABLE orders", "INSERT INTO orders VALUES (98)")
+
+
+def spoil_publication_gone(copy):
+    ((name, _at),) = slots(copy)
+    copy.database.run(f"DROP PUBLICATION {name}", "INSERT INTO orders VALUES (98)")
 
 
 def spoil_cursor(copy, document):
@@ -477,8 +509,10 @@ def spoil_lost(copy):
         (
             spoil_publication,
             BadOption,
-            "ALTER PUBLICATION .* SET \\(publish = 'insert, update, delete, truncate'\\)",
+            "ALTER PUBLICATION .* SET \\(publish = 'insert, update, delete, truncate'\\).*not in the log: then run with",
         ),
+        (spoil_member, SourceFailed, "does not have the table any more.*--full-refresh"),
+        (spoil_publication_gone, SourceFailed, "does not have the table any more.*--full-refresh"),
         (
             spoil_lost,
             SourceFailed,
@@ -487,7 +521,7 @@ def spoil_lost(copy):
         (spoil_mode, SourceFailed, "another sync_mode.*--full-refresh"),
         (spoil_system, SourceFailed, "is another cluster.*--full-refresh"),
     ],
-    ids=["missing", "ahead", "publication", "lost", "mode", "system"],
+    ids=["missing", "ahead", "publication", "member", "no publication", "lost", "mode", "system"],
 )
 def test_a_gap_in_the_log_is_an_error_and_never_a_silent_new_copy(copy, spoil, kind, message):
     copy.load(**CDC)
@@ -557,6 +591,17 @@ def test_a_table_without_a_key_is_read_where_its_identity_is_full(copy):
     copy.database.run(
         "INSERT INTO t VALUES (2, 'b')", "UPDATE t SET v = 'c' WHERE id = 1", "DELETE FROM t WHERE id = 2"
     )
+    copy.load(**params)
+    assert copy.query("FROM p.t") == [(1, "c")]
+
+
+def test_columns_that_only_lie_in_the_keys_index_are_no_key(copy):
+    copy.database.run(
+        "CREATE TABLE t (id int, v text, PRIMARY KEY (id) INCLUDE (v))", "INSERT INTO t VALUES (1, 'a'), (2, 'b')"
+    )  # fmt: skip
+    params = {**HARD, "table": "t"}
+    copy.load(**params)
+    copy.database.run("UPDATE t SET v = 'c' WHERE id = 1", "DELETE FROM t WHERE id = 2")
     copy.load(**params)
     assert copy.query("FROM p.t") == [(1, "c")]
 
