@@ -16,7 +16,6 @@ from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SchemaChanged, SourceFailed
 
 
-
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A column as it was: `altered` is the transaction that last altered it, None where that tells nothing."""
