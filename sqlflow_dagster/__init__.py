@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sqlflow_dagster.collector import paused
+
 if TYPE_CHECKING:
     from sqlflow_dagster.assets.build import build_definitions, build_pipeline_specs, sqlflow_assets
     from sqlflow_dagster.assets.component import SQLFlowDiscoveredProjectComponent, SQLFlowProjectComponent
@@ -63,4 +65,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    with paused():
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from string import Formatter
 from typing import Literal, NamedTuple
 
@@ -43,6 +44,8 @@ class TableName(NamedTuple):
         return TableName(fold(self.schema), fold(self.name))
 
 
+# A plan asks for the same names again and again: twenty-five times a stream.
+@lru_cache(maxsize=1 << 16)
 def fold(name: str) -> str:
     """Return a name in the case that comparisons use: DuckDB folds the letters of ASCII and no others."""
     return name.lower() if name.isascii() else name.translate(_LOWER)

@@ -1,6 +1,7 @@
 """Python's garbage collector is as it was after us, whatever happens within."""
 
 import gc
+import weakref
 
 import pytest
 
@@ -50,6 +51,30 @@ def test_without_a_pause_nothing_is_kept_out_of_later_passes(collecting):
     with collector.resumed():
         assert gc.get_freeze_count() == before
     assert gc.isenabled()
+
+
+def test_what_a_pause_leaves_is_looked_at_no_more_until_the_next(collecting):
+    with collector.paused():
+        pass
+    assert gc.get_freeze_count() > 0
+    with collector.paused():
+        assert gc.get_freeze_count() == 0
+
+
+def test_what_was_built_and_replaced_goes_at_the_next_pause(collecting):
+    class Built:
+        pass
+
+    with collector.paused():
+        built = Built()
+        built.itself = built
+    gone = weakref.ref(built)
+    del built
+    gc.collect()
+    assert gone() is not None
+    with collector.paused():
+        gc.collect()
+    assert gone() is None
 
 
 def test_a_collector_that_somebody_has_turned_off_stays_off(collecting):

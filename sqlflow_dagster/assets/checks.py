@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from sqlflow_dagster import audit
 from sqlflow_dagster.assets.secrets import redactor
 from sqlflow_dagster.health import Finding
 from sqlflow_dagster.plan.nodes import Export, Load, Step, Transform
@@ -77,6 +76,8 @@ def answered(
         yield _key_result(table, facts[table.key])
     for table in aside:
         yield _quarantine_result(table.key, rows[table.key] or 0)
+    if audited:
+        from sqlflow_dagster import audit  # noqa: PLC0415 - slow, and loading definitions needs none
     for table in audited:
         if isinstance(table.step, Load):
             found = table.outcome and table.outcome.audit

@@ -12,6 +12,7 @@ from sqlflow_dagster.assets.dead_runs import PIPELINE_TAG
 from sqlflow_dagster.assets.freshness import retry_policy
 from sqlflow_dagster.assets.metadata import metadata_of
 from sqlflow_dagster.assets.names import Keys, Names, legal_name
+from sqlflow_dagster.assets.outs import OutAlike
 from sqlflow_dagster.assets.resources import KEY
 from sqlflow_dagster.assets.secrets import Redactor, redactor
 from sqlflow_dagster.assets.session import begin_run, session_of
@@ -25,7 +26,6 @@ from sqlflow_dagster.errors import (
 )
 from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
-from sqlflow_dagster.run import run_steps
 from sqlflow_dagster.session import Outcome, Session
 
 # Waiting does not mend these: a retry would only say the same again.
@@ -73,10 +73,9 @@ def group_asset(op: GroupOp, name: str) -> dg.AssetsDefinition:
     @dg.op(
         name=name,
         ins={name: dg.In(dg.Nothing) for name in inputs},
-        # One `Out` for all alike: Dagster resolves the type of each anew, which tells for a thousand streams.
         out={
-            **dict.fromkeys(outputs, dg.Out(dg.Nothing, is_required=not optional)),
-            **dict.fromkeys(check_outputs, dg.Out(is_required=not optional)),
+            **dict.fromkeys(outputs, OutAlike(dg.Nothing, is_required=not optional)),
+            **dict.fromkeys(check_outputs, OutAlike(dg.Any, is_required=not optional)),
         },
         required_resource_keys={KEY},
         retry_policy=retry_policy(profile.retry),
@@ -135,6 +134,8 @@ def execute(context: AssetExecutionContext, op: GroupOp) -> Iterator[Any]:
 
 
 def _results(context: AssetExecutionContext, op: GroupOp, session: Session) -> Iterator[Any]:
+    from sqlflow_dagster.run import run_steps  # noqa: PLC0415 - slow, and loading definitions needs none
+
     selected = context.selected_asset_keys
     steps = [step for step in op.group.steps if op.keys.of(step) in selected]
     waiting = [op.keys.of(step) for step in steps]

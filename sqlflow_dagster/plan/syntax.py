@@ -13,13 +13,14 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from sqlflow_dagster.language.tokens import SqlToken, Unclosed, scan
 from sqlflow_dagster.plan.deep import deeply
 from sqlflow_dagster.sql import literal, sql
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _PARSE = (
     "SELECT json_serialize_sql(q, skip_null := true, skip_empty := true, skip_default := true)"
@@ -76,8 +77,10 @@ def _before(inserted: tuple[int, ...], place: int) -> int:
 
 
 @cache
-def _connection(_process: int) -> duckdb.DuckDBPyConnection:
+def _connection(_process: int) -> DuckDBPyConnection:
     """One for each process, and without threads of its own: neither survives a fork."""
+    import duckdb  # noqa: PLC0415 - slow, and a plan of loads alone needs none
+
     return duckdb.connect(":memory:", config={"threads": 1})
 
 
