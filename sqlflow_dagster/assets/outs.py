@@ -23,7 +23,7 @@ class OutAlike(dg.Out):
     ) -> OutputDefinition:
         """Return the definition of the output `name`, as `dg.Out` would."""
         definition = copy(_first(self, annotation_type, description, code_version))
-        definition._name = name  # noqa: SLF001 - there is no other way to rename one
+        definition._name = name or definition.name  # noqa: SLF001 - there is no other way to rename one
         return definition
 
 
@@ -31,4 +31,4 @@ class OutAlike(dg.Out):
 def _first(
     out: OutAlike, annotation_type: Any, description: str | None, code_version: str | None
 ) -> OutputDefinition:
-    return dg.Out.to_definition(out, annotation_type, "first", description, code_version)
+    return dg.Out.to_definition(out, annotation_type, None, description, code_version)

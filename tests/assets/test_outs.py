@@ -10,7 +10,7 @@ from sqlflow_dagster.assets.outs import OutAlike
 @pytest.mark.parametrize("required", [True, False])
 def test_a_copied_output_is_what_dagster_makes(type_, required):
     ours, theirs = (kind(type_, is_required=required) for kind in (OutAlike, dg.Out))
-    for name in ("one", "two"):
+    for name in ("one", "two", None):
         made, wanted = (out.to_definition(type(None), name, None, None) for out in (ours, theirs))
         assert type(made) is type(wanted)
         assert vars(made) == vars(wanted)
