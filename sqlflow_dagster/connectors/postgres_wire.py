@@ -33,6 +33,7 @@ _ELEMENTS = {
     **{kind: name for kind, name in _AS_IT_IS.items() if kind != "VARCHAR"},
     "VARCHAR": "varchar", "TIMESTAMP": "timestamp", "TIMESTAMP WITH TIME ZONE": "timestamptz",
 }  # fmt: skip
+_LIMITED = re.compile(r"character varying\((\d+)\)")
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _NAME_BYTES = 63
 _JSONB = "chr(1) || "
@@ -40,12 +41,16 @@ _JSONB = "chr(1) || "
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a column goes: the DuckDB expression, its type on the way, and the one it has at the end."""
+    """How a column goes: the DuckDB expression, its type on the way, and the one it has at the end.
+
+    `base` is what `final` is a domain over, as far as it is one.
+    """
 
     name: str
     value: Sql
     sent: str
     final: str
+    base: str = ""
 
 
 def wires(columns: Mapping[str, str], declared: Mapping[str, str]) -> list[Wire]:
@@ -69,6 +74,24 @@ def as_json(wire: Wire) -> Wire:
     if wire.sent != "jsonb":
         return wire
     return replace(wire, value=Sql(wire.value.removeprefix(_JSONB)), sent="json")
+
+
+def as_it_fits(wire: Wire) -> Wire:
+    """Return how a text goes to a column that would cut off blanks at its end without a word."""
+    limit = _LIMITED.fullmatch(wire.final)
+    if limit is None or wire.sent != "text":
+        return wire
+    problem = literal(
+        f'the column "{wire.name}" is {wire.final}, which cannot hold so many blanks at the end of a text; trim it in '
+        "the query, or mend the table"
+    )
+    value = sql(
+        "CASE WHEN length({v}) > {n} AND length(rtrim({v}, ' ')) <= {n} THEN error({problem}) ELSE {v} END",
+        v=wire.value,
+        n=Sql(limit[1]),
+        problem=problem,
+    )
+    return replace(wire, value=value)
 
 
 def check_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,15 +10,27 @@ from sqlflow_dagster.connectors import postgres_replace
 from sqlflow_dagster.connectors.postgres_client import Connection, translated
 from sqlflow_dagster.connectors.postgres_options import PostgresSinkOptions
 from sqlflow_dagster.connectors.postgres_replace import rows_of, run
-from sqlflow_dagster.connectors.postgres_wire import Wire, as_json
+from sqlflow_dagster.connectors.postgres_wire import Wire, as_it_fits, as_json
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import ExportFailed, SourceError
 from sqlflow_dagster.sql import Sql, join, quote, sql
 
 _STAGE = quote("pg_temp", "_sqlflow_rows")
 _BUFFER = 1 << 20
+# Beside a column's type the one that its domain, or that of its elements, is over.
 _COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' OR a.attidentity = 'a'
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' OR a.attidentity = 'a',
+  (WITH RECURSIVE base (type, modifier, depth) AS (
+     SELECT a.atttypid, a.atttypmod, 0
+     UNION ALL
+     SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE b.typarray END,
+       CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE e.typtypmod END, depth + 1
+     FROM base
+     JOIN pg_catalog.pg_type AS t ON t.oid = base.type
+     LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typtype = 'd' AND t.typcategory = 'A'
+     LEFT JOIN pg_catalog.pg_type AS b ON b.oid = e.typbasetype
+     WHERE t.typtype = 'd' OR b.typarray <> 0)
+   SELECT format_type(type, modifier) FROM base ORDER BY depth DESC LIMIT 1)
 FROM pg_catalog.pg_attribute AS a
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
@@ -40,6 +53,11 @@ GROUP BY i.indexrelid
 # Pairs of types between which a cast may change a value without a word.
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "money")
 _MOMENTS = ("date", "time", "timestamp")
+# What holds all of a text that a column may change: by the first word of the column's type.
+_WHOLE = {
+    "character": "bpchar", "name": "text", '"char"': "text", "bit": "varbit", "numeric": "numeric",
+    "interval": "interval", "timestamp": "timestamptz", "date": "timestamptz", "time": "timetz",
+}  # fmt: skip
 
 
 @dataclass
@@ -57,9 +75,11 @@ class Writer:
     def prepare(self) -> None:
         """Look the table up, and how the columns are to go into it."""
         self.oid = self._found()
+        if self.options.types:
+            self._as_postgres_calls_them()
         if self.oid is not None:
             self._as_the_table_has_them(self.oid)
-        self.columns = [as_json(wire) if wire.final == "json" else wire for wire in self.columns]
+        self.columns = [as_json(wire) if wire.final == "json" else as_it_fits(wire) for wire in self.columns]
 
     def write(self) -> None:
         """Bring the rows into the table by the mode."""
@@ -94,14 +114,25 @@ class Writer:
     def _label(self) -> str:
         return f"{self.name.schema}.{self.name.name}"
 
+    def _as_postgres_calls_them(self) -> None:
+        """Give the types that the user declares their names in the catalogue."""
+        table = quote("_sqlflow_types")
+        run(self.connection, sql("CREATE TEMP TABLE {t} ({parts})", t=table, parts=self._parts()))
+        oid = rows_of(self.connection, "SELECT %s::regclass::oid", [f"pg_temp.{table}"])[0][0]
+        found = rows_of(self.connection, _COLUMNS, [oid])
+        self.columns = [
+            replace(wire, final=row[1], base=row[3]) for wire, row in zip(self.columns, found, strict=True)
+        ]
+        run(self.connection, sql("DROP TABLE {t}", t=quote("pg_temp", "_sqlflow_types")))
+
     def _as_the_table_has_them(self, oid: int) -> None:
         """Give the columns the names and types of the table that is there; refuse those it lacks."""
-        there = {row[0]: (row[1], row[2]) for row in rows_of(self.connection, _COLUMNS, [oid])}
+        there = {row[0]: row[1:] for row in rows_of(self.connection, _COLUMNS, [oid])}
         folded: dict[str, str] = {}
         for name in there:
             folded.setdefault(name.casefold(), name)
         known = [
-            replace(wire, name=name, final=there[name][0])
+            replace(wire, name=name, final=there[name][0], base=there[name][2])
             if (name := wire.name if wire.name in there else folded.get(wire.name.casefold(), ""))
             else wire
             for wire in self.columns
@@ -121,10 +152,16 @@ class Writer:
 
     def _create(self, name: Name) -> None:
         """Make the table with the columns as they are at the end, and the key of an upsert."""
-        parts = [sql("{n} {kind}", n=quote(wire.name), kind=Sql(wire.final)) for wire in self.columns]
+        parts = self._parts()
         if self.options.mode == "upsert":
-            parts.append(sql("PRIMARY KEY ({keys})", keys=join(", ", map(quote, self._keys))))
-        run(self.connection, sql("CREATE TABLE {t} ({parts})", t=quote(*name), parts=join(", ", parts)))
+            keys = join(", ", map(quote, self._keys))
+            parts = sql("{parts}, PRIMARY KEY ({keys})", parts=parts, keys=keys)
+        run(self.connection, sql("CREATE TABLE {t} ({parts})", t=quote(*name), parts=parts))
+
+    def _parts(self) -> Sql:
+        return join(
+            ", ", (sql("{n} {kind}", n=quote(wire.name), kind=Sql(wire.final)) for wire in self.columns)
+        )
 
     def _fill(self, name: Name) -> None:
         """Add the rows to a table: straight, or where types differ by way of a stage and casts."""
@@ -175,7 +212,7 @@ class Writer:
         cast_ = _cast(wire)
         # A composite of NULLs IS NULL, and is none.
         changed = sql("{cast} IS NOT DISTINCT FROM NULL", cast=cast_)
-        if back := _back(wire):
+        if back := _back(wire.sent, wire.base or wire.final):
             parts = {"cast": cast_, "back": Sql(back), "c": c}
             changed = sql("CAST({cast} AS {back}) IS DISTINCT FROM CAST({c} AS {back})", **parts)
         query = sql(
@@ -305,11 +342,15 @@ def _cast(wire: Wire) -> Sql:
     return sql("CAST({c} AS {kind})", c=c, kind=Sql(wire.final))
 
 
-def _back(wire: Wire) -> str | None:
+def _back(sent: str, final: str) -> str | None:
     """The type in which a value and what became of it are compared, where a cast may change it."""
-    sent, final = wire.sent, wire.final
-    if sent == "text" and final.startswith("numeric("):
-        return "numeric[]" if final.endswith("[]") else "numeric"
+    if final.endswith("[]"):
+        back = _back(sent.removesuffix("[]"), final.removesuffix("[]"))
+        return f"{back}[]" if back else None
+    if sent in ("text", "varchar"):
+        return "text" if final.startswith("character varying") else _WHOLE.get(re.split(r"[ (]", final)[0])
+    if sent == "interval" and final.startswith("interval"):
+        return sent
     numbers = sent.startswith(_NUMBERS) and final.startswith(_NUMBERS)
     moments = sent.startswith(_MOMENTS) and final.startswith(_MOMENTS)
     return sent if numbers or moments else None

@@ -80,6 +80,31 @@ def test_types_of_a_new_table_may_be_said(export):
     assert export.run("SELECT j::text, v, n FROM t") == [('{"b":  1}', "x", 1)]
 
 
+@pytest.mark.parametrize(
+    ("declared", "value", "message"),
+    [
+        ("varchar(2)", "'abc'", r"value too long for type character varying\(2\)"),
+        ("CHAR(2)", "'abc'", r"value too long for type character\(2\)"),
+        ("int", "1.5", "its column 'c' is integer, which cannot hold '1.5'"),
+        ("decimal(4,1)", "1.25", "which cannot hold '1.25'"),
+        (
+            "timestamptz(0)",
+            "TIMESTAMPTZ '2024-01-01 00:00:00.6+00'",
+            "which cannot hold '2024-01-01 00:00:00.6",
+        ),
+        ("nix", "1", 'type "nix" does not exist'),
+    ],
+)
+def test_a_type_that_is_said_in_other_words_changes_no_value(export, declared, value, message):
+    assert re.search(message, str(export.error(f"SELECT {value} AS c", types={"C": declared})))
+    assert export.run("SELECT to_regclass('t')") == [(None,)]
+
+
+def test_json_that_is_said_in_capitals_keeps_its_text(export):
+    export("""SELECT '{"b":  1, "b": 2}'::JSON AS j""", types={"j": "JSON"})
+    assert export.run("SELECT j::text FROM t") == [('{"b":  1, "b": 2}',)]
+
+
 def test_replace_swaps_all_rows_and_an_empty_result_empties_the_table(export):
     export("SELECT 1 AS a, 'x' AS b UNION ALL SELECT 2, NULL")
     outcome = export("SELECT 3 AS a, '' AS b")
@@ -205,6 +230,20 @@ def test_upsert_makes_a_table_with_its_key_and_null_keys_match(export):
         ("numeric(4,1)", "1.25::DECIMAL(5,2)", "which cannot hold '1.25'"),
         ("numeric(4,1)", "'1.25'", "which cannot hold '1.25'"),
         ("varchar(2)", "'abc'", r"value too long for type character varying\(2\).*column c"),
+        ("varchar(2)", "'a   '", r"character varying\(2\), which cannot hold so many blanks"),
+        ("varchar(2)[]", "['abc']", r"is character varying\(2\)\[\], which cannot hold '{abc}'"),
+        ("char(2)[]", "['abc']", "which cannot hold '{abc}'"),
+        ("name", "repeat('x', 64)", "is name, which cannot hold 'xxx"),
+        ('"char"', "'ab'", "which cannot hold 'ab'"),
+        ("short", "'abc'", "is short, which cannot hold 'abc'"),
+        ("short[]", "['abc']", r"is short\[\], which cannot hold '{abc}'"),
+        ("inner_part", "1.25::DECIMAL(5,2)", "is inner_part, which cannot hold '1.25'"),
+        ("bit(3)", "'10101'::BIT", r"is bit\(3\), which cannot hold '10101'"),
+        ("bit(3)", "'1'", r"is bit\(3\), which cannot hold '1'"),
+        ("interval(0)", "INTERVAL '1.6 seconds'", "which cannot hold '00:00:01.6'"),
+        ("timestamp", "'2024-01-01 10:00:00+05'", "without time zone, which cannot hold '2024-01-01 10:00:00\\+05'"),
+        ("date", "'2024-01-01 10:00'", "is date, which cannot hold '2024-01-01 10:00'"),
+        ("time", "'10:00:00+05'", "without time zone, which cannot hold '10:00:00\\+05'"),
         ("mood", "'angry'", "its column 'c' is mood: invalid input value for enum mood"),
         ("date", "TIMESTAMP '2024-01-01 00:00:01'", "its column 'c' is date, which cannot hold '2024-01-01 00:00:01'"),
         ("inet", "'x'", "invalid input syntax for type inet"),
@@ -218,7 +257,10 @@ def test_upsert_makes_a_table_with_its_key_and_null_keys_match(export):
 def test_a_value_that_the_table_cannot_hold_is_named_and_nothing_stored(export, column, value, message):
     # The one way adds to the table, the other makes a new one; what is checked is the same.
     mode = "append" if len(value) % 2 else "replace"
-    export.run("CREATE TYPE mood AS ENUM ('sad')", f"CREATE TABLE t (n int, c {column})")
+    export.run(
+        "CREATE TYPE mood AS ENUM ('sad')", "CREATE DOMAIN short AS varchar(2)",
+        "CREATE DOMAIN part AS numeric(4,1)", "CREATE DOMAIN inner_part AS part", f"CREATE TABLE t (n int, c {column})",
+    )  # fmt: skip
     export.run(
         "INSERT INTO t (n, c) SELECT 0, NULL WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 't'::regclass AND attnotnull AND attnum > 0)"
     )
