@@ -204,6 +204,7 @@ def plan(
     if changed:
         change_rows.resolve(connection, rows, spec, changed)
     elif spec.mode == "upsert" and not fresh:
+        schema.liken(connection, table, rows, [*spec.keys, *filter(None, (spec.cursor_field,))])
         _drop_unchanged(connection, rows, spec)
     return changes
 

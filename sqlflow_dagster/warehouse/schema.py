@@ -70,6 +70,15 @@ def apply(connection: DuckDBPyConnection, table: Sql, changes: Iterable[Change])
             failpoint("in_schema_alter")
 
 
+def liken(connection: DuckDBPyConnection, table: Sql, rows: Sql, names: Iterable[str]) -> None:
+    """Make text of those columns of `rows` that the table has as text: DuckDB would compare them the other way."""
+    have, staged = _folded(connection, table), _folded(connection, rows)
+    for folded in map(fold, names):
+        if folded in have and have[folded][1] == "VARCHAR" != staged[folded][1]:
+            alter = "ALTER TABLE {rows} ALTER {name} TYPE VARCHAR"
+            connection.execute(sql(alter, rows=rows, name=quote(staged[folded][0])))
+
+
 def compare(
     label: str, before: Mapping[str, str], after: Mapping[str, str], policy: Policy
 ) -> tuple[Change, ...]:

@@ -197,6 +197,7 @@ def _upsert(connection: DuckDBPyConnection, spec: TransformSpec, functions: Func
     stage.stage(connection, spec.table, functions.bind(connection, spec.sql))
     notices = stage.check_keys(connection, spec.table, spec.keys)
     emptied, changes = stage.make_room(connection, spec.table, spec.schema_policy, anew=spec.anew)
+    schema.liken(connection, quote(*spec.table), stage.RESULT, spec.keys)
     same = join(" AND ", (sql("t.{key} IS NOT DISTINCT FROM r.{key}", key=quote(key)) for key in spec.keys))
     statement = sql(
         "DELETE FROM {table} AS t USING {result} AS r WHERE {same}",

@@ -70,6 +70,13 @@ def test_a_second_load_merges_by_key(depot, form):
     assert done.cursor == Cursor(day(3), "TIMESTAMP")
 
 
+def test_keys_of_other_types_are_found_among_keys_of_text(depot):
+    depot.load("SELECT 'A' AS id, 1 AS v UNION ALL SELECT '7', 2", keys=("id",))
+    done = depot.load("SELECT 7 AS id, 3 AS v UNION ALL SELECT 8, 4", keys=("id",))
+    assert (done.inserted, done.updated) == (1, 1)
+    assert depot.query() == [("7", 3), ("8", 4), ("A", 1)]
+
+
 def test_an_older_row_never_overwrites_a_newer_one(depot, form):
     depot.load(form(rows((1, day(9), 9))), **MERGE)
     done = depot.load(form(rows((1, day(8), 8))), since=Cursor(day(1), "TIMESTAMP"), **MERGE)

@@ -315,6 +315,12 @@ def test_upsert_replaces_by_key_and_null_keys_match(bench):
     )
 
 
+def test_upsert_finds_keys_of_other_types_among_keys_of_text(bench):
+    bench.run("SELECT 'A' AS id, 1 AS v UNION ALL SELECT '7', 2", mode="upsert", keys=("id",))
+    bench.run("SELECT 7 AS id, 3 AS v", mode="upsert", keys=("id",))
+    assert bench.own("FROM p.t ORDER BY id") == [("7", 3), ("A", 1)]
+
+
 @pytest.mark.parametrize(
     ("rows", "example", "kept"),
     [
