@@ -23,7 +23,7 @@ from sqlflow_dagster.specs import load_spec
 from sqlflow_dagster.warehouse import commits
 from sqlflow_dagster.warehouse.intake import Intake
 from sqlflow_dagster.warehouse.load import Loaded, LoadSpec, load
-from sqlflow_dagster.warehouse.tables import kind
+from sqlflow_dagster.warehouse.schema import columns_of
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ _MOST_CONFLICTS = 5
 class State:
     """What is known of a LOAD: run storage's copy of its marker, and what the warehouse says.
 
-    `marker` is the newest one, `done` the one by which this run has done it, and `stored` says whether the table
-    is there.
+    `marker` is the newest one, `done` the one by which this run has done it, and `stored` are the columns that the
+    table has, None where it is not there.
     """
 
     copy: str | None
     marker: Marker | None
     done: Marker | None
-    stored: bool
+    stored: Mapping[str, str] | None
 
 
 def states(session: Session, loads: Sequence[Load]) -> list[State]:
@@ -54,7 +54,7 @@ def states(session: Session, loads: Sequence[Load]) -> list[State]:
                 copy=session.store.get(str(key)),
                 marker=commits.newest(connection, key),
                 done=commits.completed_by(connection, key, session.run_id),
-                stored=kind(connection, load.table) is not None,
+                stored=columns_of(connection, load.table),
             )
             for load, key in ((load, state_key(session.project, load, session.partition)) for load in loads)
         ]
@@ -93,14 +93,16 @@ def _load_once(
     key = state_key(session.project, step, session.partition)
     marker, done = state.marker, state.done
     start = _reconciled(session, key, state)
-    if start.cursor and not state.stored:
+    if start.cursor and state.stored is None:
         start = _without_table(step, start)
-    if done and state.stored:
+    if done and state.stored is not None:
         return Outcome(
             step, rows=done.rows, cursor_after=done.cursor, skipped=True, repaired=start.repair is not None
         )
     stream = _stream(step, connector, key)
     spec = load_spec(session, step, connector, stream, start)
+    if state.stored and not spec.fresh:
+        stream = replace(stream, stored=state.stored)
     audit = Audit(session, step, connector, stream) if step.loss_audit else None
     before = audit.begin() if audit else ""
     try:

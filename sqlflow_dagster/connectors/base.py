@@ -65,6 +65,8 @@ class Stream:
     `logged` says that what comes after the first whole read are changes of rows, which need a key.
     `reader` is the LOAD that reads, for connectors that keep a position for each at the far side; then
     `primary_key` is that LOAD's. `needs` are columns that the LOAD merges by, whatever the options want.
+    `stored` maps the columns of the table that the rows are added to to their types: what such a column holds as
+    text is not to be taken for a number in later rows.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Stream:
     logged: bool = False
     reader: str = ""
     needs: tuple[str, ...] = ()
+    stored: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
 
 

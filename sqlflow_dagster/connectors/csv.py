@@ -10,8 +10,9 @@ r"""CSV files: one, a glob, a directory, hive partitions, compressed or not.
     };
 
 Delimiter and types are found out once over all files; numbers with leading zeros stay text and
-amounts are DECIMAL (guess.py has the rule). Nothing between two delimiters is NULL, `""` is an
-empty text. A value that its column's type cannot hold exactly is an error that names the file and
+amounts are DECIMAL (guess.py has the rule). Where rows are added to a table, its columns of text
+take values as they stand, whatever they look like. Nothing between two delimiters is NULL, `""` is
+an empty text. A value that its column's type cannot hold exactly is an error that names the file and
 the line, or with `bad_rows: quarantine` (the default under `schema_policy: permissive`) its row is
 set aside in `_sqlflow.quarantine` with the reason, the file, the line and its text.
 """
@@ -129,7 +130,7 @@ class ReadsCsv(Files[C]):
 
     reads_once = True
 
-    def select(self, files: Sequence[Readable]) -> Selected | None:
+    def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
         options = self.options
         sniffed = sniff(
             [(item.file, _as_stored(item, options)) for item in files],
@@ -141,7 +142,10 @@ class ReadsCsv(Files[C]):
         if not any(sample.names for sample in sniffed.samples):
             return None
         _check_names(sniffed.samples)
+        texts = dict.fromkeys(kept, "VARCHAR")
+        folders |= {key: "VARCHAR" for key in folders if fold(key) in texts}
         types = self._types(sniffed, folders)
+        types |= {name: "VARCHAR" for name in types if fold(name) in texts}
         by_file = {sample.file: sample for sample in sniffed.samples}
         groups = groupby(
             (item for item in files if item.file in by_file and by_file[item.file].names),

@@ -94,7 +94,7 @@ class Excel(Files[ExcelOptions]):
     # Each file is copied to the spool, where its rows are then written beside it.
     copies = True
 
-    def select(self, files: Sequence[Readable]) -> Selected | None:
+    def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
         tables = [(item, self._table(item)) for item in files]
         tables = [(item, table) for item, table in tables if table.columns]
         if not tables:
@@ -103,6 +103,7 @@ class Excel(Files[ExcelOptions]):
             [item.file for item, _ in tables], self.options.hive_partitioning, self.options.types
         )
         types = self._types([table for _, table in tables], folders)
+        types |= {name: "VARCHAR" for name in kept if name in types}
         selects = [self._select(item, table, types, folders) for item, table in tables]
         return Selected(join(" UNION ALL BY NAME ", selects), explain=named(files))
 

@@ -117,10 +117,11 @@ class Files(Connector[O]):
     has_no_mark: ClassVar[bool] = False
 
     @abstractmethod
-    def select(self, files: Sequence[Readable]) -> Selected | None:
+    def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
         """Return the SELECT of all rows; with `row_provenance` it ends with `_sqlflow_file`.
 
-        None where the files hold nothing, not even names of columns.
+        `kept` are the columns, by their folded names, whose values are to stay the text or JSON that they are,
+        whatever type they look like. None where the files hold nothing, not even names of columns.
         """
 
     def ranges(self, path: Path, needs: Sequence[str]) -> list[tuple[int, int]] | None:
@@ -285,7 +286,7 @@ class Files(Connector[O]):
         position: Cursor | None = None,
     ) -> Iterator[Scan]:
         with self._opened(stream, [file for file in files if file.size]) as readable:
-            selected = self.select(readable) if readable else None
+            selected = self.select(readable, self._kept(stream)) if readable else None
             if selected is None and (files or not self.options.counts_files or replaces):
                 selected = self._nothing()
             if selected is None:
@@ -311,6 +312,13 @@ class Files(Connector[O]):
                         "take long to arrive",
                         after=5,
                     )
+
+    def _kept(self, stream: Stream) -> dict[str, str]:
+        """The columns that are text or JSON in the table, and those whose hash has to be that of one text."""
+        kept = {fold(name): kind for name, kind in stream.stored.items() if kind in ("VARCHAR", "JSON")}
+        kept |= {fold(name): "VARCHAR" for name, how in self.options.mask.items() if how == "hash"}
+        declared = {fold(name) for name in self.options.types}
+        return {name: kind for name, kind in kept.items() if name not in declared}
 
     def _not_empty(self, files: Sequence[File]) -> None:
         """Refuse files of which none holds anything: taking them for no rows could empty a table."""

@@ -14,7 +14,7 @@ what lies deeper than 20 levels.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -63,7 +63,7 @@ class ReadsJson(Files[L]):
     # What the format says; else each file shows it.
     layout: ClassVar[str | None] = None
 
-    def select(self, files: Sequence[Readable]) -> Selected | None:
+    def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
         options = self.options
         layouts = {item: _layout(item) for item in files}
         filled = {item: layout for item, layout in layouts.items() if layout}
@@ -77,6 +77,7 @@ class ReadsJson(Files[L]):
             path=tuple(path.removeprefix("$").strip(".").replace("[*]", "").split(".")) if path else (),
             largest=max(options.max_object_bytes, largest),
             types=options.types,
+            kept=kept,
             date_format=options.date_format,
             timestamp_format=options.timestamp_format,
             hive=options.hive_partitioning,

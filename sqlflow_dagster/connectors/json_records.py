@@ -39,11 +39,16 @@ _ROW = quote(_OWN_ROW)
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the records stand in the files, and what is asked of them."""
+    """How the records stand in the files, and what is asked of them.
+
+    `types` are declared, and a column of theirs that no record has is NULL; `kept` are those that columns, by their
+    folded names, have in the table.
+    """
 
     path: tuple[str, ...] = ()
     largest: int = 16 * 2**20
     types: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
     date_format: str | None = None
     timestamp_format: str | None = None
     hive: bool | None = None
@@ -64,7 +69,7 @@ class Records:
         Raises SourceFailed where the files hold no objects, or not at the path.
         """
         times = self._times()
-        folders = partition_types([item.file for item in self.layouts], self.form.hive, self.form.types)
+        folders = partition_types([item.file for item in self.layouts], self.form.hive, self._told)
         selects = (
             sql(
                 "SELECT {columns} FROM {rows}",
@@ -148,15 +153,33 @@ class Records:
         """Of the document what lies on the path."""
         first = self.form.path[:1]
         _at(self.document, self.form.path, self._names)
-        return Struct(
-            {name: kind for name, kind in self.document.fields.items() if not first or name in first}
-        )
+        needed = {name: kind for name, kind in self.document.fields.items() if not first or name in first}
+        return self._undivided(needed, self.form.path)
+
+    def _undivided(self, fields: Mapping[str, Type], path: tuple[str, ...]) -> Struct:
+        """The fields, of which those of a row that are to be text or JSON have no parts."""
+        found = dict(fields)
+        for name, kind in fields.items():
+            told = self._told.get(fold(name), "")
+            if path and name == path[0]:
+                row = kind.item if isinstance(kind, nested.Items) else kind
+                inner = self._undivided(row.fields, path[1:]) if isinstance(row, Struct) else row
+                found[name] = nested.Items(inner) if isinstance(kind, nested.Items) else inner
+            elif not path and (told == "JSON" or (casts.is_text(told) and not isinstance(kind, str))):
+                found[name] = "JSON"
+        return Struct(found)
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """The types that are declared or kept, by the columns' folded names."""
+        return {**self.form.kept, **{fold(name): kind for name, kind in self.form.types.items()}}
 
     @cached_property
     def _declared(self) -> Mapping[str, str]:
         """The declared type of columns, under the names that the records have."""
         known = {fold(name): name for name in self._found}
-        return {known.get(fold(name), name): kind for name, kind in self.form.types.items()}
+        kept = {known[name]: kind for name, kind in self.form.kept.items() if name in known}
+        return kept | {known.get(fold(name), name): kind for name, kind in self.form.types.items()}
 
     @property
     def _names(self) -> str:

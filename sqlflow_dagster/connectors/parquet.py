@@ -73,7 +73,9 @@ P = TypeVar("P", bound=FileOptions)
 class ReadsParquet(Files[P]):
     """Files that DuckDB reads as Parquet."""
 
-    def select(self, files: Sequence[Readable]) -> Selected | None:
+    def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
+        # The files say of what type their columns are.
+        del kept
         options = self.options
         folders = partition_types([item.file for item in files], options.hive_partitioning, options.types)
 

@@ -16,7 +16,7 @@ is noticed by its ETag, and the read is done again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -73,8 +73,8 @@ class S3(Files[S3Options]):
         cursor = None if self.options.counts_files else stream.cursor_field
         return (replace(stream, cursor_field=cursor, description=f"Rows of {where}."),)
 
-    def select(self, files: Sequence[Readable]) -> Selected | None:
-        return self._format([item.file for item in files]).select(files)
+    def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
+        return self._format([item.file for item in files]).select(files, kept)
 
     @property
     def limits(self) -> budget.Limits:

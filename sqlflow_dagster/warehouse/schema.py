@@ -96,6 +96,21 @@ def compare(
     return tuple(changes)
 
 
+def columns_of(connection: DuckDBPyConnection, table: TableName) -> dict[str, str] | None:
+    """Return the columns whose types later rows are to have; None where there is no table.
+
+    Not JSON without any value: a field that was null so far is that, and takes the type of its first value.
+    """
+    relation = quote(*table)
+    if not tables.exists(connection, relation):
+        return None
+    return {
+        name: kind
+        for name, kind in tables.columns(connection, relation).items()
+        if kind != "JSON" or not types.is_empty(connection, relation, name)
+    }
+
+
 def hash_of(columns: Mapping[str, str]) -> str:
     """Return a short hash of names and types."""
     return hashlib.sha256(json.dumps(list(columns.items())).encode()).hexdigest()[:16]

@@ -473,6 +473,15 @@ def test_new_and_changed_workbooks_are_loaded_once(bench):
     ]  # fmt: skip
 
 
+def test_numbers_are_text_where_the_column_is_text(bench):
+    bench.pipeline(LOADED % '"primary_key": "v"')
+    workbook(bench, "a.xlsx", [1, None, "A7"])
+    bench.ok()
+    workbook(bench, "b.xlsx", [2, None, 7])
+    bench.ok()
+    assert bench.query("SELECT id, v FROM p.plan ORDER BY id") == [(1, "A7"), (2, "7")]
+
+
 def test_rows_from_the_cursor_on_are_loaded(bench):
     bench.pipeline(LOADED % '"cursor_field": "at", "primary_key": "id"')
     workbook(bench, "a.xlsx", [1, dt.date(2024, 1, 1), "x"], [2, dt.date(2024, 1, 2), "y"])

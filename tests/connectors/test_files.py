@@ -1,5 +1,6 @@
 """Files as the cursor, and the folders that a source stays in."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -248,3 +249,62 @@ def test_listing_and_finding_imports_nothing_heavy():
         "heavy = {'duckdb', 'pyarrow', 'pandas', 'dagster', 'openpyxl'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Whole runs: what a column was before decides how later files are read.
+
+
+def increments(bench, type_, suffix, *files, **params):
+    """Load files one after the other, and return the rows of all together."""
+    given = {"path": f"data/*.{suffix}", "sync_mode": "incremental", **params}
+    bench.pipeline(f"SOURCE s TYPE {type_} PARAMS {json.dumps(given)};\nLOAD t FROM s;")
+    for number, text in enumerate(files):
+        bench.write(f"data/{number}.{suffix}", text)
+        bench.ok()
+    return bench.query("FROM p.t ORDER BY ALL")
+
+
+@pytest.mark.parametrize(
+    "text", ["1.10", "TRUE", "1e6", "2024-01-01T10:00:00", "2.50E3", " 7", "2024-01-01 10:00:00+02"]
+)
+def test_text_of_csv_stays_as_it_stands_where_the_column_is_text(bench, text):
+    assert increments(bench, "CSV", "csv", "id,v\n1,x\n", f"id,v\n2,{text}\n") == [(1, "x"), (2, text)]
+
+
+@pytest.mark.parametrize("text", ["1.10", "1e3", "true", '"2024-01-01T10:00:00Z"', '{"a":1}', "[1,2]"])
+def test_values_of_json_are_their_text_where_the_column_is_text(bench, text):
+    found = increments(bench, "JSONL", "jsonl", '{"id":1,"v":"x"}', f'{{"id":2,"v":{text}}}')
+    assert found == [(1, "x"), (2, text.strip('"'))]
+
+
+@pytest.mark.parametrize("text", ['"b"', "5", '{"x":1}', "[1]", "true"])
+def test_a_column_of_mixed_json_takes_files_of_one_kind(bench, text):
+    first = '{"id":1,"v":1}\n{"id":2,"v":"a"}'
+    found = increments(bench, "JSONL", "jsonl", first, f'{{"id":3,"v":{text}}}')
+    assert found == [(1, "1"), (2, '"a"'), (3, text)]
+
+
+def test_a_field_that_was_null_so_far_takes_the_type_of_its_first_value(bench):
+    found = increments(bench, "JSONL", "jsonl", '{"id":1,"v":null}', '{"id":2,"v":"x"}', '{"id":3,"v":"1"}')
+    assert found == [(1, None), (2, "x"), (3, "1")]
+
+
+def test_keys_that_look_like_numbers_are_told_apart_where_keys_are_text(bench):
+    found = increments(
+        bench, "CSV", "csv", "k,v\nA,1\n1.1,2\n", "k,v\n1.10,3\n7,4\n", "k,v\n1.1,5\n7,6\n", primary_key="k"
+    )
+    assert found == [("1.1", 5), ("1.10", 3), ("7", 6), ("A", 1)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "before", "after"),
+    [
+        ("CSV", "k,id\n1.1,1\n", "k,id\n1.10,2\n1.125,3\n"),
+        ("JSONL", '{"k":5,"id":1}', '{"k":5,"id":2}\n{"k":5.5,"id":3}'),
+    ],
+)
+def test_a_hash_is_that_of_the_text_whatever_stands_beside_it(bench, type_, before, after):
+    rows = increments(bench, type_, type_.lower(), before, after, mask=["k"], primary_key="id")
+    hashes = {id_: hash_ for hash_, id_ in rows}
+    expected = {"CSV": ("1.1", "1.10"), "JSONL": ("5", "5")}[type_]
+    assert (hashes[1], hashes[2]) == tuple(hashlib.sha256(text.encode()).hexdigest() for text in expected)

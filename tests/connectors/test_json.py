@@ -346,3 +346,11 @@ def test_utf_16_is_named(folder):
     folder.write("a.jsonl", '{"a": 1}'.encode("utf-16"))
     with pytest.raises(SourceFailed, match="a.jsonl: it is UTF-16"):
         folder.read("JSONL", path="a.jsonl")
+
+
+@pytest.mark.parametrize("value", ['{"a":1}', "[1,2]", '"x"', "7", "true"])
+def test_any_value_may_be_declared_text_or_json(folder, value):
+    folder.write("a.json", f'{{"data": {{"items": [{{"v": {value}}}]}}}}')
+    for kind, expected in (("VARCHAR", value.strip('"')), ("JSON", value)):
+        found = folder.read("JSON", path="a.json", data_path="data.items", types={"v": kind})
+        assert (found.columns, found.rows) == ({"v": kind}, [(expected,)])
