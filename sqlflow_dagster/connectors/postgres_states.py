@@ -169,6 +169,8 @@ class States:
     def _delete(self, key: Key, old: Values, size: int, *, whole: bool) -> None:
         state = self._get(key)
         if whole:
+            if state is not None and self._is_another(state, old):
+                return
             gone = State(True, self._layout, old, None)
         elif state is not None:
             # Its last values are known, or where they are.
@@ -178,6 +180,11 @@ class States:
             values = tuple(value if place in places else UNCHANGED for place, value in enumerate(old))
             gone = State(True, self._layout, values, None)
         self._put(key, gone, size)
+
+    def _is_another(self, state: State, old: Values) -> bool:
+        """Whether a row came under a key before the one that had it went: some keys are checked at the commit only."""
+        known = state.layout == self._layout and UNCHANGED not in state.values
+        return known and not state.gone and state.values != old
 
     def _empty(self) -> None:
         self._recent.clear()

@@ -595,6 +595,23 @@ def test_a_table_without_a_key_is_read_where_its_identity_is_full(copy):
     assert copy.query("FROM p.t") == [(1, "c")]
 
 
+def test_a_key_that_is_checked_at_the_commit_may_pass_from_row_to_row(copy):
+    copy.database.run(
+        "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text)",
+        "ALTER TABLE t REPLICA IDENTITY FULL",
+        "INSERT INTO t SELECT n, 'v' || n FROM generate_series(1, 4) AS n",
+    )
+    params = {**HARD, "table": "t"}
+    copy.load(**params)
+    for statement in (
+        "UPDATE t SET id = id % 4 + 1",
+        "INSERT INTO t VALUES (2, 'new'); DELETE FROM t WHERE id = 2 AND v <> 'new'",
+    ):
+        copy.database.run(f"BEGIN; {statement}; COMMIT")
+        copy.load(**params)
+        assert copy.query("FROM p.t ORDER BY 1") == copy.database.run("SELECT * FROM t ORDER BY 1")
+
+
 def test_columns_that_only_lie_in_the_keys_index_are_no_key(copy):
     copy.database.run(
         "CREATE TABLE t (id int, v text, PRIMARY KEY (id) INCLUDE (v))", "INSERT INTO t VALUES (1, 'a'), (2, 'b')"
