@@ -54,7 +54,8 @@ class Progress:
 class Finished:
     """What became of a run: what was stored, in order, what failed at last, and what was not stored.
 
-    `dead_runs` are earlier runs that were marked failed because their process is gone.
+    `dead_runs` are earlier runs that were marked failed because their process is gone; `others` are the pipeline's
+    assets that run by partition where this run had none, and without where it had one.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class Finished:
     failed: tuple[Progress, ...]
     not_stored: tuple[str, ...]
     dead_runs: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def run_pipeline(
         happened.append(item)
         watch(item)
 
-    job = _job(project, pipeline, partition, note)
+    job, others = _job(project, pipeline, partition, note)
     with open_instance() as instance:
         dead = mark_dead_runs(instance)
         begin = time.perf_counter()
@@ -109,7 +111,7 @@ def run_pipeline(
             result = _executed(job, instance, full_refresh=full_refresh, partition=partition)
         seconds = time.perf_counter() - begin
     stored = tuple(item for item in happened if item.kind == "stored")
-    wanted = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    wanted = _assets_of(job)
     return Finished(
         run_id=result.run_id,
         success=result.success,
@@ -118,6 +120,7 @@ def run_pipeline(
         failed=tuple(item for item in happened if item.kind == "failed"),
         not_stored=tuple(sorted(wanted - {item.subject for item in stored})),
         dead_runs=tuple(dead),
+        others=tuple(sorted(set().union(*map(_assets_of, others)))),
     )
 
 
@@ -162,8 +165,8 @@ def _check(project: Project, pipeline: str) -> None:
 
 def _job(
     project: Project, pipeline: str, partition: str | None, note: Callable[[Progress], None]
-) -> dg.JobDefinition:
-    """The pipeline's job; with a partition the one that has partitions."""
+) -> tuple[dg.JobDefinition, list[dg.JobDefinition]]:
+    """The pipeline's job, with a partition the one that has partitions; and the other one, if any."""
     definitions = dg.Definitions.merge(
         build_definitions(project, executor=dg.in_process_executor),
         dg.Definitions(loggers={_LOGGER: _logger(note)}),
@@ -175,16 +178,19 @@ def _job(
     chosen = next((job for job in jobs if (job.partitions_def is not None) == (partition is not None)), None)
     if chosen is None and partition is None:
         raise SettingsError(f"{pipeline} runs by partition; name one, e.g. --partition 2026-01-31")
-    if chosen is None or chosen.partitions_def is None:
-        if chosen:
-            return chosen
+    if chosen is None:
         raise SettingsError(
             f"{pipeline} has no partitions: leave --partition out, or give it `partitions` in the profile"
         )
-    if partition and not chosen.partitions_def.has_partition_key(partition):
-        newest = chosen.partitions_def.get_last_partition_key()
+    partitions = chosen.partitions_def
+    if partition and partitions and not partitions.has_partition_key(partition):
+        newest = partitions.get_last_partition_key()
         raise SettingsError(f"{pipeline} has no partition {partition!r}; the newest one is {newest}")
-    return chosen
+    return chosen, [job for job in jobs if job is not chosen]
+
+
+def _assets_of(job: dg.JobDefinition) -> set[str]:
+    return {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
 
 
 def _logger(note: Callable[[Progress], None]) -> dg.LoggerDefinition:

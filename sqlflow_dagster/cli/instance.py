@@ -49,11 +49,14 @@ def use_logging(settings: Settings) -> None:
     """
     profile = settings.profile
     levels = {"sqlflow_dagster": profile.log_level, **profile.module_log_levels}
+    file = settings.root / profile.log_file if profile.log_file else None
     try:
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(
             level=logging.WARNING,
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s" if profile.log_file else "%(message)s",
-            filename=settings.root / profile.log_file if profile.log_file else None,
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s" if file else "%(message)s",
+            filename=file,
         )
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level.upper())

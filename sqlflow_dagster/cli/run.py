@@ -88,6 +88,9 @@ def run(
         leave(INTERRUPTED)
     for run_id in finished.dead_runs:
         say(f"the run {run_id} was marked failed: its process is gone")
+    if finished.others:
+        how = "run without one" if partition else "run by partition, name one with --partition"
+        say(f"not in this run: {', '.join(finished.others)} ({how})")
     for notice in planned.plan.notices:
         say(f"notice: {notice}")
     if format == "json":

@@ -124,6 +124,13 @@ def test_what_cannot_be_run_is_said_without_a_traceback(sqlflow, shop, arguments
     assert result.json["error"] in result.err
 
 
+def test_the_log_goes_to_a_file_in_a_folder_of_its_own(shop):
+    shop.write("profiles/dev.yml", "log_file: logs/today/run.log\n")
+    ended = _sqlflow(shop, "run", "shop")
+    assert ended.returncode == 0, ended.stderr
+    assert (shop.root / "logs/today/run.log").is_file()
+
+
 def test_a_partition_is_run_by_its_key(sqlflow, bench):
     bench.write("data/days.csv", "day,n\n2026-01-01,1\n2026-01-02,2\n2026-01-02,3\n")
     bench.write(
@@ -136,8 +143,10 @@ def test_a_partition_is_run_by_its_key(sqlflow, bench):
     )
     whole = sqlflow("run", "p", "--project", bench.root)
     assert whole.status == 0, whole.err
+    assert "not in this run: p/days (run by partition, name one with --partition)" in whole.err
     part = sqlflow("run", "p", "--project", bench.root, "--partition", "2026-01-02")
     assert part.status == 0, part.err
+    assert "not in this run: p/raw (run without one)" in part.err
     assert bench.query("SELECT n FROM p.days ORDER BY n") == [(2,), (3,)]
     unknown = sqlflow("run", "p", "--project", bench.root, "--partition", "2030-01-01")
     assert unknown.status == 1
