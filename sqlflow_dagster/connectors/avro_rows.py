@@ -113,6 +113,8 @@ def _kind(schema: Any, named: dict[str, Any], inside: tuple[str, ...]) -> Any:  
         return _named(schema, named, logical)
     match schema["type"]:
         case "record" | "error":
+            if not schema["fields"]:
+                raise TypeError("is or holds a record without fields")
             within = (*inside, schema["name"])
             fields = [(field["name"], _kind(field["type"], named, within)) for field in schema["fields"]]
             return _named(schema, named, pa.struct(fields))

@@ -92,8 +92,9 @@ def test_a_file_that_was_cut_off_is_an_error(folder, left):
         ({"type": "record", "name": "node", "fields": [{"name": "next", "type": ["null", "node"]}]}, {"next": None},
          "contains itself"),
         (logical("bytes", "decimal", precision=40, scale=2), Decimal(1), "40 digits"),
+        ({"type": "record", "name": "empty", "fields": []}, {}, "without fields"),
     ],
-    ids=["union", "recursive", "decimal"],
+    ids=["union", "recursive", "decimal", "no-fields"],
 )  # fmt: skip
 def test_a_field_that_is_no_column_is_refused_or_left_out(folder, kind, value, said):
     folder.write("a.avro", avro(kind, [value]))
