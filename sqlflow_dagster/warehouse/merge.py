@@ -200,7 +200,8 @@ def plan(
     if fresh and not types.has_no_rows(connection, rows):
         before, after = tables.columns(connection, table), tables.columns(connection, rows)
         return schema.compare(str(spec.table), before, after, "guided" if spec.reset else spec.schema_policy)
-    changes = schema.plan(connection, table, rows, spec.schema_policy, str(spec.table))
+    settled = not types.has_no_rows(connection, table)
+    changes = schema.plan(connection, table, rows, spec.schema_policy, str(spec.table), settled=settled)
     if changed:
         change_rows.resolve(connection, rows, spec, changed)
     elif spec.mode == "upsert" and not fresh:

@@ -43,23 +43,29 @@ class Change:
 
 
 def plan(
-    connection: DuckDBPyConnection, table: Sql, rows: Sql, policy: Policy, label: str
+    connection: DuckDBPyConnection, table: Sql, rows: Sql, policy: Policy, label: str, *, settled: bool = True
 ) -> tuple[Change, ...]:
     """Return what makes a table able to hold the rows of a relation; `apply` does it.
 
-    Under `permissive`, rows that cannot fit are taken out of `rows` and set aside.
+    Under `permissive`, rows that cannot fit are taken out of `rows` and set aside. Where the types are not
+    `settled`, columns of text are so for want of any value, and take the type of the first ones.
 
     Raises LoadRefused where the policy does not allow it, naming the columns and their types.
     """
     have, wanted = _folded(connection, table), _folded(connection, rows)
     wanted.pop(CHANGE, None)
     changes = [*_new(have, wanted), *_gone(have, wanted)]
+    first: list[Change] = []
     for name, (own, kind) in wanted.items():
-        if name in have and have[name][1] != kind:
+        if name not in have or have[name][1] == kind:
+            continue
+        if have[name][1] == "VARCHAR" and not settled:
+            first.append(_altered(have[name][0], kind, "has its first values and became"))
+        else:
             changes += _retyped(connection, _Pair(table, *have[name], rows, own, kind), policy, label)
     if policy == "strict" and changes:
         raise LoadRefused(_refusal(label, [change.text for change in changes]))
-    return tuple(change for change in changes if change.alter)
+    return tuple(change for change in (*first, *changes) if change.alter)
 
 
 def apply(connection: DuckDBPyConnection, table: Sql, changes: Iterable[Change]) -> None:
@@ -99,11 +105,14 @@ def compare(
 def columns_of(connection: DuckDBPyConnection, table: TableName) -> dict[str, str] | None:
     """Return the columns whose types later rows are to have; None where there is no table.
 
-    Not JSON without any value: a field that was null so far is that, and takes the type of its first value.
+    Not those of a table without rows, nor JSON without any value: a field that was null so far is that, and takes
+    the type of its first value.
     """
     relation = quote(*table)
     if not tables.exists(connection, relation):
         return None
+    if types.has_no_rows(connection, relation):
+        return {}
     return {
         name: kind
         for name, kind in tables.columns(connection, relation).items()
@@ -175,10 +184,7 @@ def _retyped(connection: DuckDBPyConnection, pair: _Pair, policy: Policy, label:
     if target == pair.have:
         return
     if target is not None:
-        yield Change(
-            f"column {pair.name} was widened from {pair.have} to {target}",
-            sql("ALTER {name} TYPE {kind}", name=quote(pair.name), kind=Sql(target)),
-        )
+        yield _altered(pair.name, target, f"was widened from {pair.have} to")
         return
     if policy != "permissive":
         raise LoadRefused(
@@ -187,6 +193,11 @@ def _retyped(connection: DuckDBPyConnection, pair: _Pair, policy: Policy, label:
             "schema_policy permissive sets such rows aside, a reset of the cursor takes the new type"
         )
     quarantine.set_aside(connection, pair.rows, pair.own, pair.wanted, pair.have, label)
+
+
+def _altered(name: str, kind: str, how: str) -> Change:
+    alter = sql("ALTER {name} TYPE {kind}", name=quote(name), kind=Sql(kind))
+    return Change(f"column {name} {how} {kind}", alter)
 
 
 def _new(have: Mapping[str, tuple[str, str]], wanted: Mapping[str, tuple[str, str]]) -> Iterator[Change]:

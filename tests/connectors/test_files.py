@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from decimal import Decimal
 
 import pytest
 
@@ -308,3 +309,10 @@ def test_a_hash_is_that_of_the_text_whatever_stands_beside_it(bench, type_, befo
     hashes = {id_: hash_ for hash_, id_ in rows}
     expected = {"CSV": ("1.1", "1.10"), "JSONL": ("5", "5")}[type_]
     assert (hashes[1], hashes[2]) == tuple(hashlib.sha256(text.encode()).hexdigest() for text in expected)
+
+
+@pytest.mark.parametrize("policy", ["strict", "guided", "permissive"])
+def test_files_without_rows_decide_no_types(bench, policy):
+    files = ["id,v\n", "id,v\n", "id,v\n1,2.5\n", "id,v\n2,1.25\n"]
+    found = increments(bench, "CSV", "csv", *files, primary_key="id", schema_policy=policy)
+    assert found == [(1, Decimal("2.50")), (2, Decimal("1.25"))]
