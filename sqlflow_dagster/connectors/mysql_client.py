@@ -26,9 +26,10 @@ from sqlflow_dagster.sql import Sql
 Connection = pool.Connection
 
 # What a statement means depends on these, whatever the server's defaults are. Strict: a value that a
-# column cannot hold is an error.
+# column cannot hold is an error; and 0 is no call for the next number.
 _SESSION = (
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1"
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
+    " autocommit = 1"
 )
 _SNAPSHOT = (
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",

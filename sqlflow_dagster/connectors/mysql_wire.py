@@ -1,8 +1,8 @@
 """A DuckDB column → the type that it has in MySQL, and the expression that writes it there exactly.
 
 Rows go as text, made by DuckDB: as fields of LOAD DATA LOCAL, or as literals of INSERT. What MySQL changes without a
-word even in its strict mode (it rounds numbers and times, cuts a time off a date, pads bytes) is refused here,
-before anything is sent.
+word even in its strict mode (it rounds numbers and times, cuts a time off a date, pads bytes, takes a number that no
+`enum` has for a place among its values, and NULL for now) is refused here, before anything is sent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 from sqlflow_dagster.connectors.mysql_types import GEOMETRIES
 from sqlflow_dagster.errors import ExportFailed
-from sqlflow_dagster.sql import Sql, backquote, literal, quote, sql
+from sqlflow_dagster.sql import Sql, backquote, join, literal, quote, sql
 
 # What a column's values are to MySQL.
 Family = Literal["whole", "decimal", "float", "date", "moment", "time", "text", "bytes", "json", "bits"]
@@ -44,15 +44,22 @@ _NUMBERS = frozenset(
     {name for name, family in _FAMILIES.items() if family in ("whole", "decimal", "float")} - {"year"}
 )
 _TYPE = re.compile(r"([a-z]+\d*)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?.*", re.DOTALL)
+_MEMBER = re.compile(r"'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
+_ESCAPES = re.compile(r"''|\\(.)", re.DOTALL)
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _NAME_LETTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A type of MySQL's, as it is declared."""
+    """A type of MySQL's, as it is declared.
+
+    `now` says that it makes the present time of NULL, `counted` that it is AUTO_INCREMENT.
+    """
 
     declared: str
+    now: bool = False
+    counted: bool = False
 
     @property
     def _parts(self) -> tuple[str, int | None, int | None]:
@@ -81,6 +88,15 @@ class Target:
         """What its values are; text where nothing else is known."""
         return _FAMILIES.get(self.name, "text")
 
+    @property
+    def members(self) -> list[str]:
+        """The values of an `enum`, and the parts of those of a `set`."""
+        escaped = {"n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+        return [
+            _ESCAPES.sub(lambda found: escaped.get(found[1], found[1]) if found[1] else "'", member)
+            for member in _MEMBER.findall(self.declared)
+        ]
+
 
 @dataclass(frozen=True)
 class Wire:
@@ -94,7 +110,9 @@ class Wire:
     @property
     def declared(self) -> Sql:
         """The type as it stands in a statement that makes the table."""
-        return Sql(self.target.declared)
+        # Some servers take a `timestamp` of which nothing is said for one that is never NULL.
+        silent = self.target.name == "timestamp" and "null" not in self.target.declared.lower()
+        return Sql(f"{self.target.declared} null" if silent else self.target.declared)
 
     @cached_property
     def value(self) -> Sql:
@@ -134,10 +152,11 @@ class Wire:
         if begin == "'":
             return None
         form = {"X'": "UNHEX({v})", "b'": "CAST(CONV({v}, 2, 10) AS UNSIGNED)"}.get(begin)
-        # A text is none of these numbers to some types: '5' is a letter to `bit`, and 2005 to `year`.
+        # A text is none of these numbers to some types: '5' is a letter to `bit`, and 2005 to `year`. Where one
+        # column is assigned, 0 in another that is counted would be the next number.
         if form is None and self._source == "float":
             form = "{v} + 0e0" if self.target.family != "float" else None
-        elif form is None and self.target.name not in _NUMBERS:
+        elif form is None and (self.target.counted or self.target.name not in _NUMBERS):
             form = "CAST({v} AS UNSIGNED)" if self.kind.startswith("U") else "CAST({v} AS SIGNED)"
         return sql(form, v=self._variable) if form else None
 
@@ -160,6 +179,14 @@ class Wire:
                 changed=changed,
                 problem=problem,
                 said=said,
+            )
+        if self.target.now:
+            null = sql(
+                "error({problem})",
+                problem=literal(
+                    f"the column {self.name!r} is {self.target.declared} not null there, which makes the present time "
+                    "of NULL; give it a time, or leave the column out of the query; nothing was stored"
+                ),
             )
         return sql("CASE WHEN {c} IS NULL THEN {null} ELSE {said} END", c=c, null=null, said=said)
 
@@ -217,6 +244,8 @@ class Wire:
     def _changed(self, c: Sql) -> Sql | None:
         """What is true for values that the target would change without a word, None where there are none."""
         source, target = self._source, self.target.family
+        if self.target.name in ("enum", "set"):
+            return self._no_member(c)
         if source in ("whole", "decimal", "float"):
             return self._number_changed(c)
         # Geometry is its bytes here; other types that are not known (uuid, inet6 …) take text.
@@ -237,7 +266,17 @@ class Wire:
             "the query, or mend the table; nothing was stored"
         )
 
+    def _no_member(self, c: Sql) -> Sql:
+        members = join(", ", map(literal, self.target.members))
+        text = sql("CAST({c} AS VARCHAR)", c=c)
+        if self.target.name == "enum":
+            return sql("{text} NOT IN ({members})", text=text, members=members)
+        parts = "{text} <> '' AND NOT list_has_all([{members}], string_split({text}, ','))"
+        return sql(parts, text=text, members=members)
+
     def _text_changed(self, c: Sql) -> Sql | None:
+        if self.target.name == "year":
+            return sql("NOT regexp_full_match({c}, '0+|[0-9]{{4}}')", c=c)
         if self.target.family in ("whole", "decimal"):
             # A number of more digits than DuckDB's have has come as text.
             places = self.target.scale if self.target.family == "decimal" else 0
@@ -263,6 +302,9 @@ class Wire:
             return None
         if target in ("whole", "bits"):
             lost = None if source == "whole" else sql("{c} <> trunc({c})", c=c)
+            if self.target.name == "year":
+                # 69 is 2069 there, and 70 is 1970.
+                lost = sql("({c} BETWEEN 1 AND 99 OR {lost})", c=c, lost=lost or Sql("FALSE"))
         elif target == "decimal":
             lost = self._digits_lost(c)
         else:

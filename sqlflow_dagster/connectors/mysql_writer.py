@@ -32,7 +32,8 @@ _TABLE = (
     "SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
 )
 _COLUMNS = """
-SELECT COLUMN_NAME, COLUMN_TYPE, EXTRA LIKE '%% GENERATED%%' OR EXTRA LIKE '%%PERSISTENT%%' OR EXTRA LIKE '%%VIRTUAL%%'
+SELECT COLUMN_NAME, COLUMN_TYPE, EXTRA LIKE '%% GENERATED%%' OR EXTRA LIKE '%%PERSISTENT%%' OR EXTRA LIKE '%%VIRTUAL%%',
+  DATA_TYPE = 'timestamp' AND IS_NULLABLE = 'NO', EXTRA LIKE '%%auto_increment%%'
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION
 """
 _MADE_EXPORTS = """
@@ -124,7 +125,8 @@ class Writer:
     def _as_the_table_has_them(self) -> None:
         """Give the columns the names and types of the table that is there; refuse those it lacks."""
         there = {
-            row[0]: (str(row[1]), bool(row[2])) for row in rows_of(self.connection, _COLUMNS, [*self.name])
+            name: (Target(str(kind), bool(now), bool(counted)), bool(made))
+            for name, kind, made, now, counted in rows_of(self.connection, _COLUMNS, [*self.name])
         }
         folded = {name.casefold(): name for name in there}
         lacking = [wire.name for wire in self.columns if wire.name.casefold() not in folded]
@@ -143,7 +145,7 @@ class Writer:
             )
         if self.options.mode == "replace" and len(known) != len(there) and not self._needed_by:
             return
-        self.columns = [Wire(wire.name, wire.kind, Target(there[name][0]), name) for wire, name in known]
+        self.columns = [Wire(wire.name, wire.kind, there[name][0], name) for wire, name in known]
         self.alike = True
 
     @property

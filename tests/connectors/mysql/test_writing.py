@@ -164,6 +164,25 @@ def test_append_adds_rows_and_columns_that_are_left_out_have_their_defaults(expo
     assert "the table has no column z" in str(export.error("SELECT 1 AS z", mode="append"))
 
 
+def test_values_that_look_like_others_are_stored_as_they_are(export):
+    export.run(
+        "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, e enum('1','it''s','a\\\\b','é'), s set('x','y'), y year)"
+    )  # fmt: skip
+    export(
+        """SELECT * FROM (VALUES (0, '1', 'y,x', 0), (5, 'it''s', '', 2069), (6, 'a\\b', 'x', 1901), (7, 'é', NULL, NULL))
+        AS t(id, e, s, y)""",
+        mode="append",
+    )
+    assert export.run("SELECT * FROM t ORDER BY id") == [
+        (0, "1", "x,y", 0), (5, "it's", "", 2069), (6, "a\\b", "x", 1901), (7, "é", None, None),
+    ]  # fmt: skip
+
+
+def test_a_timestamp_that_is_declared_may_be_null(export):
+    export("SELECT NULL::TIMESTAMP AS at", types={"at": "timestamp"})
+    assert export.run("SELECT at FROM t") == [(None,)]
+
+
 def test_an_append_that_is_tried_again_in_one_run_adds_its_rows_once(export):
     from sqlflow_dagster.connectors.base import Place
     from sqlflow_dagster.connectors.mysql import MySQL
@@ -265,7 +284,15 @@ UNFIT = [
     ("timestamp null", "TIMESTAMP '2040-01-01 00:00:00'", "Incorrect datetime value"),
     ("datetime(6)", "'infinity'::TIMESTAMP", "which cannot hold infinity"),
     ("time", "TIME '10:00:00.5'", "is time there, which cannot hold"),
-    ("enum('x')", "'y'", "Data truncated for column 'c'"),
+    ("enum('x')", "'y'", "is enum('x') there, which cannot hold y"),
+    ("enum('x','it''s')", "1", "which cannot hold 1"),
+    ("enum('x')", "'1'", "which cannot hold 1"),
+    ("enum('x')", "'X'", "which cannot hold X"),
+    ("set('x','y')", "'3'", "is set('x','y') there, which cannot hold 3"),
+    ("set('x','y')", "'x,Y'", "which cannot hold x,Y"),
+    ("year", "69", "is year(4) there, which cannot hold 69"),
+    ("year", "'70'", "which cannot hold 70"),
+    ("timestamp not null default current_timestamp", "NULL::TIMESTAMP", "makes the present time of NULL"),
     ("json", "'{'", "CONSTRAINT"),
     ("binary(4)", "'ab'::BLOB", "is binary(4) there, which cannot hold ab"),
     ("int not null", "NULL::INT", "Column 'c' cannot be null"),
