@@ -169,7 +169,8 @@ class Warehouse:
             self._attach_patiently(connection, seconds)
             try:
                 connection.execute(sql("USE {name}", name=quote(self.catalog)))
-                yield
+                with _written_by_commit(connection):
+                    yield
             finally:
                 _detach(connection, self.catalog)
 
@@ -302,6 +303,18 @@ def _detach(connection: DuckDBPyConnection, name: str) -> None:
     with suppress(duckdb.Error):
         connection.execute("USE memory")
         connection.execute(sql("DETACH {name}", name=quote(name)))
+
+
+@contextmanager
+def _written_by_commit(connection: DuckDBPyConnection) -> Iterator[None]:
+    """Let a commit bring its rows into the file, not into the log first and at detaching from there to the file."""
+    connection.execute("SET checkpoint_threshold = '1KB'")
+    try:
+        yield
+    finally:
+        # A locked connection keeps it, and after a fatal error it takes no statement.
+        with suppress(duckdb.Error):
+            connection.execute("RESET checkpoint_threshold")
 
 
 @contextmanager

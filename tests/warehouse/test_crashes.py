@@ -169,6 +169,17 @@ def test_what_cannot_be_opened_is_named(tmp_path, obstacle):
         pass
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_commit_of_some_size_goes_to_the_file_and_not_to_its_log_first(tmp_path, kind):
+    depot = Depot(tmp_path)
+    process = child(depot, {**KINDS[kind], "selects": [read(500)]}, SQLFLOW_FAILPOINT="after_commit:kill")
+    assert process.wait() == -signal.SIGKILL
+    path = depot.warehouse.path
+    log = path.with_name(path.name + ".wal")
+    assert not log.exists() or log.stat().st_size == 0
+    assert len(seen(depot)) == 500
+
+
 def test_a_log_torn_by_a_crash_opens_as_of_some_commit(tmp_path):
     """Whole loads only: a marker is there with its rows or not at all."""
     import shutil
