@@ -269,13 +269,19 @@ def _check_header(samples: Iterable[Sample], types: dict[str, str]) -> None:
     for sample in samples:
         if not sample.rows:
             continue
-        for cell, name in zip(sample.header, sample.names, strict=True):
+        for index, (cell, name) in enumerate(zip(sample.header, sample.names, strict=True)):
             kind = types.get(name, "VARCHAR")
-            if kind != "VARCHAR" and not _YEAR.fullmatch(cell) and _alike(guess.type_of([cell]), kind):
+            values = (row[index] for row in sample.rows if index < len(row))
+            if kind != "VARCHAR" and not _is_year(cell, values) and _alike(guess.type_of([cell]), kind):
                 raise SourceFailed(
                     f"{sample.file.name}:1: the first line looks like data ({cell!r} is {kind}, as its column); "
                     "set `header` to false where it is, to true where it names the columns"
                 )
+
+
+def _is_year(cell: str, values: Iterable[str]) -> bool:
+    """Whether a column may be called by a year: hardly one of years."""
+    return bool(_YEAR.fullmatch(cell)) and not all(map(_YEAR.fullmatch, values))
 
 
 def _alike(one: str, other: str) -> bool:

@@ -326,6 +326,9 @@ def test_a_first_line_of_data_is_not_taken_for_names(folder):
     assert list(result.columns) == ["id", "v"]
     folder.write("years.csv", "country,2023,2024\nDE,1,2\n")
     assert folder.rows("CSV", path="years.csv") == [("DE", 1, 2)]
+    folder.write("born.csv", "Ann,2019\nBob,2020\n")
+    with pytest.raises(SourceFailed, match="first line looks like data"):
+        folder.read("CSV", path="born.csv")
 
 
 def test_a_wrong_delimiter_is_an_error_that_names_the_right_one(folder):
