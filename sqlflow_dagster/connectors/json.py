@@ -13,6 +13,7 @@ what lies deeper than 20 levels.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ClassVar, TypeVar
@@ -35,6 +36,7 @@ _MALFORMED = re.compile(
 )
 _TWICE = re.compile(r'Duplicate name (".*?") in struct')
 _HEAD = 64 * 2**10
+_NEXT = re.compile(rb"\}\s*\{")
 
 
 class LinesOptions(FileOptions):
@@ -149,5 +151,15 @@ def _layout(item: Readable) -> str | None:
 
 
 def _is_record(line: bytes) -> bool:
+    """Whether a line may be one record: it looks like an object, and no other one follows in it."""
     line = line.strip()
-    return not line or (line[:1] == b"{" and line[-1:] == b"}")
+    if not line or not (line[:1] == b"{" and line[-1:] == b"}"):
+        return not line
+    if not _NEXT.search(line):
+        return True
+    text = line.decode("utf-8", "replace")
+    try:
+        return json.JSONDecoder().raw_decode(text)[1] == len(text)
+    except (ValueError, RecursionError):
+        # DuckDB says what is wrong with it, or reads it however deep it is.
+        return True

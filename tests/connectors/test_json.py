@@ -354,3 +354,9 @@ def test_any_value_may_be_declared_text_or_json(folder, value):
     for kind, expected in (("VARCHAR", value.strip('"')), ("JSON", value)):
         found = folder.read("JSON", path="a.json", data_path="data.items", types={"v": kind})
         assert (found.columns, found.rows) == ({"v": kind}, [(expected,)])
+
+
+@pytest.mark.parametrize("between", ["", " ", "\r", "\n", "\r\n", "\n\n"])
+def test_records_may_follow_one_another_anyhow(folder, between):
+    folder.write("a.json", between.join(['{"a": "}{"}', '{"a": "x"}', '{"a": "y"}']) + "\n")
+    assert folder.rows("JSON", path="a.json") == [("}{",), ("x",), ("y",)]
