@@ -157,7 +157,7 @@ def _integer(column: Column) -> Travel[Column]:
 def _decimal(column: Column, numeric_type: str) -> Travel[Column]:
     if column.width > _MOST_DIGITS:
         if numeric_type == "VARCHAR":
-            return Travel(column, as_text(column), "VARCHAR")
+            return Travel(column, as_text(column), "VARCHAR", digits=True)
         return _declared(column, numeric_type, Choices())
     kind = f"DECIMAL({column.width},{column.scale})"
     if column.scale and not column.unsigned:

@@ -152,7 +152,7 @@ def _numeric(column: Column, numeric_type: str) -> Travel[Column]:
     c, found = quote(column.name), _decimal(column.type.modifier)
     if found is None:
         if numeric_type == "VARCHAR":
-            return Travel(column, as_text(column), "VARCHAR")
+            return Travel(column, as_text(column), "VARCHAR", digits=True)
         return _declared(column, numeric_type)
     width, scale = found
     remote = (

@@ -52,7 +52,8 @@ class Travel(Generic[C]):
     `remote` is its expression at the server, `local` the one in DuckDB over what arrives under the
     column's name (None as it comes), `kind` the DuckDB type. `order` says what of it can be compared
     there as DuckDB compares it here. `guard` is true there for values that `kind` cannot hold, which
-    `because` names and `advice` mends; `nulled` is true for those that are loaded as NULL.
+    `because` names and `advice` mends; `nulled` is true for those that are loaded as NULL. `digits` says that
+    it is a number that travels as text, which nothing compares.
     """
 
     column: C
@@ -64,6 +65,7 @@ class Travel(Generic[C]):
     because: str = ""
     advice: str = ""
     nulled: Sql | None = None
+    digits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +169,15 @@ class Selected(Generic[C]):
 def travels_of(columns: Sequence[C], wanted: Wanted, label: str, dialect: Dialect[C]) -> dict[str, Travel[C]]:
     """Return how each column of a relation travels, `label` its name in messages.
 
-    Raises BadOption for columns in `types` that are not there, and SchemaChanged where the cursor
-    column is gone or cannot be compared.
+    Raises BadOption for columns in `types` that are not there, and for filters of numbers that travel as
+    text, and SchemaChanged where the cursor column is gone or cannot be compared.
     """
     _check_declared(columns, wanted.types, label)
+    _check_names(columns, label, dialect)
     declared = {fold(name): kind for name, kind in wanted.types.items()}
     travels = {column.name: dialect.travel(column, declared.get(fold(column.name))) for column in columns}
     _check_cursor(travels, wanted.cursor_field, label)
+    _check_conditions(travels, wanted.conditions, label)
     return travels
 
 
@@ -317,6 +321,31 @@ def _check_declared(columns: Sequence[Column], types: Mapping[str, str], label: 
             f"it has {', '.join(column.name for column in columns)}",
             option="types",
         )
+
+
+def _check_conditions(travels: Mapping[str, Travel[C]], conditions: Iterable[Condition], label: str) -> None:
+    for condition in conditions:
+        item = named(travels, condition.column)
+        if item and item.digits and any(value is not None for value in condition.values):
+            name = item.column.name
+            raise BadOption(
+                f"filters: {label}: the column {name!r} is a {item.column.shown}, which is kept as text with all its "
+                "digits and would not be compared as a number; declare what it is, e.g. "
+                f'"types": {{"{name}": "DECIMAL(38,9)"}}, or set `numeric_type`',
+                option="filters",
+            )
+
+
+def _check_names(columns: Sequence[C], label: str, dialect: Dialect[C]) -> None:
+    seen: dict[str, str] = {}
+    for column in columns:
+        other = seen.setdefault(fold(column.name), column.name)
+        if other != column.name:
+            raise BadOption(
+                f"{label}: its columns {other} and {column.name} have one name, as DuckDB takes it; read it by a "
+                f"`query` that gives one of them another: SELECT {dialect.quote(column.name)} AS other, …",
+                option="table",
+            )
 
 
 def _check_cursor(travels: Mapping[str, Travel[C]], cursor_field: str | None, label: str) -> None:

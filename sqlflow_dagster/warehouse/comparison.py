@@ -16,6 +16,7 @@ from sqlflow_dagster.sql import Condition, Sql, Value, join, literal, sql
 from sqlflow_dagster.warehouse import types
 
 _WIDEST = 38
+_ORDERED = ("<", "<=", ">", ">=")
 
 
 def condition(
@@ -24,8 +25,17 @@ def condition(
     """Return a filter on a column, and the values bound to its `$first` and those after.
 
     NULL is a value here: `= null` finds it, `!= null` all others. Raises ValueError for a value that is
-    nothing of the column's type.
+    nothing of the column's type, and for a number in the order of texts.
     """
+    if (
+        wanted.operator in _ORDERED
+        and kind in ("VARCHAR", "JSON")
+        and isinstance(wanted.values[0], int | float | Decimal)
+    ):
+        raise ValueError(
+            f"{wanted.values[0]} is a number, and would be compared letter by letter (declare the column's type, or "
+            f"quote the value) with {kind}"
+        )
     nulls = [value for value in wanted.values if value is None]
     values = [_value(connection, value, kind) for value in wanted.values if value is not None]
     places = [

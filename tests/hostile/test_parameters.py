@@ -46,6 +46,7 @@ PAGE = """SELECT * FROM (VALUES
         ({"name": "= null"}, [3]),
         ({"name": "!= null"}, [1, 2, 4, 5]),
         ({"name": {"!=": None}}, [1, 2, 4, 5]),
+        ({"name": "> 'O'"}, [1, 4]),
         ({"name": ["a", None]}, [1, 3]),
         ({"name": {"not in": ["a", None]}}, [2, 4, 5]),
         ({"amount": ">= 10.5"}, [1, 3]),
@@ -86,10 +87,11 @@ def test_filters_choose_rows_of_every_kind_of_batch(each_kind):
     [
         ({"id": "three"}, "'three'"),
         ({"day": "> soon"}, "'soon'"),
+        ({"name": ">= 3"}, "3 is a number, and would be compared letter by letter"),
         ({"nmae": "a"}, "'nmae'"),
         ({'id" OR 1=1 --': 1}, "OR"),
     ],
-    ids=["no-number", "no-date", "no-column", "injected-column"],
+    ids=["no-number", "no-date", "number-and-text", "no-column", "injected-column"],
 )
 def test_a_filter_that_cannot_be_compared_is_refused_and_the_table_stays(each_kind, filters, what):
     each_kind.ok(PAGE)

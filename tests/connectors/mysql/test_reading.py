@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sqlflow_dagster.errors import PipelineError, SourceFailed
+from sqlflow_dagster.errors import BadOption, PipelineError, SourceFailed
 
 ORDERS = (
     "CREATE TABLE orders (id int PRIMARY KEY, name varchar(20) CHARACTER SET utf8mb4, amount decimal(12,2), "
@@ -60,6 +60,15 @@ def test_the_parts_of_a_connection_may_be_given_apart_by_new_and_old_names(order
         connection=None, socket=str(server.folder / "s"), database=orders.database.name, table="orders"
     )
     assert count(orders) == 100
+
+
+def test_a_number_that_is_kept_as_text_is_not_compared(project):
+    project.database.run("CREATE TABLE s (n decimal(40,2))", "INSERT INTO s VALUES (1000), (5), (NULL)")
+    error = project.error(table="s", filters={"n": ">= 300"})
+    assert isinstance(error, BadOption)
+    assert '"types": {"n": "DECIMAL(38,9)"}' in str(error)
+    project.load(table="s", filters={"n": ">= 300"}, types={"n": "DECIMAL(38,9)"})
+    assert count(project) == 1
 
 
 def test_only_rows_that_fulfil_the_filters_come(orders):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sqlflow_dagster.errors import PipelineError, SourceFailed
+from sqlflow_dagster.errors import BadOption, PipelineError, SourceFailed
 
 ORDERS = (
     "CREATE TABLE orders (id int PRIMARY KEY, name text, amount numeric(12,2), updated_at timestamptz, day date)",
@@ -70,6 +70,37 @@ def test_the_parts_of_a_connection_may_be_given_apart_by_new_and_old_names(order
 def test_only_rows_that_fulfil_the_filters_come(orders, filters, rows):
     orders.load(table="orders", filters=filters)
     assert count(orders) == rows
+
+
+@pytest.mark.parametrize(
+    "filters", [{"n": ">= 300"}, {"N": 5}, {"n": {"<": "300"}}, {"n": [5, None]}], ids=str
+)
+def test_a_number_that_is_kept_as_text_is_not_compared(project, filters):
+    project.database.run("CREATE TABLE s (n numeric)", "INSERT INTO s VALUES (1000), (299), (5.00), (NULL)")
+    error = project.error(table="s", filters=filters)
+    assert isinstance(error, BadOption)
+    assert '"types": {"n": "DECIMAL(38,9)"}' in str(error)
+    project.load(table="s", filters={"n": None})
+    assert project.query("FROM p.t") == [(None,)]
+    project.load(table="s", filters={"n": ">= 5"}, numeric_type="DECIMAL(38,9)")
+    assert count(project) == 3
+
+
+def test_a_filter_tells_texts_apart_that_a_collation_does_not(distributed):
+    distributed.database.run(
+        "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        "CREATE TABLE s (v text COLLATE ci)", "INSERT INTO s VALUES ('bob'), ('BOB'), ('x')",
+    )  # fmt: skip
+    for filters, rows in (({"v": "!= bob"}, 2), ({"v": {"not in": ["bob", "x"]}}, 1), ({"v": "bob"}, 1)):
+        distributed.load(table="s", filters=filters, loss_audit=True)
+        assert count(distributed) == rows
+
+
+def test_columns_that_are_one_to_duckdb_are_named(project):
+    project.database.run('CREATE TABLE s ("ID" int, id int)', "INSERT INTO s VALUES (1, 2)")
+    assert "its columns ID and id have one name" in str(project.error(table="s"))
+    project.load(query='SELECT "ID" AS other, id FROM s')
+    assert project.query("FROM p.t") == [(1, 2)]
 
 
 def test_only_the_columns_asked_for_come(orders):
