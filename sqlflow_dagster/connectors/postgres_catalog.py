@@ -78,11 +78,20 @@ LEFT JOIN pg_catalog.pg_stat_activity AS a
   AND coalesce(a.application_name, '') <> %s
   AND coalesce(a.backend_type, '') NOT IN ('autovacuum worker', 'walsender')
 """
-# The session's own zone is UTC; the one of the server's log is the one of its machine.
+# The session's own zone is UTC; the one of the server's log is the one of its machine, and a database or a user may
+# have another.
 _ZONELESS = """
-SELECT (CASE WHEN isfinite(m) THEN least(m AT TIME ZONE 'UTC', m AT TIME ZONE current_setting('log_timezone'))
-  ELSE '-infinity' END)::timestamp::text
+SELECT (CASE WHEN isfinite(m) THEN min(m AT TIME ZONE zone) ELSE '-infinity' END)::timestamp::text
 FROM (SELECT %s::timestamptz AS m) AS one
+CROSS JOIN (
+  SELECT 'UTC'
+  UNION ALL SELECT current_setting('log_timezone')
+  UNION ALL SELECT split_part(setting, '=', 2)
+  FROM pg_catalog.pg_db_role_setting AS r CROSS JOIN LATERAL unnest(r.setconfig) AS setting
+  WHERE setting ILIKE 'timezone=%%'
+    AND r.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+) AS zones (zone)
+GROUP BY m
 """
 _ZONELESS_DATE = _ZONELESS.replace("::timestamp::", "::timestamp::date::")
 
@@ -185,7 +194,7 @@ def horizon(connection: Connection) -> Horizon:
 
 
 def as_column(connection: Connection, utc: str, kind: Times) -> str:
-    """Return a moment as a column of that type holds it: without a zone, the earlier of UTC and the server's."""
+    """Return a moment as a column of that type holds it: without a zone, the earliest of UTC and the zones there."""
     if kind == "timestamptz":
         return utc
     query = _ZONELESS_DATE if kind == "date" else _ZONELESS

@@ -169,6 +169,22 @@ def test_a_transaction_that_commits_late_is_not_missed(project, kind):
     assert project.query("SELECT id FROM p.t ORDER BY id") == [(1,), (2,), (3,)]
 
 
+@pytest.mark.parametrize("kind", ["timestamp", "date"])
+def test_a_database_in_a_zone_of_its_own_misses_no_late_transaction(project, kind):
+    database = project.database
+    database.run(f"ALTER DATABASE {database.name} SET timezone = 'Etc/GMT+12'")
+    database.run(f"CREATE TABLE s (id int PRIMARY KEY, at {kind})", "INSERT INTO s VALUES (1, '2024-01-01')")
+    late = database.connect()
+    late.autocommit = False
+    with late.cursor() as cursor:
+        cursor.execute("INSERT INTO s VALUES (2, now())")
+    database.run("INSERT INTO s VALUES (3, now() + interval '1 minute')")
+    project.load(table="s", sync_mode="incremental", cursor_field="at", primary_key="id")
+    late.commit()
+    project.bench.ok()
+    assert project.query("SELECT id FROM p.t ORDER BY id") == [(1,), (2,), (3,)]
+
+
 def test_a_prepared_transaction_holds_the_cursor(project, caplog):
     database = project.database
     database.run(
