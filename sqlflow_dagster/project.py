@@ -121,7 +121,7 @@ class Project:
         Raises BadOption, or ProjectError where a variable has no value.
         """
         kind = registry.find(source.type)
-        options, _notices = parse(kind.options_type, expand_value(dict(source.params), variables))
+        options, _notices = _options(kind, expand_value(dict(source.params), variables), self.settings)
         connector = kind(options, _place(self.settings))
         connector.guard = self._guard(source.name, kind, options, connector.account())
         return connector
@@ -247,9 +247,7 @@ def load_project(
     Raises SettingsError, or PipelineError with every problem of every `.sf` file that is needed.
     """
     settings = load_settings(root, profile)
-    plan = build(
-        settings, ConnectorCatalog(_place(settings)), variables or {}, undiscovered=undiscovered, only=only
-    )
+    plan = build(settings, ConnectorCatalog(settings), variables or {}, undiscovered=undiscovered, only=only)
     return Project(settings, plan, variables or {}, only)
 
 
@@ -257,7 +255,7 @@ def load_project(
 class ConnectorCatalog:
     """What the plan may know of connectors: declared facts, nothing that needs the far side."""
 
-    place: Place
+    settings: Settings
 
     def types(self) -> tuple[str, ...]:
         """Return the connector types by name."""
@@ -270,8 +268,8 @@ class ConnectorCatalog:
     def describe(self, type: str, params: Mapping[str, Any]) -> SourceFacts:  # noqa: A002 - the language's word
         """Return what a SOURCE with these parameters declares. Raises BadOption."""
         kind = registry.find(type)
-        options, notices = parse(kind.options_type, dict(params))
-        with kind(options, self.place) as connector:
+        options, notices = _options(kind, params, self.settings)
+        with kind(options, _place(self.settings)) as connector:
             streams = _streams(connector)
         _check_bounds(options, streams or ())
         own_cursor = any(stream.own_cursor for stream in streams or ())
@@ -286,6 +284,7 @@ class ConnectorCatalog:
             row_provenance=options.row_provenance,
             isolate=options.isolate,
             loss_audit=options.loss_audit,
+            quarantines=options.quarantines,
             streams=streams,
             notices=tuple(notices),
         )
@@ -293,6 +292,16 @@ class ConnectorCatalog:
     def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002
         """Raise BadOption where an EXPORT's OPTIONS are not what its connector takes."""
         _sink_options(registry.find(type), {**params, **options})
+
+
+def _options(
+    kind: type[Connector[Any]], params: Mapping[str, Any], settings: Settings
+) -> tuple[Any, tuple[str, ...]]:
+    """The parameters of a SOURCE as its connector takes them, with notices; some are the profile's where left out."""
+    options, notices = parse(kind.options_type, dict(params))
+    if "schema_policy" not in options.model_fields_set:
+        options = options.model_copy(update={"schema_policy": settings.profile.schema_policy})
+    return options, notices
 
 
 def _streams(connector: Connector[Any]) -> tuple[StreamFacts, ...] | None:

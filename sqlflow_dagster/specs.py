@@ -49,7 +49,7 @@ def load_spec(
             end=options.end_date,
             several=len(connector.streams()) > 1,
         ),
-        schema_policy=options.schema_policy or session.project.settings.profile.schema_policy,
+        schema_policy=options.schema_policy,
         run_id=session.run_id,
         sole_writer=step.sole_writer,
         row_provenance=options.row_provenance,

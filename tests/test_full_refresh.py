@@ -81,6 +81,19 @@ def test_the_schema_policy_of_the_profile_holds_for_tables(bench):
     assert any("x" in change for change in bench.ok()["t"].schema_changes)
 
 
+def test_the_schema_policy_of_the_profile_holds_for_what_a_source_reads(bench):
+    bench.write("data/s.csv", "id,n\n1,2\n2\n")
+    bench.pipeline('SOURCE s TYPE CSV PARAMS {"path": "data/s.csv"};\nLOAD t FROM s;')
+    bench.write("profiles/dev.yml", "schema_policy: permissive\n")
+    assert bench.ok()["t"].quarantined == 1
+    bench.write("profiles/dev.yml", "schema_policy: guided\n")
+    assert "s.csv:3" in str(bench.run()["t"].error)
+    bench.pipeline(
+        'SOURCE s TYPE CSV PARAMS {"path": "data/s.csv", "schema_policy": "permissive"};\nLOAD t FROM s;'
+    )
+    assert bench.ok()["t"].quarantined == 1
+
+
 def test_all_loads_of_one_table_are_read_again_and_what_the_sources_lost_goes(bench):
     bench.pipeline(BOTH)
     bench.write("data/orders.csv", csv("1,2026-01-01", "2,2026-01-02"))

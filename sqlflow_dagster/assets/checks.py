@@ -28,7 +28,7 @@ _ROWS_AT_ONCE = 250_000
 def declared(step: Step, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """Return the checks of the table that a step is the last to write."""
     checks = []
-    if isinstance(step, Load):
+    if isinstance(step, Load) and step.quarantines:
         checks.append(
             dg.AssetCheckSpec(_QUARANTINE, asset=key, description="No row of the last load was set aside.")
         )

@@ -116,10 +116,13 @@ class CsvOptions(FileOptions):
 
     @property
     def quarantines(self) -> bool:
-        """Whether bad rows are set aside."""
-        if self.bad_rows is None:
-            return self.schema_policy == "permissive"
-        return self.bad_rows == "quarantine"
+        """Whether rows that cannot be read, or do not fit, are set aside."""
+        return super().quarantines or self.bad_rows == "quarantine"
+
+    @property
+    def rejects(self) -> bool:
+        """Whether rows that cannot be read are set aside, instead of the read failing."""
+        return self.quarantines if self.bad_rows is None else self.bad_rows == "quarantine"
 
 
 C = TypeVar("C", bound=CsvOptions)
@@ -160,7 +163,7 @@ class ReadsCsv(Files[C]):
         return Selected(
             join(" UNION ALL BY NAME ", selects),
             explain=explain.explain,
-            rejects=self._rejects(files, sniffed) if options.quarantines else None,
+            rejects=self._rejects(files, sniffed) if options.rejects else None,
         )
 
     def _rejects(self, files: Sequence[Readable], sniffed: Sniffed) -> Rejects:
@@ -220,7 +223,7 @@ class ReadsCsv(Files[C]):
         ]
         if self.options.row_provenance:
             selected.append(sql("{name} AS {provenance}", name=name, provenance=quote(PROVENANCE)))
-        if self.options.quarantines:
+        if self.options.rejects:
             bad = csv_bad_rows.bad_sql(columns, sample.names, name, self._hidden)
             selected.append(sql("{bad} AS {column}", bad=bad, column=quote(csv_bad_rows.COLUMN)))
         helpers = [item.helper for item in columns if item.helper]
@@ -255,10 +258,10 @@ class ReadsCsv(Files[C]):
                 formats=formats,
                 decimal_comma=comma,
                 wide=len(names) > _WIDE,
-                raising=not options.quarantines,
+                raising=not options.rejects,
             )
             alias = quote(f"_sqlflow_tried_{number}")
-            if options.quarantines:
+            if options.rejects:
                 once = None if casts.is_text(kind) else convert()
                 value = alias if once else quote(column)
             else:
@@ -300,7 +303,7 @@ class ReadsCsv(Files[C]):
             "max_line_size": literal(options.max_line_bytes),
             "buffer_size": literal(max(_PIECE, 2 * options.max_line_bytes)),
         }
-        if options.quarantines:
+        if options.rejects:
             # Lines that are no rows, e.g. of too many values.
             given |= {
                 "store_rejects": literal(True),

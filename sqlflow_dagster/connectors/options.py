@@ -91,8 +91,10 @@ class SourceOptions(Options):
         ResilienceOptions(),
         description="How it is tried again, and how often it is asked; see below.",
     )
-    schema_policy: Annotated[SchemaPolicy | None, BeforeValidator(read.lower)] = Field(
-        None, description="What a changed schema does: `strict`, `guided` or `permissive`; the profile's."
+    schema_policy: Annotated[SchemaPolicy, BeforeValidator(read.lower)] = Field(
+        "guided",
+        description="What a changed schema does: `strict`, `guided` or `permissive`; where it is "
+        "left out, the profile's.",
     )
     columns: Annotated[tuple[str, ...], BeforeValidator(read.names)] = Field(
         (), description="Columns to load; all of them by default."
@@ -120,6 +122,11 @@ class SourceOptions(Options):
         "the table; fewer there is a failed check.",
     )
     isolate: bool = Field(False, description="One asset for each stream instead of one group.")
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether rows that do not fit are set aside, instead of the load failing."""
+        return self.schema_policy == "permissive"
 
     @model_validator(mode="after")
     def _agree(self) -> SourceOptions:

@@ -32,6 +32,7 @@ class SourceFacts:
     row_provenance: bool = False
     isolate: bool = False
     loss_audit: bool = False
+    quarantines: bool = False
     notices: tuple[str, ...] = ()
 
 

@@ -250,6 +250,7 @@ def make_load(report: Report, wanted: Wanted, *, sole_writer: bool) -> Load | No
         location=wanted.placed.location,
         why=why,
         loss_audit=facts.loss_audit,
+        quarantines=facts.quarantines,
     )
     return _with_its_own_rows(load, stream) if load.incremental and not sole_writer else load
 

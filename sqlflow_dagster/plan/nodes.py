@@ -63,6 +63,7 @@ class Load:
     location: Location
     why: str  # one line for `sqlflow plan`: why it is full or incremental
     loss_audit: bool = False
+    quarantines: bool = False  # whether rows that do not fit are set aside
 
 
 @dataclass(frozen=True, slots=True)

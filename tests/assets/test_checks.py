@@ -15,7 +15,6 @@ def test_a_table_with_a_key_answers_for_it_in_each_run(deployment):
         checks = deployment.run().checks
         assert {name: check.passed for name, check in checks.items()} == {
             KEY: True,
-            QUARANTINE: True,
             "p/a:reachable": True,
         }
         assert checks[KEY].metadata["rows_checked"].value == 1
@@ -52,7 +51,6 @@ def test_checks_can_be_run_without_a_load(deployment):
     result = definitions.resolve_job_def("only_checks").execute_in_process(instance=deployment.instance)
     assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()} == {
         "key_unique_and_not_null": True,
-        "no_rows_quarantined": True,
         "reachable": True,
     }
 
@@ -79,6 +77,28 @@ def test_a_row_that_was_set_aside_is_told(deployment):
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.metadata["rows"].value == 1
     assert run.metadata("p/a")["rows_quarantined"] == 1
+
+
+@pytest.mark.parametrize("where", ["source", "profile"])
+def test_rows_that_may_be_set_aside_are_looked_for_in_each_run_and_without_one(deployment, where):
+    if where == "profile":
+        deployment.bench.write("profiles/dev.yml", "schema_policy: permissive\n")
+    own = ', "schema_policy": "permissive"' if where == "source" else ""
+    deployment.bench.write("data/a1.csv", "id,n\n1,2\n")
+    deployment.pipeline(
+        f'SOURCE s TYPE CSV PARAMS {{"path": "data/a*.csv", "sync_mode": "incremental"{own}}};\nLOAD a FROM s;'
+    )
+    assert deployment.run().checks[QUARANTINE].passed
+    deployment.bench.write("data/a2.csv", "id,n\n2,x\n")
+    check = deployment.run().checks[QUARANTINE]
+    assert (check.passed, check.metadata["rows"].value) == (False, 1)
+    job = dg.define_asset_job(
+        "only_checks", selection=dg.AssetSelection.checks_for_assets(dg.AssetKey(["p", "a"]))
+    )
+    definitions = dg.Definitions.merge(deployment.definitions(), dg.Definitions(jobs=[job]))
+    result = definitions.resolve_job_def("only_checks").execute_in_process(instance=deployment.instance)
+    passed = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert passed["no_rows_quarantined"] is False
 
 
 @pytest.mark.parametrize("run_id", ["1", "2", "3", "4", "5"])
