@@ -143,7 +143,8 @@ class Writer:
             raise ExportFailed(
                 f"{self._label}: MySQL makes the column {', '.join(made)} itself; leave it out"
             )
-        if self.options.mode == "replace" and len(known) != len(there) and not self._needed_by:
+        given = [name for name, (_, made) in there.items() if not made]
+        if self.options.mode == "replace" and len(known) != len(given) and not self._needed_by:
             return
         self.columns = [Wire(wire.name, wire.kind, there[name][0], name) for wire, name in known]
         self.alike = True

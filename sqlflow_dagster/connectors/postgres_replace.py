@@ -1,7 +1,7 @@
 """A new table in the place of an old one, in the transaction that filled it.
 
 Readers see the old rows until the commit and the new ones after it. Only a plain table is swapped: what
-hangs on others (views, foreign keys, triggers, policies, publications, sequences …) is filled in place.
+hangs on others (views, foreign keys, triggers, rules, policies, publications, sequences …) is filled in place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SELECT 'a view' FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
   WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = %(oid)s AND r.ev_class <> %(oid)s
 UNION ALL SELECT 'a foreign key' FROM pg_constraint WHERE contype = 'f' AND %(oid)s IN (confrelid, conrelid)
 UNION ALL SELECT 'a trigger' FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
+UNION ALL SELECT 'a rule' FROM pg_rewrite WHERE ev_class = %(oid)s
 UNION ALL SELECT 'a policy' FROM pg_policy WHERE polrelid = %(oid)s
 UNION ALL SELECT 'a publication' FROM pg_publication_rel WHERE prrelid = %(oid)s
 UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
@@ -32,7 +33,7 @@ UNION ALL SELECT 'a type' FROM pg_depend AS d JOIN pg_class AS c ON c.reltype = 
 UNION ALL SELECT 'grants on columns' FROM pg_attribute WHERE attrelid = %(oid)s AND attacl IS NOT NULL
 UNION ALL SELECT 'settings of its own' FROM pg_class WHERE oid = %(oid)s
   AND (relkind <> 'r' OR relrowsecurity OR reloptions IS NOT NULL OR relpersistence <> 'p'
-    OR reltablespace <> 0 OR relreplident <> 'd')
+    OR reltablespace <> 0 OR relreplident <> 'd' OR reloftype <> 0)
 """
 _GRANTS = """
 SELECT CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END, g.privilege_type, g.is_grantable

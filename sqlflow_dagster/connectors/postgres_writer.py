@@ -309,7 +309,7 @@ class Writer:
             run(self.connection, sql("DELETE FROM {t}", t=quote(*self.name)))
             self._fill(self.name)
             return
-        there = {row[0] for row in rows_of(self.connection, _COLUMNS, [oid])}
+        there = {row[0] for row in rows_of(self.connection, _COLUMNS, [oid]) if not row[2]}
         like = there == {wire.name for wire in self.columns}
         new = postgres_replace.new_name(self.name)
         if like:

@@ -140,6 +140,16 @@ def test_a_swapped_table_keeps_its_types_indexes_and_defaults(export):
     assert export.run("SELECT * FROM t") == [(7, "y")]
 
 
+def test_a_replaced_table_keeps_the_columns_that_it_makes_itself(export):
+    export.run(
+        "CREATE TABLE t (a int PRIMARY KEY, twice int AS (a * 2) STORED, thrice int AS (a * 3) VIRTUAL)"
+    )
+    before = export.run("SHOW CREATE TABLE t")
+    export("SELECT 2 AS a")
+    assert export.run("SELECT * FROM t") == [(2, 4, 6)]
+    assert export.run("SHOW CREATE TABLE t") == before
+
+
 def test_a_table_with_triggers_or_foreign_keys_is_filled_in_place(export):
     export.run(
         "CREATE TABLE t (a int PRIMARY KEY)", "CREATE TABLE log (a int)", "INSERT INTO t VALUES (1)",

@@ -151,8 +151,10 @@ def described(export):
         ["CREATE PUBLICATION pub FOR TABLE t"],
         ["CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'", "CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()"],
         ["ALTER TABLE t SET (fillfactor = 50)"],
+        ["CREATE TABLE log (a int)", "CREATE RULE r AS ON UPDATE TO t DO ALSO INSERT INTO log VALUES (1)"],
+        ["CREATE TYPE pair AS (a int, b text)", "ALTER TABLE t OF pair"],
     ],
-    ids=["view", "foreign key", "sequence", "publication", "trigger", "settings"],
+    ids=["view", "foreign key", "sequence", "publication", "trigger", "settings", "rule", "type"],
 )  # fmt: skip
 def test_what_hangs_on_a_table_is_as_before_it_was_replaced(export, hangs):
     export.run(
@@ -162,6 +164,14 @@ def test_what_hangs_on_a_table_is_as_before_it_was_replaced(export, hangs):
     export("SELECT 2 AS a, 'new' AS b")
     assert export.run("SELECT 't'::regclass::oid") == before
     assert export.run("SELECT * FROM t") == [(2, "new")]
+
+
+def test_a_replaced_table_keeps_the_columns_that_it_makes_itself(export):
+    export.run("CREATE TABLE t (a int PRIMARY KEY, twice int GENERATED ALWAYS AS (a * 2) STORED)")
+    before = described(export)
+    export("SELECT 2 AS a")
+    assert export.run("SELECT * FROM t") == [(2, 4)]
+    assert {**described(export), "oid": before["oid"]} == before
 
 
 def test_replace_with_other_columns_makes_the_table_anew(export, caplog):
