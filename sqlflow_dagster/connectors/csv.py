@@ -153,7 +153,7 @@ class ReadsCsv(Files[C]):
         groups = groupby(
             (item for item in files if item.file in by_file and by_file[item.file].names),
             # Told the wrong end of lines, DuckDB reads no row and says nothing.
-            key=lambda item: (by_file[item.file].names, by_file[item.file].carriage_returns, *item.place),
+            key=lambda item: (*_form_of(by_file[item.file]), *item.place),
         )
         selects = []
         for _key, group in groups:
@@ -287,7 +287,7 @@ class ReadsCsv(Files[C]):
         given: dict[str, Sql | None] = {
             "auto_detect": literal(False),
             "header": literal(sniffed.header),
-            "skip": literal(options.skip_rows),
+            "skip": literal(sample.skip),
             "delim": literal(sniffed.delimiter),
             "quote": literal(options.quote),
             "escape": literal(options.escape or options.quote),
@@ -319,6 +319,11 @@ class Csv(WritesFiles, ReadsCsv[CsvOptions]):
     sink_options_type = CsvSinkOptions
     options_type = CsvOptions
     suffixes = (".csv", ".txt")
+
+
+def _form_of(sample: Sample) -> tuple[object, ...]:
+    """What files must share to be read by one call."""
+    return sample.names, sample.carriage_returns, sample.skip
 
 
 def _check_names(samples: Sequence[Sample]) -> None:

@@ -126,8 +126,6 @@ class Finder:
         double = form.escape in ("", form.quote)
         with item.path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
             lines = _Lines(stream, form)
-            for _ in range(form.skip_rows):
-                next(lines, "")
             reader = csv.reader(
                 lines,
                 delimiter=delimiter_of(form.delimiter or ","),
@@ -154,6 +152,8 @@ class _Lines:
 
     def __init__(self, stream: Iterable[str], form: Form) -> None:
         self._lines = enumerate(stream, 1)
+        for _ in range(form.skip_rows):
+            next(self._lines, None)
         self._comment = form.comment
         self._delimiter = form.delimiter or ","
         self.first = 0

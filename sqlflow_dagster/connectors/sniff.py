@@ -11,7 +11,7 @@ import io
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlflow_dagster.connectors import guess
@@ -25,6 +25,8 @@ _BUDGET = 6 * 2**20
 _LEAST = 16 * 2**10
 _PLACES = 15
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_EXCEL = re.compile(r'"?sep=.?"?[\r\n]', re.IGNORECASE)
+_FIGURES = re.compile(r"[\d\W]*\d[\d\W]*")
 _YEAR = re.compile(r"(19|20)\d\d")
 
 
@@ -45,13 +47,17 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Rows of one file, its header apart. `names` are the columns as the table will have them."""
+    """Rows of one file, its header apart. `names` are the columns as the table will have them.
+
+    `skip` are the lines before the header, blank ones included: to DuckDB one of these would be the header.
+    """
 
     file: File
     header: tuple[str, ...]
     names: tuple[str, ...]
     rows: Sequence[Sequence[str]]
     carriage_returns: bool
+    skip: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,32 +166,43 @@ def _check_encoding(file: File, head: bytes, encoding: str) -> None:
 
 
 def _read(text: str, delimiter: str, form: Form) -> list[list[str]]:
+    try:
+        return [row for row in _reader(text, delimiter, form) if row]
+    except csv.Error:
+        # DuckDB reads the file itself and says what is wrong with it, and in which line.
+        return []
+
+
+def _reader(text: str, delimiter: str, form: Form, *, strict: bool = False) -> Iterator[list[str]]:
     # Python's reader takes one character as a delimiter.
     text, delimiter = text.replace(delimiter, delimiter_of(delimiter)), delimiter_of(delimiter)
     lines: Iterable[str] = io.StringIO(text, newline="")
     if form.comment:
         lines = (line for line in lines if not line.startswith(form.comment))
+    if strict:
+        # Blanks between a quote and the end of its value are no fault to DuckDB.
+        loose = re.compile(rf"{re.escape(form.quote)} +(?={re.escape(delimiter)}|[\r\n]|$)")
+        lines = (loose.sub(lambda _: form.quote, line) for line in lines)
     quoted = bool(form.quote)
     double = form.escape in ("", form.quote)
-    reader = csv.reader(
+    return csv.reader(
         lines,
         delimiter=delimiter,
         quotechar=form.quote or None,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         doublequote=double,
         escapechar=None if double else form.escape,
+        strict=strict,
     )
-    try:
-        return [row for row in reader if row]
-    except csv.Error:
-        # DuckDB reads the file itself and says what is wrong with it, and in which line.
-        return []
 
 
 def _skipped(text: str, count: int) -> str:
+    if not count:
+        return text
+    lines = io.StringIO(text, newline="")
     for _ in range(count):
-        text = text[text.find("\n") + 1 :]
-    return text
+        next(lines, "")
+    return lines.read()
 
 
 def _delimiter(text: str, form: Form) -> str:
@@ -206,6 +223,9 @@ def _sample(
     file: File, parts: Sequence[str], delimiter: str, form: Form, *, header: bool, strict: bool
 ) -> Sample:
     head = _skipped(parts[0], form.skip_rows)
+    skip = _lines_before(parts[0], form, header=header)
+    if header:
+        _check_header_line(file, head, delimiter, form)
     rows = _read(head, delimiter, form)
     first = tuple(rows[0]) if rows else ()
     names = _names(file, first, form, header=header, strict=strict)
@@ -215,7 +235,36 @@ def _sample(
         # The last line may be cut, and the first ones stand in a quoted text.
         body += [row for row in _read(part, delimiter, form)[:-1] if len(row) == width]
     returns = "\r" in head and "\n" not in head
-    return Sample(file, first if header else (), names, body, returns)
+    return Sample(file, first if header else (), names, body, returns, skip)
+
+
+def _lines_before(text: str, form: Form, *, header: bool) -> int:
+    """How many lines are skipped, with blank ones before the header; DuckDB does not count comments."""
+    skipped = 0
+    for number, line in enumerate(io.StringIO(text, newline=None)):
+        is_comment = bool(form.comment) and line.startswith(form.comment)
+        if number >= form.skip_rows and not (header and (is_comment or line == "\n")):
+            break
+        skipped += not is_comment
+    return skipped
+
+
+def _check_header_line(file: File, text: str, delimiter: str, form: Form) -> None:
+    """Refuse a line that is no header, or whose quotes are misplaced: DuckDB would skip all rows and say nothing."""
+    if _EXCEL.match(text):
+        raise SourceFailed(
+            f"{file.name}:{form.skip_rows + 1}: the line tells Excel what the delimiter is, and is no header; set "
+            f"`skip_rows` to {form.skip_rows + 1}"
+        )
+    if not form.quote:
+        return
+    try:
+        next(_reader(text, delimiter, form, strict=True), None)
+    except csv.Error as error:
+        raise SourceFailed(
+            f"{file.name}:{form.skip_rows + 1}: a quote of the header is misplaced, or not closed ({error}); mend it, "
+            "or set `quote` to an empty text where quotes are plain text"
+        ) from error
 
 
 def _names(file: File, first: tuple[str, ...], form: Form, *, header: bool, strict: bool) -> tuple[str, ...]:
@@ -238,7 +287,10 @@ def _names(file: File, first: tuple[str, ...], form: Form, *, header: bool, stri
 
 
 def _check_width(sample: Sample, form: Form, delimiter: str, text: str) -> None:
-    if form.delimiter is None or len(sample.names) != 1:
+    if len(sample.names) != 1:
+        return
+    if form.delimiter is None:
+        _check_title(sample, form, delimiter, text)
         return
     better = _delimiter(text, form)
     width = len((_read(text[:100_000], better, form) or [[]])[0])
@@ -247,6 +299,20 @@ def _check_width(sample: Sample, form: Form, delimiter: str, text: str) -> None:
             f"{sample.file.name}: with the delimiter {delimiter!r} there is one column, with {better!r} "
             f"there are {width}; set `delimiter` to {better!r}"
         )
+
+
+def _check_title(sample: Sample, form: Form, delimiter: str, text: str) -> None:
+    """Refuse one column where only the first line is one, such as a title."""
+    beginning = _skipped(text, form.skip_rows)[:100_000]
+    for other in DELIMITERS:
+        widths = [len(row) for row in _read(beginning, other, form)[1:]] if other != delimiter else []
+        width = max(widths, key=widths.count, default=1)
+        if width > 1 and widths.count(width) > max(1, len(widths) // 2):
+            raise SourceFailed(
+                f"{sample.file.name}: its first line is one column, and with {other!r} most others have {width}; "
+                "set `skip_rows` or `comment` where it is no header, `delimiter` to "
+                f"{delimiter!r} where there is one column"
+            )
 
 
 def _types(samples: Iterable[Sample], form: Form, declared: set[str]) -> dict[str, str]:
@@ -267,21 +333,33 @@ def _types(samples: Iterable[Sample], form: Form, declared: set[str]) -> dict[st
 def _check_header(samples: Iterable[Sample], types: dict[str, str]) -> None:
     """Refuse a first line that is data: nobody said it is a header, and a column's value stands in it."""
     for sample in samples:
-        if not sample.rows:
-            continue
         for index, (cell, name) in enumerate(zip(sample.header, sample.names, strict=True)):
             kind = types.get(name, "VARCHAR")
-            values = (row[index] for row in sample.rows if index < len(row))
-            if kind != "VARCHAR" and not _is_year(cell, values) and _alike(guess.type_of([cell]), kind):
+            values = [row[index] for row in sample.rows if index < len(row)]
+            if not _is_year(cell, values) and _is_like(cell, values, kind):
+                what = "is hardly a name" if kind == "VARCHAR" else f"is {kind}, as its column"
                 raise SourceFailed(
-                    f"{sample.file.name}:1: the first line looks like data ({cell!r} is {kind}, as its column); "
+                    f"{sample.file.name}:1: the first line looks like data ({cell!r} {what}); "
                     "set `header` to false where it is, to true where it names the columns"
                 )
 
 
-def _is_year(cell: str, values: Iterable[str]) -> bool:
+def _is_year(cell: str, values: Sequence[str]) -> bool:
     """Whether a column may be called by a year: hardly one of years."""
-    return bool(_YEAR.fullmatch(cell)) and not all(map(_YEAR.fullmatch, values))
+    return bool(_YEAR.fullmatch(cell)) and not (values and all(map(_YEAR.fullmatch, values)))
+
+
+def _is_like(cell: str, values: Sequence[str], kind: str) -> bool:
+    """Whether a cell of the first line may be a value: of the column's type, or of figures like all of its texts."""
+    if not values:
+        return bool(_FIGURES.fullmatch(cell)) or guess.type_of([cell]) != "VARCHAR"
+    if kind != "VARCHAR":
+        return _alike(guess.type_of([cell]), kind)
+    return bool(_FIGURES.fullmatch(cell)) and all(_shape(value) == _shape(cell) for value in values)
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"\d+", "9", text.strip())
 
 
 def _alike(one: str, other: str) -> bool:

@@ -331,6 +331,66 @@ def test_a_first_line_of_data_is_not_taken_for_names(folder):
         folder.read("CSV", path="born.csv")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["1,2,3\n", "x,2024-01-05\n", "05/06/2019\n07/06/2019\n", "15:30,a\n16:45,b\n", "x,true\n", "a,$3.50\n"],
+)
+def test_a_line_alone_and_texts_of_figures_are_data_too(folder, text):
+    folder.write("a.csv", text)
+    with pytest.raises(SourceFailed, match="first line looks like data"):
+        folder.read("CSV", path="a.csv")
+    assert len(folder.rows("CSV", path="a.csv", header=False)) == text.count("\n")
+    assert len(folder.rows("CSV", path="a.csv", header=True)) == text.count("\n") - 1
+
+
+@pytest.mark.parametrize("text", ["country,2023\n", "id,q1\n", "id,q1\n1,a2\n", 'id,2023\n1,"1,234"\n'])
+def test_names_with_figures_are_names(folder, text):
+    folder.write("a.csv", text)
+    assert len(folder.rows("CSV", path="a.csv")) == text.count("\n") - 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("before", "options"),
+    [
+        ("||", {}),
+        ("Report||", {"skip_rows": 1}),
+        ("#Report||#made today|", {"comment": "#"}),
+        ("Report|#made today|", {"skip_rows": 1, "comment": "#"}),
+        ("#Report|", {"skip_rows": 1, "comment": "#"}),
+    ],
+)
+def test_blank_lines_before_the_header_are_no_header(folder, before, options, end):
+    folder.write("a.csv", (before + "k,v|x,y||z,w|").replace("|", end))
+    result = folder.read("CSV", path="a.csv", **options)
+    assert (list(result.columns), result.rows) == (["k", "v"], [("x", "y"), ("z", "w")])
+
+
+@pytest.mark.parametrize("header", ['id;"a "b""', '"id" x;v', '"id";"v'])
+def test_a_misplaced_quote_in_the_header_does_not_swallow_the_rows(folder, header):
+    folder.write("a.csv", f"{header}\n1;a\n2;b\n")
+    with pytest.raises(SourceFailed, match=r"a\.csv:1: a quote of the header is misplaced"):
+        folder.read("CSV", path="a.csv")
+    folder.write("a.csv", '"id" ;"v" \n1;a\n2;b\n')
+    assert folder.rows("CSV", path="a.csv") == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("title", ["Sales of 2024", "# made today"])
+def test_a_title_is_not_taken_for_the_one_column(folder, title):
+    folder.write("a.csv", f"{title}\nid;v\n1;a\n2;b\n")
+    with pytest.raises(SourceFailed, match="its first line is one column, and with ';' most others have 2"):
+        folder.read("CSV", path="a.csv")
+    assert folder.rows("CSV", path="a.csv", skip_rows=1) == [(1, "a"), (2, "b")]
+    assert len(folder.rows("CSV", path="a.csv", delimiter=",")) == 3
+
+
+def test_a_line_for_excel_is_not_taken_for_the_header(folder):
+    folder.write("a.csv", "sep=;\nid;v\n1;a\n")
+    with pytest.raises(SourceFailed, match="set `skip_rows` to 1"):
+        folder.read("CSV", path="a.csv")
+    assert folder.rows("CSV", path="a.csv", skip_rows=1) == [(1, "a")]
+
+
 def test_a_wrong_delimiter_is_an_error_that_names_the_right_one(folder):
     folder.write("a.csv", "id;v\n1;a\n")
     with pytest.raises(SourceFailed, match="set `delimiter` to ';'"):
