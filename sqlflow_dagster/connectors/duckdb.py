@@ -24,6 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
@@ -35,6 +36,7 @@ from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows,
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.local_database import (
     SOURCE,
+    Footprint,
     LocalOptions,
     LocalSinkOptions,
     database,
@@ -81,8 +83,7 @@ class DuckDB(Tables[DuckDBOptions]):
         return {"path": self.options.path}
 
     def list_tables(self) -> Iterable[Table]:
-        with opened(self._path(), self.place.spool) as connection:
-            return _tables(connection)
+        return _tables_of(self._path(), self.place.spool)
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
         return self.read_within(stream, since, Span())
@@ -91,7 +92,7 @@ class DuckDB(Tables[DuckDBOptions]):
         path = self._path()
         before = footprint(path)
         name = self.table_of(stream)
-        if name is not None and self._is_table(path, name):
+        if name is not None and self._is_table(before, name):
             yield _scan(path, path, quote(SOURCE, *name))
         else:
             yield from self._apart(path, name, since, span)
@@ -107,16 +108,15 @@ class DuckDB(Tables[DuckDBOptions]):
                 _keep(connection, relation, since, span, self.options.cursor_field)
             yield _scan(path, kept, quote(SOURCE, "main", "rows"))
 
-    def _is_table(self, path: Path, name: Name) -> bool:
+    def _is_table(self, file: Footprint, name: Name) -> bool:
         """Whether it is a table and no view. Raises SourceFailed where it is neither."""
-        with opened(path, self.place.spool) as connection:
-            tables = _tables(connection)
+        tables = _tables_at(file, self.place.spool)
         wanted = (fold(name.schema), fold(name.name))
         for table in tables:
             if (fold(table.schema), fold(table.name)) == wanted:
                 return table.kind == "table"
         there = ", ".join(f"{table.schema}.{table.name}" for table in tables[:10]) or "none"
-        raise SourceFailed(f"{path}: there is no table {name.schema}.{name.name}; it has {there}")
+        raise SourceFailed(f"{file.path}: there is no table {name.schema}.{name.name}; it has {there}")
 
     def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
         options = self.options
@@ -143,8 +143,7 @@ class DuckDB(Tables[DuckDBOptions]):
     def check(self) -> Health:
         begin = time.perf_counter()
         try:
-            with opened(self._path(), self.place.spool) as connection:
-                tables = len(_tables(connection))
+            tables = len(_tables_of(self._path(), self.place.spool))
         except (SourceError, NotAllowed) as error:
             return Health(ok=False, message=str(error))
         size = self._path().stat().st_size
@@ -164,7 +163,7 @@ class DuckDB(Tables[DuckDBOptions]):
         from sqlflow_dagster.connectors.duckdb_sink import located_table  # noqa: PLC0415 - only exports need it
 
         where = located_table(target, options, place)
-        return local_target.table_health(where, "main", lambda: _tables_of(where.path, place))
+        return local_target.table_health(where, "main", lambda: _tables_of(where.path, place.spool))
 
     def _path(self) -> Path:
         path = database(self.place, self.options.path)
@@ -249,8 +248,14 @@ def _explainer(path: Path) -> Callable[[str], str]:
     return explain
 
 
-def _tables_of(path: Path, place: Place) -> list[Table]:
-    with opened(path, place.spool) as connection:
+@lru_cache(maxsize=8)
+def _tables_at(file: Footprint, spool: Path) -> list[Table]:
+    """The tables and views of a file as it is: each stream of a source asks for them."""
+    return _tables_of(file.path, spool)
+
+
+def _tables_of(path: Path, spool: Path) -> list[Table]:
+    with opened(path, spool) as connection:
         return _tables(connection)
 
 
