@@ -52,7 +52,7 @@ _WIDE = 200
 _PIECE = 4_000_000
 _BAD_ROWS = {
     "fail": "error", "raise": "error", "strict": "error", "skip": "quarantine", "ignore": "quarantine",
-    "permissive": "quarantine", "warn": "quarantine",
+    "permissive": "quarantine", "warn": "quarantine", True: "quarantine", False: "error",
 }  # fmt: skip
 
 
@@ -67,8 +67,12 @@ class CsvOptions(FileOptions):
         "dateformat": "date_format", "timestampformat": "timestamp_format",
         "datetime_format": "timestamp_format", "skip": "skip_rows", "skiprows": "skip_rows",
         "skip_before": "skip_rows", "decimal": "decimal_separator", "names": "column_names",
-        "on_error": "bad_rows", "max_line_size": "max_line_bytes",
+        "on_error": "bad_rows", "ignore_errors": "bad_rows", "max_line_size": "max_line_bytes",
     }  # fmt: skip
+    idle: ClassVar[Mapping[str, str]] = {
+        "combine_files": "it is not needed here, the files of a source are one table",
+        "engine": "it is not needed here, DuckDB reads the files",
+    }
 
     delimiter: str | None = Field(
         None, min_length=1, max_length=4, description="Between two values; found out among `,` tab `;` `|`."
@@ -106,6 +110,8 @@ class CsvOptions(FileOptions):
         Literal["error", "quarantine"] | None,
         BeforeValidator(lambda value: _BAD_ROWS.get(parameters.lower(value), value)),
     ] = Field(None, description="A row that cannot be read is an `error`, or set aside in `quarantine`.")
+    combine_files: bool = Field(True, description="A name of the first SQLFlow; all files are one table.")
+    engine: str | None = Field(None, description="A name of the first SQLFlow; DuckDB reads the files.")
     null_padding: bool = Field(False, description="Whether a line with too few values ends in NULLs.")
     max_line_bytes: int = Field(
         2_000_000,

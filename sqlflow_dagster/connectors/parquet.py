@@ -60,10 +60,12 @@ class ParquetOptions(FileOptions):
     """Parquet's parameters."""
 
     idle: ClassVar[Mapping[str, str]] = {
-        "combine_files": "it is not needed here, the files of a source are one table"
+        "combine_files": "it is not needed here, the files of a source are one table",
+        "parallel_reading": "it is not needed here, DuckDB reads with all of its threads",
     }
 
     combine_files: bool = Field(True, description="A name of the first SQLFlow; all files are one table.")
+    parallel_reading: bool = Field(True, description="A name of the first SQLFlow.")
     binary_as_string: bool = Field(False, description="Whether old writers' untyped binary columns are text.")
 
 

@@ -149,7 +149,7 @@ class S3Options(Connecting, CsvOptions):
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
         "uri": "path", "s3_uri": "path", "prefix": "path_prefix", "s3_prefix": "path_prefix", "object_key": "key",
-        "keys": "key", "globs": "pattern", "csv_delimiter": "delimiter", "csv_header": "header",
+        "keys": "key", "key_pattern": "key", "globs": "pattern", "csv_delimiter": "delimiter", "csv_header": "header",
         "csv_encoding": "encoding", "max_data_size": "max_data_size_gb", "cost_limit": "cost_limit_usd",
     }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {

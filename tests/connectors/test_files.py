@@ -236,6 +236,21 @@ def test_what_reading_files_does_not_need_is_said(option):
     assert notices[0].startswith(f"{option}: it is not needed here")
 
 
+@pytest.mark.parametrize(
+    ("type_", "option", "value"),
+    [("CSV", "engine", "pandas"), ("CSV", "combine_files", True), ("PARQUET", "parallel_reading", True)],
+)
+def test_what_the_first_sqlflow_was_told_is_taken_and_said_not_to_be_needed(type_, option, value):
+    _options, notices = parse(find(type_).options_type, {"path": "a", option: value})
+    assert notices[0].startswith(f"{option}: it is not needed here")
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, "quarantine"), (False, "error")])
+def test_errors_that_are_to_be_ignored_are_set_aside(given, meant):
+    options, _notices = parse(find("CSV").options_type, {"path": "a.csv", "ignore_errors": given})
+    assert options.bad_rows == meant
+
+
 def test_no_spool_is_left(inbox):
     inbox.write("in/c.csv", "id,v\n1,ä\n".encode("latin-1"))
     inbox.rows("CSV", path="in/c.csv", encoding="latin-1")
