@@ -266,15 +266,17 @@ class Postgres(ServerTables[PostgresOptions]):
 
         `xmin` has 32 bits and goes round; the distance to the newest transaction tells it apart.
         """
-        now = catalog.oldest_transaction(connection)
-        position = Cursor(json.dumps({"xmin": now}), "JSON")
+        now, system = catalog.oldest_transaction(connection), catalog.system(connection)
+        position = Cursor(json.dumps({"xmin": now, "system": system}), "JSON")
         if since is None:
             return Sql("TRUE"), position
-        before = json.loads(since.value).get("xmin")
-        if not isinstance(before, int) or before > now:
+        told = json.loads(since.value)
+        before, known = told.get("xmin"), told.get("system")
+        if not isinstance(before, int) or before > now or (system and known and system != known):
             raise SourceFailed(
-                f"{where(self._told)}: its transactions count {now} now, and {before} at the last read: it is another "
-                "server, or was restored; read everything anew with --full-refresh"
+                f"{where(self._told)}: its transactions count {now} now, and {before} at the last read, in the cluster "
+                f"{system} now and {known} then: it is another server, or was restored; read everything anew with "
+                "--full-refresh"
             )
         if now - before >= 2**31:
             return Sql("TRUE"), position

@@ -206,6 +206,14 @@ def oldest_transaction(connection: Connection) -> int:
     return int(_rows(connection, "SELECT txid_snapshot_xmin(txid_current_snapshot())")[0][0])
 
 
+def system(connection: Connection) -> str | None:
+    """Return what tells this cluster from all others, None where this user may not know."""
+    may = "SELECT has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE')"
+    if not _rows(connection, may)[0][0]:
+        return None
+    return str(_rows(connection, "SELECT system_identifier FROM pg_control_system()")[0][0])
+
+
 def money_digits(connection: Connection) -> int:
     """Return how many decimal places `money` has here."""
     text = str(_rows(connection, "SELECT (1::money::numeric)::text")[0][0])

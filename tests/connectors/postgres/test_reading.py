@@ -247,11 +247,14 @@ def test_xmin_of_another_server_is_no_cursor(project):
 
     planned = load_project(project.bench.root)
     (source,) = planned.plan.pipeline("p").sources
-    xmin = json.loads(outcome.cursor_after.value)["xmin"]
+    position = json.loads(outcome.cursor_after.value)
     with planned.connector(source, planned.scope({})) as connector:
-        before = Cursor(json.dumps({"xmin": xmin + 2**33}), "JSON")
-        with pytest.raises(SourceFailed, match="another server, or was restored"):
-            list(connector.read(Stream("s"), before))
+        # The cursor of an earlier version tells no cluster.
+        assert list(connector.read(Stream("s"), Cursor(json.dumps({"xmin": position["xmin"]}), "JSON")))
+        for other in ({"xmin": position["xmin"] + 2**33}, {"system": "1"}):
+            before = Cursor(json.dumps(position | other), "JSON")
+            with pytest.raises(SourceFailed, match="another server, or was restored"):
+                list(connector.read(Stream("s"), before))
 
 
 def test_a_query_is_read_from_its_cursor_on(orders):
