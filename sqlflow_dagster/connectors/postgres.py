@@ -110,6 +110,10 @@ class Postgres(ServerTables[PostgresOptions]):
         with self._slot() as slot, slot.transaction() as connection:
             return catalog.list_tables(connection, self.options.numeric_type)
 
+    @property
+    def cursor_column(self) -> str | None:
+        return None if self.options.by_xmin else super().cursor_column
+
     def streams(self) -> Sequence[Stream]:
         if self.options.sync_mode == "cdc":
             return tuple(

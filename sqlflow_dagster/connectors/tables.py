@@ -185,10 +185,15 @@ class Tables(Connector[O]):
             description=description,
         )
 
+    @property
+    def cursor_column(self) -> str | None:
+        """The column by which each table is read from its cursor on; None where there is no such column."""
+        return self.options.cursor_field if self.options.sync_mode == "incremental" else None
+
     def _check_cursor(self, tables: Sequence[Table]) -> None:
         """Refuse tables without the cursor's column: one SOURCE reads all of its tables alike."""
-        wanted = self.options.cursor_field
-        if wanted is None or self.options.sync_mode != "incremental":
+        wanted = self.cursor_column
+        if wanted is None:
             return
         lacking = [
             f"{table.schema}.{table.name}"

@@ -398,6 +398,19 @@ def test_tables_given_by_patterns_are_looked_up_and_loaded_each_by_its_key(order
     ]
 
 
+def test_tables_given_by_patterns_are_read_by_xmin(orders):
+    from sqlflow_dagster.project import load_project
+
+    orders.database.run("CREATE TABLE other (a int PRIMARY KEY, v text)", "INSERT INTO other VALUES (1, 'x')")
+    orders.pipeline("LOAD * FROM pg;", tables=["*"], sync_mode="incremental", cursor_field="xmin")
+    planned = load_project(orders.bench.root, undiscovered=True)
+    planned.discover(*planned.plan.undiscovered)
+    orders.bench.ok()
+    orders.database.run("UPDATE other SET v = 'y'")
+    assert {name: outcome.rows for name, outcome in orders.bench.ok().items()} == {"orders": 0, "other": 1}
+    assert orders.query("SELECT v FROM p.other") == [("y",)]
+
+
 def test_a_key_that_the_source_has_and_the_load_has_not_is_said(orders, caplog):
     orders.load(table="orders", sync_mode="incremental", cursor_field="updated_at")
     assert "public.orders has the primary key id" in caplog.text
