@@ -319,6 +319,7 @@ def _streams(connector: Connector[Any]) -> tuple[StreamFacts, ...] | None:
             if stream.own_cursor
             else options.cursor_field or stream.cursor_field,
             own_cursor=stream.own_cursor,
+            again=stream.again,
         )
         for stream in streams
     )

@@ -63,6 +63,7 @@ class Stream:
     that the cursor is made by the connector (files seen, a log position) and not a column.
     `ordered` says that batches come in cursor order, so that each may be committed by itself.
     `logged` says that what comes after the first whole read are changes of rows, which need a key.
+    `again` says that rows which were read may come again, so that only a key keeps them from being doubled.
     `reader` is the LOAD that reads, for connectors that keep a position for each at the far side; then
     `primary_key` is that LOAD's. `needs` are columns that the LOAD merges by, whatever the options want.
     `stored` maps the columns of the table that the rows are added to to their types: what such a column holds as
@@ -76,6 +77,7 @@ class Stream:
     own_cursor: bool = False
     ordered: bool = False
     logged: bool = False
+    again: bool = False
     reader: str = ""
     needs: tuple[str, ...] = ()
     stored: Mapping[str, str] = field(default_factory=dict)

@@ -123,14 +123,7 @@ class Postgres(ServerTables[PostgresOptions]):
         if not self.options.by_xmin:
             return super().streams()
         return tuple(
-            Stream(
-                stream.name,
-                primary_key=stream.primary_key,
-                columns=stream.columns,
-                own_cursor=True,
-                description=stream.description,
-            )
-            for stream in super().streams()
+            replace(stream, cursor_field=None, own_cursor=True, again=True) for stream in super().streams()
         )
 
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan | Unmoved]:

@@ -15,6 +15,7 @@ class StreamFacts:
     primary_key: tuple[str, ...] = ()
     cursor_field: str | None = None
     own_cursor: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,6 +327,11 @@ def _mode(
         raise ProjectError(
             'cdc merges changes by key; give the source a "primary_key", or write UPSERT KEY (column)'
         )
+    if stream.again and mode != "upsert":
+        raise ProjectError(
+            "rows that were read may come again from this source, and would be doubled; give it a "
+            '"primary_key", or write UPSERT KEY (column)'
+        )
     if mode == "upsert" and not keys:
         raise ProjectError(
             'UPSERT needs a KEY; write UPSERT KEY (column), or give the source a "primary_key"'

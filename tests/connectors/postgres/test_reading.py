@@ -398,6 +398,16 @@ def test_tables_given_by_patterns_are_looked_up_and_loaded_each_by_its_key(order
     ]
 
 
+@pytest.mark.parametrize(
+    ("load", "key"),
+    [("LOAD t FROM pg;", None), ("LOAD t FROM pg MODE APPEND;", "id")],
+    ids=["no key", "append"],
+)
+def test_reading_by_xmin_without_a_key_would_double_rows_and_is_refused(orders, load, key):
+    with pytest.raises(PipelineError, match="would be doubled"):
+        orders.load(load, table="orders", sync_mode="incremental", cursor_field="xmin", primary_key=key)
+
+
 def test_tables_given_by_patterns_are_read_by_xmin(orders):
     from sqlflow_dagster.project import load_project
 
