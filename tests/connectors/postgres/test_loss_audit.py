@@ -72,7 +72,9 @@ def test_rows_of_other_statements_are_told_apart_or_not_counted(project, marked)
     assert found == [("fine", 4), ("fine", 4)] if marked else [("warn", None), ("warn", None)]
 
 
-@pytest.mark.parametrize("params", [{"sync_mode": "cdc", "primary_key": "id"}, {"cursor_field": "xmin"}])
+@pytest.mark.parametrize(
+    "params", [{"sync_mode": "cdc", "primary_key": "id"}, {"cursor_field": "xmin", "primary_key": "id"}]
+)
 def test_a_position_of_its_own_is_not_counted(project, params):
     project.database.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     given = {"sync_mode": "incremental", "table": "t", **params, **AUDIT}
