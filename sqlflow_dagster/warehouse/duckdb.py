@@ -24,7 +24,6 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import WarehouseBusy, WarehouseError
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
-from sqlflow_dagster.warehouse.extensions import load_extensions
 from sqlflow_dagster.warehouse.lock import FileLock, lock_for
 
 _RETRY_SECONDS = 0.05
@@ -99,17 +98,13 @@ class Warehouse:
         )
 
     @contextmanager
-    def open(
-        self, extensions: Iterable[str] = (), attach: Sequence[Attached] = ()
-    ) -> Iterator[DuckDBPyConnection]:
-        """Connect for SQL of ours, with extensions loaded and databases attached read-only.
+    def open(self) -> Iterator[DuckDBPyConnection]:
+        """Connect for SQL of ours.
 
         Raises WarehouseBusy where another process holds the file; WarehouseError where it cannot be
         opened, e.g. on a read-only disk.
         """
         with self.scratch() as connection, self.mounted(connection):
-            load_extensions(connection, extensions)
-            attach_all(connection, attach)
             yield connection
 
     @contextmanager
@@ -130,9 +125,12 @@ class Warehouse:
             yield connection
 
     @contextmanager
-    def scratch(self) -> Iterator[DuckDBPyConnection]:
-        """Connect to a private in-memory database, outside the lock. `stage` gives it a file."""
-        with closing(duckdb.connect(":memory:")) as connection:
+    def scratch(self, made: DuckDBPyConnection | None = None) -> Iterator[DuckDBPyConnection]:
+        """Connect to a private in-memory database, outside the lock. `stage` gives it a file.
+
+        `made` is its connection where it is one of a kind; it is closed at the end.
+        """
+        with closing(made or duckdb.connect(":memory:")) as connection:
             self._connected.add(connection)
             try:
                 for statement in self._limits():

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
+from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import WarehouseError
 from sqlflow_dagster.sql import literal, quote, sql
 
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
 # The names DuckDB itself goes by, which are not those of the wheels.
 _ALIASES = {"postgres": "postgres_scanner", "sqlite": "sqlite_scanner", "mysql": "mysql_scanner"}
 _BUILT_IN = frozenset({"core_functions", "icu", "json", "parquet"})
+
+
+def private() -> DuckDBPyConnection:
+    """Return a connection to an in-memory database of its own, for statements of ours alone.
+
+    It takes the extensions that pip has installed as they are, as Python takes DuckDB itself. DuckDB
+    would read all of such a file for each connection, 40 MB, to check its signature: longer than a
+    small table takes to load.
+    """
+    return duckdb.connect(":memory:", config={"allow_unsigned_extensions": True})
 
 
 def load_extensions(connection: DuckDBPyConnection, names: Iterable[str]) -> None:
@@ -31,7 +39,7 @@ def load_extensions(connection: DuckDBPyConnection, names: Iterable[str]) -> Non
         path = wheel(name)
         try:
             if path is None:
-                connection.execute(sql("INSTALL {name}", name=quote(name)))
+                _install(name)
                 connection.execute(sql("LOAD {name}", name=quote(name)))
             else:
                 connection.execute(sql("LOAD {path}", path=literal(str(path))))
@@ -40,6 +48,14 @@ def load_extensions(connection: DuckDBPyConnection, names: Iterable[str]) -> Non
                 f"DuckDB's extension {name} cannot be loaded: {error}; "
                 f"pip install duckdb-extension-{name.replace('_', '-')}=={duckdb.__version__}"
             ) from error
+
+
+@cache
+def _install(name: str) -> None:
+    """Fetch an extension from DuckDB's store, by a connection that checks its signature; once a process."""
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(sql("INSTALL {name}", name=quote(name)))
+        connection.execute(sql("LOAD {name}", name=quote(name)))
 
 
 def wheel(name: str) -> Path | None:

@@ -22,6 +22,7 @@ from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, quote, sql
 from sqlflow_dagster.warehouse import commits, marks, merge, quarantine, room, schema, tables
 from sqlflow_dagster.warehouse.duckdb import STAGE, Warehouse
+from sqlflow_dagster.warehouse.extensions import private
 from sqlflow_dagster.warehouse.intake import Intake
 from sqlflow_dagster.warehouse.lookback import behind
 from sqlflow_dagster.warehouse.schema import Change
@@ -50,7 +51,7 @@ def load(
     the source; and what `feed` raises.
     """
     with ExitStack() as held:
-        connection = held.enter_context(warehouse.scratch())
+        connection = held.enter_context(warehouse.scratch(private()))
         work = _Load(warehouse, spec, connection, held)
         try:
             feed(work.intake)

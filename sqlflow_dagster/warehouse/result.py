@@ -17,7 +17,7 @@ from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 from sqlflow_dagster.warehouse import query, tables
 from sqlflow_dagster.warehouse.duckdb import Warehouse, closing
-from sqlflow_dagster.warehouse.extensions import load_extensions
+from sqlflow_dagster.warehouse.extensions import load_extensions, private
 from sqlflow_dagster.warehouse.udf import BoundQuery, Functions
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Result:
         stored = path.with_name(f"{path.name}.duckdb")
         try:
             count = self.store(stored)
-            with closing(duckdb.connect(":memory:")) as connection:
+            with closing(private()) as connection:
                 connection.execute(
                     "SET TimeZone = 'UTC'; SET memory_limit = '512MB'; SET enable_progress_bar = false"
                 )

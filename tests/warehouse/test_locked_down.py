@@ -126,22 +126,6 @@ def test_any_file_name_will_do(tmp_path, name):
         assert connection.execute("SELECT a FROM orders ORDER BY a").fetchall() == [(1,), (2,)]
 
 
-def test_an_extension_is_loaded_from_its_wheel(tmp_path):
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "s.db") as database:
-        database.execute("CREATE TABLE t (a INTEGER)")
-        database.execute("INSERT INTO t VALUES (7)")
-    database.close()
-    from sqlflow_dagster.connectors.base import Attach
-
-    attach = [Attach(str(tmp_path / "s.db"), "far", "sqlite")]
-    with Depot(tmp_path).warehouse.open(extensions=["sqlite"], attach=attach) as connection:
-        assert connection.execute("FROM far.t").fetchall() == [(7,)]
-        with pytest.raises(duckdb.Error, match="read-only"):
-            connection.execute("INSERT INTO far.t VALUES (8)")
-
-
 def test_no_connection_draws_progress_on_standard_output(tmp_path):
     depot = Depot(tmp_path)
     for opened in (depot.warehouse.open, depot.warehouse.open_locked_down, depot.warehouse.scratch):
