@@ -80,13 +80,13 @@ def _batches(read: Any, blocks: Any, schema: Any) -> Iterator[list[Mapping[str, 
 
 def _columns(name: str, schema: Any, left_out: Collection[str]) -> dict[str, Any]:
     """The Arrow type of each field; None for one that has none and is left out."""
-    if not isinstance(schema, Mapping) or schema.get("type") != "record":
+    if not isinstance(schema, Mapping) or schema.get("type") not in ("record", "error"):
         raise SourceFailed(f"{name}: it holds no records, and so no rows; such a file cannot be a table")
     named: dict[str, Any] = {}
     found = {}
     for field in schema["fields"]:
         try:
-            found[field["name"]] = _kind(field["type"], named, ())
+            found[field["name"]] = _kind(field["type"], named, (schema["name"],))
         except TypeError as error:
             if fold(field["name"]) not in left_out:
                 raise SourceFailed(

@@ -141,7 +141,7 @@ class _Reader:
             raise ValueError(f"in row {self._number}, column {column} comes after column {self._column}")
         self._column = column
         self._parts.clear()
-        self._cell = _Open(column, given.get("t", "n"), int(given.get("s", 0)))
+        self._cell = _Open(column, given.get("t", "n"), int(given.get("s") or 0))
 
     def _column_of(self, place: str) -> int:
         found = _PLACE.fullmatch(place)

@@ -103,6 +103,19 @@ def test_a_field_that_is_no_column_is_refused_or_left_out(folder, kind, value, s
     assert len(folder.rows("AVRO", path="a.avro", exclude_columns=["c"])) == 1
 
 
+@pytest.mark.parametrize("kind", ["record", "error"])
+def test_a_record_that_contains_itself_is_read_without_that_field(folder, kind):
+    fields = [{"name": "v", "type": "int"}, {"name": "next", "type": ["null", "node"]}]
+    made = io.BytesIO()
+    rows = [{"v": 1, "next": {"v": 2, "next": None}}]
+    fastavro.writer(made, {"type": kind, "name": "node", "fields": fields}, rows)
+    folder.write("a.avro", made.getvalue())
+    with pytest.raises(SourceFailed, match="'next' contains itself"):
+        folder.read("AVRO", path="a.avro")
+    found = folder.read("AVRO", path="a.avro", exclude_columns=["next"])
+    assert found.rows[0][0] == 1
+
+
 def test_files_of_several_schemas_are_one_table_by_name(folder):
     folder.write("in/day=1/a.avro", avro("long", [1]))
     schema = {

@@ -280,6 +280,11 @@ def test_a_formula_gives_its_stored_value_and_one_without_is_an_error(folder):
         folder.read("EXCEL", path="b.xlsx")
 
 
+def test_an_empty_style_is_none(folder):
+    sheet = '<row r="1"><c r="A1" s="" t="str"><v>a</v></c></row><row r="2"><c r="A2" s=""><v>2</v></c></row>'
+    assert read_sheet(folder, sheet).rows == [(2,)]
+
+
 def test_texts_are_those_that_were_written(folder):
     strings = (
         "<si><t>a</t></si>"
