@@ -91,8 +91,8 @@ def sniff(files: Sequence[tuple[File, str]], form: Form, declared: Iterable[str]
             more = _parts(file, kind, form, budget)
             sample = _sample(file, more, delimiter, form, header=header, strict=strict)
         samples.append(sample)
-    for sample in samples:
-        _check_width(sample, form, delimiter, texts[0][2][0])
+    for sample, (_file, _kind, parts) in zip(samples, texts, strict=True):
+        _check_width(sample, form, delimiter, parts[0])
     types = _types(samples, form, told)
     if form.header is None:
         _check_header(samples, types)
@@ -289,16 +289,18 @@ def _names(file: File, first: tuple[str, ...], form: Form, *, header: bool, stri
 def _check_width(sample: Sample, form: Form, delimiter: str, text: str) -> None:
     if len(sample.names) != 1:
         return
-    if form.delimiter is None:
-        _check_title(sample, form, delimiter, text)
-        return
     better = _delimiter(text, form)
-    width = len((_read(text[:100_000], better, form) or [[]])[0])
+    width = len((_read(_skipped(text, form.skip_rows)[:100_000], better, form) or [[]])[0])
     if better != delimiter and width > 1:
+        mend = f"set `delimiter` to {better!r}"
+        if form.delimiter is None:
+            mend = "other files have more: load those of another delimiter by a SOURCE of their own"
         raise SourceFailed(
             f"{sample.file.name}: with the delimiter {delimiter!r} there is one column, with {better!r} "
-            f"there are {width}; set `delimiter` to {better!r}"
+            f"there are {width}; {mend}"
         )
+    if form.delimiter is None:
+        _check_title(sample, form, delimiter, text)
 
 
 def _check_title(sample: Sample, form: Form, delimiter: str, text: str) -> None:

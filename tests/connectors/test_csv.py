@@ -384,6 +384,18 @@ def test_a_title_is_not_taken_for_the_one_column(folder, title):
     assert len(folder.rows("CSV", path="a.csv", delimiter=",")) == 3
 
 
+def test_files_of_several_delimiters_are_an_error(folder):
+    folder.write("in/a.csv", "id,v\n1,a\n")
+    folder.write("in/b.csv", "id;v\n2;b\n")
+    with pytest.raises(
+        SourceFailed, match=r"b\.csv: with the delimiter ',' there is one column, with ';' there are 2"
+    ):
+        folder.read("CSV", path="in/*.csv")
+    with pytest.raises(SourceFailed, match=r"b\.csv: .* set `delimiter` to ';'"):
+        folder.read("CSV", path="in/*.csv", delimiter=",")
+    assert folder.rows("CSV", path="in/b.csv") == [(2, "b")]
+
+
 def test_a_line_for_excel_is_not_taken_for_the_header(folder):
     folder.write("a.csv", "sep=;\nid;v\n1;a\n")
     with pytest.raises(SourceFailed, match="set `skip_rows` to 1"):
