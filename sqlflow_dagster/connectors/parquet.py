@@ -12,7 +12,7 @@ is an error, unless `types` says what it is to be.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -84,7 +84,7 @@ class ReadsParquet(Files[P]):
         def query(ask: Ask) -> Sql:
             return self._query(ask, files, folders)
 
-        return Selected(query, explain=named(files))
+        return Selected(query, explain=_explainer(files))
 
     def _query(self, ask: Ask, files: Sequence[Readable], folders: Mapping[str, str]) -> Sql:
         """The SELECT of files that may differ, after asking for their schemas."""
@@ -170,6 +170,22 @@ class ReadsParquet(Files[P]):
             files=join(", ", (item.pattern for item in files)),
             options=options_sql(given),
         )
+
+
+def _explainer(files: Sequence[Readable]) -> Callable[[str], str]:
+    with_names = named(files)
+    names = ", ".join(item.file.name for item in files[:5])
+
+    def explain(message: str) -> str:
+        text = with_names(message)
+        if "VARIANT columns are not supported" in text:
+            return (
+                f"{names}: a column is a VARIANT, which no table here can hold; declare it as JSON or VARCHAR in "
+                "`types`, or name it in `exclude_columns`"
+            )
+        return text if any(item.file.name in text for item in files) else f"{names}: {text}"
+
+    return explain
 
 
 class Parquet(WritesFiles, ReadsParquet[ParquetOptions]):

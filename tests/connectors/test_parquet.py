@@ -1,5 +1,6 @@
 """Parquet files → rows of the same types."""
 
+import json
 from decimal import Decimal
 
 import duckdb
@@ -188,3 +189,28 @@ def test_a_folder_that_a_declared_type_would_change_is_an_error(folder):
     assert folder.rows("PARQUET", path="in", types={"k": "DECIMAL(4,1)"}) == [(1, Decimal("4.7"))]
     with pytest.raises(SourceFailed, match="'4.7' of column \"k\" is no INTEGER"):
         folder.read("PARQUET", path="in", types={"k": "INTEGER"})
+
+
+def test_a_broken_page_is_an_error_that_names_the_file(folder):
+    parquet(folder, "a.parquet", "SELECT range AS i FROM range(1000)")
+    file = folder.root / "a.parquet"
+    file.write_bytes(file.read_bytes()[:4] + b"\xff" * 40 + file.read_bytes()[44:])
+    with pytest.raises(SourceFailed, match=r"^a\.parquet: "):
+        folder.read("PARQUET", path="a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("params", "stored"), [({"types": {"v": "JSON"}}, '{"a":1}'), ({"exclude_columns": ["v"]}, None)]
+)
+def test_a_variant_says_what_to_declare(bench, params, stored):
+    def run(given):
+        bench.pipeline(
+            f"SOURCE s TYPE PARQUET PARAMS {json.dumps({'path': 'data/a.parquet', **given})};\nLOAD t FROM s;"
+        )
+        return bench.run()["t"]
+
+    (bench.root / "data").mkdir()
+    duckdb.execute(f"COPY (SELECT 1 AS i, {{'a': 1}}::VARIANT AS v) TO '{bench.root}/data/a.parquet'")
+    assert "data/a.parquet: a column is a VARIANT" in str(run({}).error)
+    assert run(params).error is None
+    assert bench.query("FROM p.t") == [(1, stored) if stored else (1,)]
