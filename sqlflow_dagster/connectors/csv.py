@@ -151,10 +151,9 @@ class ReadsCsv(Files[C]):
         if not any(sample.names for sample in sniffed.samples):
             return None
         _check_names(sniffed.samples)
-        texts = dict.fromkeys(kept, "VARCHAR")
-        folders |= {key: "VARCHAR" for key in folders if fold(key) in texts}
+        folders = {key: self._as_kept(kind, kept.get(fold(key))) for key, kind in folders.items()}
         types = self._types(sniffed, folders)
-        types |= {name: "VARCHAR" for name in types if fold(name) in texts}
+        types = {name: self._as_kept(kind, kept.get(fold(name))) for name, kind in types.items()}
         by_file = {sample.file: sample for sample in sniffed.samples}
         groups = groupby(
             (item for item in files if item.file in by_file and by_file[item.file].names),
@@ -204,6 +203,18 @@ class ReadsCsv(Files[C]):
                 )
             types[names[fold(name)]] = kind
         return types
+
+    def _as_kept(self, kind: str, kept: str | None) -> str:
+        """The type for a column that looks like `kind` and is `kept` in the table.
+
+        A bad value makes a column look like text; where bad rows are set aside, it stays what it was.
+        """
+        if kept in ("VARCHAR", "JSON"):
+            return "VARCHAR"
+        scalar = "TIMESTAMPTZ" if kept == "TIMESTAMP WITH TIME ZONE" else kept
+        if scalar and kind == "VARCHAR" and self.options.quarantines and casts.is_scalar(scalar):
+            return scalar
+        return kind
 
     def _select(
         self,

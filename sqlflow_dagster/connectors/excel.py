@@ -103,7 +103,7 @@ class Excel(Files[ExcelOptions]):
             [item.file for item, _ in tables], self.options.hive_partitioning, self.options.types
         )
         types = self._types([table for _, table in tables], folders)
-        types |= {name: "VARCHAR" for name in kept if name in types}
+        types |= {name: kind for name, kind in kept.items() if name in types and kind == "VARCHAR"}
         selects = [self._select(item, table, types, folders) for item, table in tables]
         return Selected(join(" UNION ALL BY NAME ", selects), explain=named(files))
 

@@ -120,8 +120,8 @@ class Files(Connector[O]):
     def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
         """Return the SELECT of all rows; with `row_provenance` it ends with `_sqlflow_file`.
 
-        `kept` are the columns, by their folded names, whose values are to stay the text or JSON that they are,
-        whatever type they look like. None where the files hold nothing, not even names of columns.
+        `kept` are the types that columns, by their folded names, have in the table: values stay text or JSON there,
+        whatever they look like. None where the files hold nothing, not even names of columns.
         """
 
     def ranges(self, path: Path, needs: Sequence[str]) -> list[tuple[int, int]] | None:
@@ -314,8 +314,8 @@ class Files(Connector[O]):
                     )
 
     def _kept(self, stream: Stream) -> dict[str, str]:
-        """The columns that are text or JSON in the table, and those whose hash has to be that of one text."""
-        kept = {fold(name): kind for name, kind in stream.stored.items() if kind in ("VARCHAR", "JSON")}
+        """The types in the table of columns that are not declared; of those to be hashed it is one text's hash."""
+        kept = {fold(name): kind for name, kind in stream.stored.items()}
         kept |= {fold(name): "VARCHAR" for name, how in self.options.mask.items() if how == "hash"}
         declared = {fold(name) for name in self.options.types}
         return {name: kind for name, kind in kept.items() if name not in declared}

@@ -79,7 +79,7 @@ class ReadsJson(Files[L]):
             path=tuple(path.removeprefix("$").strip(".").replace("[*]", "").split(".")) if path else (),
             largest=max(options.max_object_bytes, largest),
             types=options.types,
-            kept=kept,
+            kept={name: kind for name, kind in kept.items() if kind in ("VARCHAR", "JSON")},
             date_format=options.date_format,
             timestamp_format=options.timestamp_format,
             hive=options.hive_partitioning,

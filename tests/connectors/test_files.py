@@ -331,3 +331,13 @@ def test_files_without_rows_decide_no_types(bench, policy):
     files = ["id,v\n", "id,v\n", "id,v\n1,2.5\n", "id,v\n2,1.25\n"]
     found = increments(bench, "CSV", "csv", *files, primary_key="id", schema_policy=policy)
     assert found == [(1, Decimal("2.50")), (2, Decimal("1.25"))]
+
+
+def test_a_bad_cursor_is_set_aside_where_the_table_tells_its_type(bench):
+    found = increments(
+        bench, "CSV", "csv", "id,u\n1,2024-01-01\n", "id,u\nx,2024-01-03\n2,soon\n3,2024-01-05\n",
+        cursor_field="u", primary_key="id", bad_rows="quarantine",
+    )  # fmt: skip
+    assert [row[0] for row in found] == [1, 3]
+    places = bench.query("SELECT place FROM _sqlflow.quarantine ORDER BY place")
+    assert places == [("data/1.csv:2",), ("data/1.csv:3",)]
