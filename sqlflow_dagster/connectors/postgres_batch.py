@@ -53,7 +53,7 @@ class Part:
         for a list that its column cannot hold.
         """
         altered = postgres_position.altered(self.before, self.now, self.label)
-        texts = {t.column.name: _local(t, self) for t in self.travels if not _dropped(t)}
+        texts = {t.column.name: _local(t, self) for t in self.travels if not dropped(t)}
         changes = Changes(
             column=CHANGE,
             emptied=self.states.emptied,
@@ -69,7 +69,7 @@ class Part:
         return _lines(self, texts, longest), changes
 
 
-def _dropped(travel: Travel[Column]) -> bool:
+def dropped(travel: Travel[Column]) -> bool:
     """Whether a column is excluded: it travels as NULL."""
     return travel.remote == "CAST(NULL AS text)"
 
@@ -123,8 +123,8 @@ class _Writer:
             tuple(
                 (
                     travel.column.name,
-                    None if _dropped(travel) else places.get(travel.column.name),
-                    None if _dropped(travel) else filled.get(travel.column.name),
+                    None if dropped(travel) else places.get(travel.column.name),
+                    None if dropped(travel) else filled.get(travel.column.name),
                     _converter(travel, part.label),
                 )
                 for travel in part.travels

@@ -17,7 +17,7 @@ from sqlflow_dagster.connectors import postgres_log, postgres_position
 from sqlflow_dagster.connectors import postgres_logged as logged
 from sqlflow_dagster.connectors import postgres_slot as slots
 from sqlflow_dagster.connectors.base import Ask, Attach, Scan, Stream, Unmoved
-from sqlflow_dagster.connectors.postgres_batch import CHANGE, Part
+from sqlflow_dagster.connectors.postgres_batch import CHANGE, Part, dropped
 from sqlflow_dagster.connectors.postgres_client import Connection, Explain, connect, where
 from sqlflow_dagster.connectors.postgres_logged import Logged
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions
@@ -30,7 +30,7 @@ from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import RetryLater, SchemaChanged, SourceFailed
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, literal, quote, sql
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One stream of it: its table, its slot, its publication, and the LOAD's key."""
+    """One stream of it: its table, its slot, its publication, the LOAD's key, and the columns that are stored."""
 
     source: Source
     name: Name
     slot: str
     publication: str
     key: tuple[str, ...]
+    stored: frozenset[str]
 
     @property
     def label(self) -> str:
@@ -81,7 +82,8 @@ def read(source: Source, stream: Stream, table: Name, since: Cursor | None) -> I
     the table, BadOption where the table cannot be read from the log, and NotAllowed.
     """
     slot = slot_of(source.options, stream)
-    wanted = _Table(source, table, slot, source.options.publication or slot, stream.primary_key)
+    stored = frozenset(map(fold, stream.stored))
+    wanted = _Table(source, table, slot, source.options.publication or slot, stream.primary_key, stored)
     return _snapshot(wanted) if since is None else _changes(wanted, since)
 
 
@@ -253,6 +255,7 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
         slots.usable(server, reached.slot, reached.lsn, label)
         now = logged.look_at(server, table.name, label)
         postgres_position.altered(reached, now, label)
+        _check_stored(table, server.connection, reached, now)
         key = logged.check_key(now, table.key, label, table.name)
         publication = source.options.publication or reached.slot
         logged.check_publication(server, publication, table.name, now, label)
@@ -276,6 +279,18 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
                 states.close()
         if reached.lsn != lsn:
             yield Unmoved(replace(reached, lsn=lsn).cursor)
+
+
+def _check_stored(table: _Table, connection: Connection, reached: Reached, now: Logged) -> None:
+    """Raise SchemaChanged for a column that was there and is not stored: the log tells it of changed rows alone."""
+    selected, _ = _selected(table, connection, now)
+    names = [travel.column.name for travel in selected.travels if not dropped(travel)]
+    missing = [name for name in names if name in reached.columns and fold(name) not in table.stored]
+    if table.stored and missing:
+        raise SchemaChanged(
+            f"{table.label}: {', '.join(missing)} was left out before, so that rows which do not change lack it here; "
+            "read everything anew with --full-refresh, or leave it out by `exclude_columns`"
+        )
 
 
 def _check_system(source: Source, system: str, reached: Reached, label: str) -> None:

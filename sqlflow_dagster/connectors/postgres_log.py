@@ -74,6 +74,13 @@ class Log:
         statement = sql("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput EXPORT_SNAPSHOT", slot=quote(slot))
         try:
             _name, begins, snapshot, _plugin = self._granted(statement)[0]
+        except SourceFailed as error:
+            if "already exists" not in str(error):
+                raise
+            raise SourceFailed(
+                f"{error}: another database of this server has it, which a project of these names reads; give this "
+                "SOURCE a `slot_prefix` of its own"
+            ) from error
         except RetryLater as error:
             if "lock timeout" not in str(error):
                 raise

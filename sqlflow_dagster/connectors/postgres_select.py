@@ -119,11 +119,28 @@ def _since(item: Travel[Column], since: Cursor, *, utf8: bool) -> Sql | None:
     """Rows at or after the cursor; None where the warehouse has to compare."""
     if item.order in ("none", "boolean") or (item.order == "text" and not utf8):
         return None
+    if not _is_like(item.order, since):
+        # The column is another one now, or of another type: the warehouse says so.
+        return None
     value = _BEFORE_CHRIST.sub(r"\1\2 BC", since.value)
     # In the column's own type, so that an index serves and no float is rounded on the way.
     kind = Sql("text" if item.order == "text" else item.column.type.name or "text")
     bound = sql("CAST({value} AS {kind})", value=escaped(value), kind=kind)
     return sql("{compared} >= {bound}", compared=_compared(item, by_bytes=True), bound=bound)
+
+
+def _is_like(order: str, since: Cursor) -> bool:
+    """Whether the cursor is a value of such columns."""
+    match order:
+        case "date" | "timestamp" | "timestamptz":
+            return since.type.startswith(("DATE", "TIMESTAMP"))
+        case "number":
+            return NUMBER.fullmatch(since.value) is not None
+        case "float":
+            return since.type in ("FLOAT", "DOUBLE") or NUMBER.fullmatch(since.value) is not None
+        case "uuid":
+            return since.type == "UUID"
+    return True
 
 
 def _bound(item: Travel[Column], operator: str, text: str, *, utf8: bool) -> Sql | None:

@@ -644,6 +644,37 @@ def test_chosen_and_masked_columns_stay_so(copy):
     )
 
 
+@pytest.mark.parametrize("before", [{"exclude_columns": ["amount"]}, {"columns": ["id", "name"]}], ids=str)
+def test_a_column_that_was_left_out_is_not_wanted_half(copy, before):
+    copy.load(**CDC, **before)
+    copy.database.run("UPDATE orders SET amount = 50 WHERE id = 1")
+    error = copy.error(**CDC)
+    assert isinstance(error, SchemaChanged)
+    assert "amount was left out before" in str(error)
+    copy.bench.ok(full_refresh=True)
+    copy.database.run("ALTER TABLE orders ADD c int", "UPDATE orders SET c = 1 WHERE id = 1")
+    copy.load(**CDC)
+    assert living(copy, "id, amount, c") == there(copy, "id, amount, c")
+
+
+def test_a_slot_of_another_database_is_told_from_ours(copy, server):
+    copy.load(**CDC)
+    url, other = copy.database.url, f"{copy.database.name}_other"
+    copy.database.run(f"CREATE DATABASE {other} TEMPLATE template0")
+    try:
+        (there_,) = slots(copy)
+        with server.connect(other) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+        connection.close()
+        params = {**CDC, "connection": url.replace(copy.database.name, other)}
+        copy.bench.pipeline(copy.source(**params) + "LOAD t FROM pg;")
+        (outcome,) = copy.bench.run(full_refresh=True).values()
+        assert "give this SOURCE a `slot_prefix`" in str(outcome.error)
+        assert slots(copy) == [there_]
+    finally:
+        copy.database.run(f"DROP DATABASE {other} WITH (FORCE)")
+
+
 KILL = """
 import sys
 from pathlib import Path

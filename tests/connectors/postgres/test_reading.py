@@ -426,6 +426,14 @@ def test_a_key_that_the_source_has_and_the_load_has_not_is_said(orders, caplog):
     assert "public.orders has the primary key id" in caplog.text
 
 
+@pytest.mark.parametrize(("first", "second"), [("updated_at", "id"), ("id", "updated_at"), ("name", "day")])
+def test_another_cursor_column_is_told(orders, first, second):
+    orders.load(**{**INCREMENTAL, "cursor_field": first})
+    orders.database.run("INSERT INTO orders VALUES (101, 'n101', 1, now(), now())")
+    error = orders.error(**{**INCREMENTAL, "cursor_field": second})
+    assert "reset the cursor" in str(error)
+
+
 def test_a_cursor_that_has_no_order_as_text_is_refused(project):
     project.database.run("CREATE TABLE s AS SELECT 10::numeric AS n")
     options = {"table": "s", "sync_mode": "incremental", "cursor_field": "n"}
