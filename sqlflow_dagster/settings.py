@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _FIRST_SQLFLOW = ("sources", "destinations", "performance", "logging", "testing")
 DEFAULT_PROFILE = "dev"
 PROJECT_FILE = "sqlflow.yml"
+# YAML 1.1 counts the first to sixty, and takes the second for an octal number.
+_NO_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-9.]+)+|[-+]?0[0-9_]+")
 _M = TypeVar("_M", bound="_Model")
 Scalar = str | int | float | bool | None
 
@@ -273,12 +276,17 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without tags, duplicate keys or alias bombs; dates stay the text that they are written as."""
+    """YAML without tags, duplicate keys or alias bombs; dates, `12:30` and `007` stay the text that they are."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
+        if kind is yaml.ScalarNode and implicit[0] and _NO_NUMBER.fullmatch(value or ""):
+            return "tag:yaml.org,2002:str"
+        return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]  # as PyYAML ships it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _value in node.value]

@@ -130,3 +130,18 @@ def test_a_date_is_the_text_that_was_written(project):
     assert profile.variables == {"since": "2026-01-31"}
     assert profile.pipelines["p"].partitions.start == "2026-01-01"
     assert profile.pipelines["p"].start == "2026-01-01 06:00:00"
+
+
+@pytest.mark.parametrize("text", ["12:30:00", "10:30", "01234", "007", "-01", "08", "1:30.5"])
+def test_what_hardly_anybody_means_as_a_number_stays_text(project, text):
+    settings = load_settings(project(f"variables: {{a: {text}, b: [{text}], {text}: 1}}\n"))
+    assert settings.profile.variables == {"a": text, "b": [text], text: 1}
+
+
+def test_numbers_are_numbers(project):
+    root = project(
+        "variables: {a: 0, b: -5, c: 0.5, d: 10, e: 1e3, f: 0x1F}\nengines: {duckdb: {threads: 02}}\n"
+    )
+    profile = load_settings(root).profile
+    assert profile.variables == {"a": 0, "b": -5, "c": 0.5, "d": 10, "e": "1e3", "f": 31}
+    assert profile.engines.duckdb.threads == 2
