@@ -41,10 +41,15 @@ class TableName(NamedTuple):
     @property
     def folded(self) -> TableName:
         """The same table in the case that comparisons use."""
-        return TableName(fold(self.schema), fold(self.name))
+        return _folded(self)
 
 
-# A plan asks for the same names again and again: twenty-five times a stream.
+# A plan asks for the same names again and again: each one's some twenty times.
+@lru_cache(maxsize=1 << 16)
+def _folded(table: TableName) -> TableName:
+    return TableName(fold(table.schema), fold(table.name))
+
+
 @lru_cache(maxsize=1 << 16)
 def fold(name: str) -> str:
     """Return a name in the case that comparisons use: DuckDB folds the letters of ASCII and no others."""

@@ -101,7 +101,8 @@ class Reader:
         """Take the next token where it is one of these keywords or marks."""
         token = self.peek()
         if (token.word or (token.text if token.kind == "mark" else "")) in wanted:
-            return self.take()
+            self.position = token.end
+            return token
         return None
 
     def expect(self, wanted: str, hint: str) -> Token:
