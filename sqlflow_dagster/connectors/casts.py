@@ -73,12 +73,12 @@ def is_text(kind: str) -> bool:
 
 def is_scalar(kind: str) -> bool:
     """Whether values of this type can be read from text without loss."""
-    return is_text(kind) or _is_number(kind) or kind in _TIMES
+    return is_text(kind) or _is_number(kind) or kind in _TIMES or kind in _FRACTIONS
 
 
 def is_exact_number(kind: str) -> bool:
     """Whether the type is of whole or decimal numbers, without rounding."""
-    return kind in _INTEGERS or kind.startswith("DECIMAL")
+    return kind in _INTEGERS or _DECIMAL.fullmatch(kind) is not None
 
 
 def converted(
@@ -177,7 +177,7 @@ def attempt(column: str, kind: str, *, decimal_comma: bool = False) -> Sql | Non
 
 
 def _is_exact_number(kind: str) -> bool:
-    return kind in _INTEGERS or kind.startswith("DECIMAL")
+    return kind in _INTEGERS or _DECIMAL.fullmatch(kind) is not None
 
 
 def _is_number(kind: str) -> bool:

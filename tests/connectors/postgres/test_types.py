@@ -143,6 +143,14 @@ def test_a_value_that_duckdb_cannot_hold_is_named_and_loads_as_text(project, kin
         ("int4[]", "'{{1,2},{3,4}}'", "INTEGER[][]", "[[1, 2], [3, 4]]"),
         ("jsonb", """'{"a": 1, "b": "x"}'""", "STRUCT(a INTEGER, b VARCHAR)", "{'a': 1, 'b': x}"),
         ("text", "'7'", "INTEGER", "7"),
+        (
+            "numeric[]",
+            "'{12345678901234567890.123,NULL}'",
+            "DECIMAL(38,3)[]",
+            "[12345678901234567890.123, NULL]",
+        ),
+        ("text[]", "'{7,\" 8\"}'", "INTEGER[]", "[7, 8]"),
+        ("timestamp", "'2024-01-01 10:00:00.123'", "TIMESTAMP_MS", "2024-01-01 10:00:00.123"),
     ],
 )
 def test_a_declared_type_is_the_one_stored(project, kind, value, declared, shown):
@@ -155,6 +163,16 @@ def test_a_declared_type_refuses_what_it_cannot_hold(project):
     project.database.run("CREATE TABLE t AS SELECT 1.23456::numeric AS c")
     assert "'1.23456'" in str(project.error(table="t", types={"c": "DECIMAL(12,2)"}))
     assert "'1.23456'" in str(project.error(table="t", numeric_type="DECIMAL(12,2)"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "declared"),
+    [("numeric[]", "'{1.5}'", "INTEGER[]"), ("timestamp[]", "'{2024-01-01 10:00}'", "DATE[]"),
+     ("timestamp", "'2024-01-01 10:00:00.5'", "TIMESTAMP_S")],
+)  # fmt: skip
+def test_a_declared_type_changes_no_element_and_no_fraction(project, kind, value, declared):
+    project.database.run(f"CREATE TABLE t AS SELECT {value}::{kind} AS c")
+    assert f"is no {declared.removesuffix('[]')}" in str(project.error(table="t", types={"c": declared}))
 
 
 def test_text_of_another_encoding_comes_as_it_reads(project, server):
