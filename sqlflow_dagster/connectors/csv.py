@@ -19,7 +19,7 @@ set aside in `_sqlflow.quarantine` with the reason, the file, the line and its t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -151,6 +151,7 @@ class ReadsCsv(Files[C]):
         if not any(sample.names for sample in sniffed.samples):
             return None
         _check_names(sniffed.samples)
+        _check_keys(sniffed.samples, folders, options.primary_key)
         folders = {key: self._as_kept(kind, kept.get(fold(key))) for key, kind in folders.items()}
         types = self._types(sniffed, folders)
         types = {name: self._as_kept(kind, kept.get(fold(name))) for name, kind in types.items()}
@@ -352,6 +353,20 @@ def _check_names(samples: Sequence[Sample]) -> None:
                     f"{sample.file.name}: the column {name!r} has a name that is kept for SQLFlow's own; "
                     "give the columns other names in `column_names`"
                 )
+
+
+def _check_keys(samples: Sequence[Sample], folders: Iterable[str], keys: Sequence[str]) -> None:
+    """Refuse a file without the key that others have: of its rows, which would all have one key, one would stay."""
+    above = {fold(name) for name in folders}
+    known = {fold(name) for sample in samples for name in sample.names} | above
+    for sample in samples:
+        own = {fold(name) for name in sample.names} | above
+        missing = [key for key in keys if fold(key) in known - own]
+        if missing and sample.rows:
+            has = ", ".join(sample.names)
+            raise SourceFailed(
+                f"{sample.file.name}: it has no column {missing[0]!r}, which is the key; it has {has}"
+            )
 
 
 def _as_stored(item: Readable, options: CsvOptions) -> str:

@@ -384,6 +384,17 @@ def test_a_title_is_not_taken_for_the_one_column(folder, title):
     assert len(folder.rows("CSV", path="a.csv", delimiter=",")) == 3
 
 
+def test_a_file_without_the_key_of_the_others_is_an_error(folder):
+    folder.write("in/a.csv", "id,v\n1,a\n")
+    folder.write("in/b.csv", "k,v\n2,b\n3,c\n")
+    with pytest.raises(SourceFailed, match=r"b\.csv: it has no column 'ID', which is the key; it has k, v"):
+        folder.read("CSV", path="in/*.csv", primary_key="ID")
+    folder.write("in/b.csv", "k,v\n")
+    assert len(folder.rows("CSV", path="in/*.csv", primary_key="ID")) == 1
+    folder.write("id=2/a.csv", "v\nb\n")
+    assert len(folder.rows("CSV", path=["in/a.csv", "id=2/a.csv"], primary_key="id")) == 2
+
+
 def test_files_of_several_delimiters_are_an_error(folder):
     folder.write("in/a.csv", "id,v\n1,a\n")
     folder.write("in/b.csv", "id;v\n2;b\n")
