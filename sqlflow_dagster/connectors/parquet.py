@@ -93,7 +93,8 @@ class ReadsParquet(Files[P]):
         schemas = parquet_schemas.of(ask, files) if len(files) > 1 else dict.fromkeys(files, "")
         alike = len(set(schemas.values())) == 1
         if not alike:
-            parquet_schemas.check(ask, schemas, {fold(name) for name in options.types})
+            keys = {fold(name) for name in options.primary_key} - {fold(name) for name in folders}
+            parquet_schemas.check(ask, schemas, {fold(name) for name in options.types}, keys)
         groups = (
             [list(group) for _key, group in groupby(files, key=lambda item: (item.place, schemas[item]))]
             if options.types

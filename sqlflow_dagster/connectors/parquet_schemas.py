@@ -77,16 +77,26 @@ def check_digits(ask: Ask, files: Sequence[Readable], left_out: set[str]) -> Non
         log.warning("%s: times of day in %r are cut to microseconds", names.get(path, path), column)
 
 
-def check(ask: Ask, schemas: Mapping[Readable, str], declared: set[str]) -> None:
-    """Raise SourceFailed where a column that is not in `declared` has types that change each other's values."""
+def check(ask: Ask, schemas: Mapping[Readable, str], declared: set[str], keys: set[str]) -> None:
+    """Raise SourceFailed where a column that is not in `declared` has types that change each other's values.
+
+    So too where a file has not one of the `keys` that others have: of its rows, which would all have one key, one
+    would stay.
+    """
     seen: dict[tuple[str, str], dict[str, str]] = {}
+    columns: dict[str, set[str]] = {}
     for item in {schema: item for item, schema in schemas.items()}.values():
         rows = ask(sql("DESCRIBE FROM read_parquet({file})", file=item.pattern))
+        columns[item.file.name] = {fold(str(row[0])) for row in rows}
         for name, kind in ((str(row[0]), str(row[1])) for row in rows):
             if fold(name) in declared:
                 continue
             for leaf in nested.leaves(nested.parsed(kind)):
                 seen.setdefault((name, fold(leaf.path)), {}).setdefault(leaf.kind, item.file.name)
+    for file, own in columns.items():
+        missing = (keys & set().union(*columns.values())) - own
+        if missing:
+            raise SourceFailed(f"{file}: it has no column {min(missing)!r}, which is the key")
     for (name, _path), kinds in seen.items():
         if not _agree(set(kinds)):
             where = ", ".join(f"{kind} in {file}" for kind, file in sorted(kinds.items()))

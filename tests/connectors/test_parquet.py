@@ -214,3 +214,11 @@ def test_a_variant_says_what_to_declare(bench, params, stored):
     assert "data/a.parquet: a column is a VARIANT" in str(run({}).error)
     assert run(params).error is None
     assert bench.query("FROM p.t") == [(1, stored) if stored else (1,)]
+
+
+def test_a_file_without_the_key_of_the_others_is_an_error(folder):
+    parquet(folder, "in/a.parquet", "SELECT 1 AS id, 'a' AS v")
+    parquet(folder, "in/b.parquet", "SELECT 2 AS k, 'b' AS v UNION ALL SELECT 3, 'c'")
+    with pytest.raises(SourceFailed, match=r"b\.parquet: it has no column 'id', which is the key"):
+        folder.read("PARQUET", path="in", primary_key="ID")
+    assert len(folder.rows("PARQUET", path="in")) == 3
