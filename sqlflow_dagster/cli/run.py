@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import re
 import signal
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -73,7 +74,8 @@ def run(
         use_instance(root)
         from sqlflow_dagster.assets.execute import run_pipeline  # noqa: PLC0415 - reads DAGSTER_HOME, and slow
 
-        with _told() as watch, _stopped_by_signals():
+        # What users' functions print is talk: stdout is for the result.
+        with redirect_stdout(sys.stderr), _told() as watch, _stopped_by_signals():
             finished = run_pipeline(
                 planned, pipeline, full_refresh=full_refresh, partition=partition, watch=watch
             )

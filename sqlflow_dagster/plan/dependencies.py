@@ -38,10 +38,14 @@ class Hidden:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What a query reads: stored tables, in order, and functions that hide others."""
+    """What a query reads: stored tables, in order, and functions that hide others.
+
+    `files` are names that mean files where no table has them.
+    """
 
     tables: tuple[TableRef, ...] = ()
     hidden: tuple[Hidden, ...] = ()
+    files: tuple[TableRef, ...] = ()
 
 
 def reads(node: Node) -> Reads:
@@ -52,13 +56,14 @@ def reads(node: Node) -> Reads:
 def _reads(node: Node) -> Reads:
     walk = _Walk()
     walk.visit(node, frozenset())
-    return Reads(tuple(walk.tables), tuple(walk.hidden))
+    return Reads(tuple(walk.tables), tuple(walk.hidden), tuple(walk.files))
 
 
 @dataclass
 class _Walk:
     tables: list[TableRef] = field(default_factory=list)
     hidden: list[Hidden] = field(default_factory=list)
+    files: list[TableRef] = field(default_factory=list)
 
     def visit(self, node: Any, ctes: frozenset[str]) -> None:
         """Collect below `node`; `ctes` are the names that WITH gives in this scope."""
@@ -100,8 +105,10 @@ class _Walk:
         )
         recurring = ref.schema.casefold() == "recurring" and fold(ref.name) in ctes
         named_by_with = not ref.schema and fold(ref.name) in ctes
-        if not (recurring or named_by_with or (not ref.schema and _FILE.search(ref.name))):
-            self.tables.append(ref)
+        if recurring or named_by_with:
+            return
+        is_file = not ref.schema and _FILE.search(ref.name)
+        (self.files if is_file else self.tables).append(ref)
 
     def function(self, function: Node, ctes: frozenset[str]) -> None:
         name = str(function.get("function_name", "")).casefold()

@@ -196,6 +196,10 @@ class Maker:
                     placed.problem(self.report, found.message, found.hint, body.span(ref.position))
             elif found:
                 pairs.append((ref, found))
+        for ref in body.reads.files:
+            found = self.tables.find(self.file, placed, ref)
+            if isinstance(found, TableName):
+                pairs.append((ref, found))
         return pairs
 
     def _table(self, placed: Placed, table: tree.Table) -> Read | None:

@@ -67,6 +67,16 @@ def test_a_pipeline_does_not_run_where_a_file_that_it_includes_is_wrong(sqlflow,
     assert "lib/part.sf:1:8: expected TABLE or VIEW" in result.err
 
 
+def test_what_a_function_prints_is_no_part_of_the_result(sqlflow, bench):
+    bench.write(
+        "python_udfs/talk.py", "print('read')\ndef f(x: int) -> int:\n    print('called')\n    return x\n"
+    )
+    bench.pipeline('CREATE TABLE a AS SELECT PYTHON_FUNC("talk.f", 1) AS x;')
+    result = sqlflow("run", "p", "--project", bench.root, "--format", "json")
+    assert result.json["success"] is True
+    assert {"read", "called"} <= set(result.err.splitlines())
+
+
 def test_a_failed_step_ends_with_1_names_the_reason_and_what_was_not_stored(sqlflow, bench):
     bench.pipeline(
         "CREATE TABLE a AS SELECT 1 AS x;\nCREATE TABLE b AS SELECT error('no such luck') AS y FROM a;\n"

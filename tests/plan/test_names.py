@@ -55,6 +55,14 @@ def test_two_pipelines_may_not_write_one_table(desk):
     assert "p2.sf:1:14: the table X.T is written by the pipeline 'p' too" in problem
 
 
+def test_a_table_called_like_a_file_is_read_as_a_table(desk):
+    (_, made, copy) = desk.steps(
+        'CREATE TABLE "a/b" AS SELECT 1 AS x;\nCREATE TABLE "*" AS FROM "a/b";\n'
+        """CREATE TABLE u AS FROM "*", 'data/x.csv';"""
+    )
+    assert (reads(made), reads(copy)) == (["p.a/b"], ["p.*"])
+
+
 ONE = "schema: lake\n"
 
 
