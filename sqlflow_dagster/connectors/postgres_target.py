@@ -128,7 +128,8 @@ def _lacking(
         lacking = [word for word in _needed(options.mode, swapped=swapped) if not found[word]]
         if lacking:
             yield f"GRANT {', '.join(lacking)} ON {table} TO {user}"
-    if options.mode == "upsert" and not found["may_make_temporary_tables"]:
+    # One tells what the declared types are called, too.
+    if (options.mode == "upsert" or options.types) and not found["may_make_temporary_tables"]:
         yield f"GRANT TEMPORARY ON {database} TO {user}"
     if options.mode == "append":
         yield from _lacking_for_notes(found, database, user)

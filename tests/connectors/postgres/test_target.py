@@ -74,6 +74,19 @@ def test_doing_what_is_advised_is_all_it_takes(project, exporting, mode, table):
     assert (found.level, error) == ("fine", None), found
 
 
+def test_declared_types_take_what_is_advised(project, exporting):
+    project.database.run(
+        f"REVOKE TEMPORARY ON DATABASE {project.database.name} FROM PUBLIC",
+        "GRANT USAGE, CREATE ON SCHEMA mart TO reader",
+    )
+    given = {"mode": "replace", "table": "mart.new", "types": {"name": "varchar(9)"}}
+    found, error = exporting(**given)
+    assert (found.level, error is None) == ("fail", False)
+    project.database.run(*re.findall(r"GRANT [^;]*?TO \"reader\"", found.message))
+    found, error = exporting(**given)
+    assert (found.level, error) == ("fine", None), found
+
+
 def test_what_else_keeps_an_export_from_its_target_is_told(project, exporting):
     project.database.run("CREATE VIEW mart.v AS SELECT 1 AS id", "ALTER ROLE reader SUPERUSER")
     try:
