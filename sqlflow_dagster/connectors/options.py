@@ -8,7 +8,7 @@ present one wins and a notice says so.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import isclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -23,13 +23,16 @@ SyncMode = Literal["full_refresh", "incremental", "cdc"]
 DestinationSyncMode = Literal["overwrite", "append", "append_dedup"]
 SchemaPolicy = Literal["strict", "guided", "permissive"]
 Masking = Literal["hash", "redact"]
+# An object of parameters, and those beside it → the parameters it stands for.
+Spread = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Options(BaseModel):
     """What a PARAMS or OPTIONS object may hold: unknown names are refused, values frozen.
 
     `aliases` maps other names to the present one. `refused` maps a name that the class inherits,
-    but cannot honour, to the reason; `idle` one that needs no honouring to the notice about it.
+    but cannot honour, to the reason; `idle` one that needs no honouring, field or not, to the notice.
+    `spread` maps a name under which other tools have an object to what makes parameters of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
@@ -37,6 +40,7 @@ class Options(BaseModel):
     aliases: ClassVar[Mapping[str, str]] = {}
     refused: ClassVar[Mapping[str, str]] = {}
     idle: ClassVar[Mapping[str, str]] = {}
+    spread: ClassVar[Mapping[str, Spread]] = {}
 
 
 class SourceOptions(Options):
@@ -167,7 +171,7 @@ def parse(options_type: type[_M], params: Mapping[str, Any]) -> tuple[_M, tuple[
 
     Raises BadOption with one line a problem; its `option` is the first one's name.
     """
-    given, notices = _present_names(options_type, params)
+    given, notices = _present_names(options_type, _spread(options_type, params))
     problems = [*_unknown(options_type, given), *_refused(options_type, given)]
     notices += [f"{name}: {why}" for name, why in _inherited(options_type, "idle").items() if given.get(name)]
     fields = _fields(options_type)
@@ -206,6 +210,22 @@ def _fields(options_type: type[BaseModel]) -> dict[str, str]:
     return {field.alias or name: name for name, field in options_type.model_fields.items()}
 
 
+def _spread(options_type: type[BaseModel], params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters with those that an object of another tool stands for in its place.
+
+    Raises BadOption where it stands for none.
+    """
+    spread: Mapping[str, Spread] = getattr(options_type, "spread", {})
+    for name, meant in spread.items():
+        if isinstance(value := params.get(name), Mapping):
+            beside = {other: item for other, item in params.items() if other != name}
+            try:
+                params = {**beside, **meant(value, beside)}
+            except ValueError as error:
+                raise BadOption(f"{name}: {error}", option=name) from None
+    return params
+
+
 def _present_names(
     options_type: type[BaseModel], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -227,11 +247,11 @@ def _present_names(
 
 def _unknown(options_type: type[BaseModel], given: Mapping[str, Any]) -> list[str]:
     fields = _fields(options_type)
-    refused = _inherited(options_type, "refused")
+    refused, idle = _inherited(options_type, "refused"), _inherited(options_type, "idle")
     names = [name for name in [*fields, *_inherited(options_type, "aliases")] if name not in refused]
     problems = []
     for name in given:
-        if name in fields:
+        if name in fields or name in idle:
             continue
         near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(fields))}"

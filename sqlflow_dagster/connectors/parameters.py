@@ -21,6 +21,7 @@ _SYNC_MODES = {
     "log_based": "cdc",
     "fullrefresh": "full_refresh",
 }
+_CURSORS = {"cursor_field", "replication_key", "incremental_column"}
 _ISO_DURATION = re.compile(
     r"P(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
     r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?",
@@ -54,6 +55,28 @@ def sync_mode(value: Any) -> Any:
     """Return our name of a sync mode, also for `FULL_TABLE`, `INCREMENTAL` and `LOG_BASED`."""
     name = lower(value)
     return _SYNC_MODES.get(name, name) if isinstance(name, str) else value
+
+
+def replication_method(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters that Airbyte's `{"method": "CDC", "publication": …}` stands for.
+
+    It says how streams are read that are `incremental`; `sync_mode` beside it may say that this is none.
+    """
+    found = {name: item for name, item in value.items() if name != "method"}
+    if twice := [name for name in found if beside.get(name, found[name]) != found[name]]:
+        raise ValueError(f"{twice[0]!r} stands in it and beside it, and differs")
+    if sync_mode(beside.get("sync_mode")) == "full_refresh":
+        return found
+    match lower(value.get("method")):
+        case "cdc":
+            return found | {"sync_mode": "cdc"}
+        case "xmin" if beside.keys() & _CURSORS:
+            raise ValueError("Xmin is its own cursor; leave `cursor_field` out")
+        case "xmin":
+            return found | {"sync_mode": "incremental", "cursor_field": "xmin"}
+        case "standard":
+            return found | ({"sync_mode": "incremental"} if beside.keys() & _CURSORS else {})
+    raise ValueError(f"{value.get('method')!r} is no method; there are CDC, Xmin and Standard")
 
 
 def path(value: Any) -> Any:

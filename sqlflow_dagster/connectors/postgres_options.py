@@ -106,6 +106,16 @@ class PostgresOptions(Connecting, ServerOptions):
         **ALIASES,
         "replication_slot": "slot_prefix", "slot_name": "slot_prefix", "publication_name": "publication",
     }  # fmt: skip
+    idle: ClassVar[Mapping[str, str]] = {
+        "plugin": "it is not needed here, the log is read by pgoutput",
+        "initial_waiting_seconds": "it is not needed here, a read ends where the log ended when it began",
+        "initial_load_timeout_hours": "it is not needed here, the first read goes on until it is done",
+        "queue_size": "it is not needed here, changes are stored as they come",
+        "lsn_commit_behaviour": "it is not needed here, a slot moves on after the warehouse has committed",
+        "heartbeat_action_query": "it is not needed here, `heartbeat` writes a message into the log",
+        "invalid_cdc_cursor_position_behavior": "a slot that lost its place is an error, which asks for "
+        "--full-refresh",
+    }
     sync_modes: ClassVar[tuple[SyncMode, ...]] = ("full_refresh", "incremental", "cdc")
 
     slot_prefix: str = Field(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validat
 
 from sqlflow_dagster.connectors import casts, parameters
 from sqlflow_dagster.connectors.base import Place
-from sqlflow_dagster.connectors.options import Options
+from sqlflow_dagster.connectors.options import Options, Spread
 from sqlflow_dagster.connectors.tables import TableOptions
 from sqlflow_dagster.errors import BadOption
 
@@ -86,6 +86,7 @@ class ServerOptions(TableOptions):
         "pool_max": "max_connections", "min_pool_size": "min_connections", "max_pool_size": "max_connections",
         "column_types": "types", "dtypes": "types",
     }  # fmt: skip
+    spread: ClassVar[Mapping[str, Spread]] = {"replication_method": parameters.replication_method}
     idle: ClassVar[Mapping[str, str]] = {
         "batch_size": "it is not needed here, rows stream in DuckDB's own batches",
         "rate_limit": "it is not needed here, a stream is one request",

@@ -88,6 +88,68 @@ def test_fivetrans_replication_method_is_our_sync_mode(given, expected):
     assert shop(replication_method=given, cursor_field="c").sync_mode == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (
+            {"replication_method": {"method": "CDC", "replication_slot": "s", "publication": "p"}},
+            {"sync_mode": "cdc", "slot_prefix": "s", "publication": "p"},
+        ),
+        ({"replication_method": {"method": "Xmin"}}, {"sync_mode": "incremental", "cursor_field": "xmin"}),
+        ({"replication_method": {"method": "Standard"}}, {}),
+        (
+            {"replication_method": {"method": "STANDARD"}, "cursor_field": ["at"]},
+            {"sync_mode": "incremental", "cursor_field": "at"},
+        ),
+        ({"replication_method": {"method": "CDC"}, "sync_mode": "incremental"}, {"sync_mode": "cdc"}),
+        ({"replication_method": {"method": "CDC"}, "sync_mode": "full_refresh"}, {}),
+    ],
+    ids=str,
+)
+def test_airbytes_replication_method_is_the_parameters_it_stands_for(given, same):
+    options = find("POSTGRES").options_type
+    parsed, notices = parse(options, {"table": "t", **given})
+    expected, _ = parse(options, {"table": "t", **same})
+    assert parsed.model_dump(exclude_unset=True) == expected.model_dump(exclude_unset=True) | (
+        {"sync_mode": "full_refresh"} if "full_refresh" in given.values() else {}
+    )
+    assert notices == ()
+
+
+def test_what_airbytes_replication_method_needs_not_is_said():
+    method = {"method": "CDC", "plugin": "pgoutput", "initial_waiting_seconds": 300}
+    _, notices = parse(find("POSTGRES").options_type, {"table": "t", "replication_method": method})
+    assert [notice.partition(":")[0] for notice in notices] == ["plugin", "initial_waiting_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("MYSQL", {"replication_method": {"method": "CDC"}}, "sync_mode: 'cdc' is not one of"),
+        ("POSTGRES", {"replication_method": {"method": "WAL"}}, "replication_method: 'WAL' is no method"),
+        (
+            "POSTGRES",
+            {"replication_method": {"method": "CDC", "publicaton": "p"}},
+            "did you mean 'publication'",
+        ),
+        (
+            "POSTGRES",
+            {"replication_method": {"method": "Xmin"}, "cursor_field": "id"},
+            "leave `cursor_field`",
+        ),
+        (
+            "POSTGRES",
+            {"replication_method": {"method": "CDC", "publication": "p"}, "publication": "q"},
+            "'publication' stands in it and beside it",
+        ),
+    ],
+    ids=str,
+)
+def test_an_airbyte_replication_method_that_cannot_be_had_is_refused(kind, given, said):
+    with pytest.raises(BadOption, match=said):
+        parse(find(kind).options_type, {"table": "t", **given})
+
+
 def test_a_mode_the_connector_lacks_is_refused():
     with pytest.raises(BadOption, match="sync_mode: 'cdc' is not one of full_refresh, incremental"):
         shop(replication_method="LOG_BASED")
