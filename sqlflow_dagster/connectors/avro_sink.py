@@ -19,8 +19,7 @@ from sqlflow_dagster.connectors import local_target, nested, pack
 from sqlflow_dagster.connectors.avro_rows import fastavro
 from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
-from sqlflow_dagster.connectors.options import Options
-from sqlflow_dagster.connectors.sink import copy_options, file_of, stored
+from sqlflow_dagster.connectors.sink import FileSinkOptions, copy_options, file_of, stored
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
@@ -54,7 +53,7 @@ def _codec(value: Any) -> Any:
     return _CODECS.get(name, name) if isinstance(name, str) else name
 
 
-class AvroSinkOptions(Options):
+class AvroSinkOptions(FileSinkOptions):
     """How an exported Avro file is written."""
 
     refused: ClassVar[Mapping[str, str]] = {

@@ -22,8 +22,7 @@ from xml.sax.saxutils import escape, quoteattr
 from pydantic import BaseModel, Field
 
 from sqlflow_dagster.connectors.base import Place, Rows, Written
-from sqlflow_dagster.connectors.options import Options
-from sqlflow_dagster.connectors.sink import copy_options, file_of, stored
+from sqlflow_dagster.connectors.sink import FileSinkOptions, copy_options, file_of, stored
 from sqlflow_dagster.connectors.worksheet import MOST_COLUMNS, MOST_ROWS, column_letters
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.sql import literal
@@ -59,7 +58,7 @@ _DATE, _TIME, _CLOCK = 1, 2, 3
 _BAD_IN_NAMES = re.compile(r"[\[\]:*?/\\\x00-\x1f]")
 
 
-class ExcelSinkOptions(Options):
+class ExcelSinkOptions(FileSinkOptions):
     """How an exported workbook is written."""
 
     aliases: ClassVar[Mapping[str, str]] = {

@@ -102,7 +102,7 @@ class InMemorySinkOptions(Options):
 
     aliases: ClassVar[Mapping[str, str]] = {"write_mode": "mode"}
 
-    mode: Annotated[Literal["replace", "append"], BeforeValidator(parameters.lower)] = Field(
+    mode: Annotated[Literal["replace", "append"], BeforeValidator(parameters.sink_mode)] = Field(
         "replace", description="`replace` the table, or `append` to it."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -19,11 +19,6 @@ from sqlflow_dagster.errors import BadOption, RetryLater, SourceFailed
 # The catalogue's name while a file is attached.
 SOURCE = "_sqlflow_source"
 _WAL_HEADER = 32
-
-
-def _mode(value: Any) -> Any:
-    name = parameters.lower(value)
-    return {"overwrite": "replace", "merge": "upsert"}.get(name, name) if isinstance(name, str) else name
 
 
 class LocalOptions(TableOptions):
@@ -55,7 +50,7 @@ class LocalSinkOptions(Options):
     table: str | None = Field(
         None, min_length=1, description="The table, where the target names the file alone."
     )
-    mode: Annotated[Literal["replace", "append", "upsert"], BeforeValidator(_mode)] = Field(
+    mode: Annotated[Literal["replace", "append", "upsert"], BeforeValidator(parameters.sink_mode)] = Field(
         "replace", description="`replace` the table, `append` to it, or `upsert` rows by `keys`."
     )
     keys: Annotated[tuple[str, ...], BeforeValidator(parameters.keys)] = Field(

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from sqlflow_dagster.sql import Condition, Operator, Value, fold
 
+_SINK_MODES = {"overwrite": "replace", "w": "replace", "a": "append", "merge": "upsert"}
 _SYNC_MODES = {
     "full_table": "full_refresh",
     "full": "full_refresh",
@@ -49,6 +50,12 @@ _NUMBER = re.compile(r"[+-]?(\d+)(\.\d+)?")
 def lower(value: Any) -> Any:
     """Return text in lower case; anything else as it is."""
     return value.strip().lower() if isinstance(value, str) else value
+
+
+def sink_mode(value: Any) -> Any:
+    """Return our name of how an export writes, also for `overwrite`, `merge`, and a file's `w` and `a`."""
+    name = lower(value)
+    return _SINK_MODES.get(name, name) if isinstance(name, str) else name
 
 
 def sync_mode(value: Any) -> Any:

@@ -266,6 +266,13 @@ class S3SinkOptions(Connecting, CsvSinkOptions):
         "sse": "server_side_encryption", "encryption": "server_side_encryption", "kms_key": "kms_key_id",
         "sse_kms_key_id": "kms_key_id", "ssekms_key_id": "kms_key_id",
     }  # fmt: skip
+    refused: ClassVar[Mapping[str, str]] = {
+        "filename_template": "name the object in the target, `s3://bucket/${run_date}.csv`",
+    }
+    idle: ClassVar[Mapping[str, str]] = {
+        "part_size": "it is not needed here; `part_size_mb` sets the size of parts, in MB",
+        "use_multipart": "it is not needed here, large files travel in parts",
+    }
 
     path: str | None = Field(
         None, min_length=1, description="Where to write, where the target does not say it."
@@ -283,7 +290,11 @@ class S3SinkOptions(Connecting, CsvSinkOptions):
     compression_level: int | None = Field(
         None, ge=1, le=22, description="Parquet with `zstd`: higher is smaller."
     )
-    row_group_size: int = Field(122_880, ge=2_048, description="Parquet: rows of a row group.")
+    row_group_size: int = Field(
+        122_880, ge=1, description="Parquet: rows of a row group; DuckDB takes the next multiple of 2,048."
+    )
+    part_size: int | None = Field(None, ge=1, description="A name of the first SQLFlow, in bytes.")
+    use_multipart: bool = Field(True, description="A name of the first SQLFlow.")
     part_size_mb: int = Field(
         16, ge=5, le=5_000, description="Size of the parts in which large files travel."
     )

@@ -29,8 +29,8 @@ from sqlflow_dagster.failpoints import failpoint
 
 _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "avro")
 _OWN = frozenset(
-    {"path", "path_prefix", "key", "file_format", "part_size_mb", "server_side_encryption", "kms_key_id",
-     "storage_class", "max_retries"}
+    {"path", "path_prefix", "key", "file_format", "part_size_mb", "part_size", "use_multipart",
+     "server_side_encryption", "kms_key_id", "storage_class", "max_retries"}
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol, cast
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 from pydantic import BaseModel, BeforeValidator, Field
 
@@ -22,9 +22,47 @@ from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 TextCompression = Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli"]
 
 
-class TextSinkOptions(Options):
+def _utf_8(value: Any) -> Any:
+    """Return `utf-8` for each of its spellings."""
+    name = parameters.lower(value)
+    return "utf-8" if name in ("utf8", "utf_8", "u8") else name
+
+
+def _no_index(value: Any) -> Any:
+    if value in (True, "true"):
+        raise ValueError(
+            "an export has no numbers of rows; select row_number() OVER () AS index where you need them"
+        )
+    return value
+
+
+def _anew(value: Any) -> Any:
+    if (name := parameters.sink_mode(value)) in ("append", "upsert"):
+        raise ValueError(
+            f"a file is written anew each time; for `{name}`, keep the rows in a table, and export that"
+        )
+    return name
+
+
+class FileSinkOptions(Options):
+    """Exports that are files, each written whole."""
+
+    aliases: ClassVar[Mapping[str, str]] = {"write_mode": "mode", "if_exists": "mode"}
+
+    mode: Annotated[Literal["replace"], BeforeValidator(_anew)] = Field(
+        "replace", description="`replace`, also called `overwrite`: what was at the target is replaced."
+    )
+    index: Annotated[Literal[False], BeforeValidator(_no_index)] = Field(
+        False, description="A name of the first SQLFlow and of pandas; rows are not numbered."
+    )
+
+
+class TextSinkOptions(FileSinkOptions):
     """Exports whose files are text."""
 
+    encoding: Annotated[Literal["utf-8"], BeforeValidator(_utf_8)] = Field(
+        "utf-8", description="Text is written as UTF-8."
+    )
     compression: Annotated[TextCompression | None, BeforeValidator(compression_name)] = Field(
         None,
         description="`none`, `gzip`, `zstd`, `bz2`, `xz`, `lz4` or `brotli`; by default what the target's suffix says.",
@@ -35,7 +73,7 @@ class TextSinkOptions(Options):
         return pack.named(target) if self.compression is None else self.compression
 
 
-class PartitionedSinkOptions(Options):
+class PartitionedSinkOptions(FileSinkOptions):
     """Exports that may be folders."""
 
     partition_by: Annotated[tuple[str, ...], BeforeValidator(parameters.names)] = Field(
@@ -120,7 +158,9 @@ class ParquetSinkOptions(PartitionedSinkOptions):
     compression_level: int | None = Field(
         None, ge=1, le=22, description="With `zstd`: higher is smaller and slower."
     )
-    row_group_size: int = Field(122_880, ge=2_048, description="Rows of a row group.")
+    row_group_size: int = Field(
+        122_880, ge=1, description="Rows of a row group; DuckDB takes the next multiple of 2,048."
+    )
 
     def packed_as(self, target: str) -> str:
         """Return `none`: the pages are compressed, not the file. Raises BadOption for a target that says else."""
@@ -140,7 +180,7 @@ class ParquetSinkOptions(PartitionedSinkOptions):
         return copy_options("parquet", given)
 
 
-class FileSinkOptions(Protocol):
+class Copied(Protocol):
     """Options that know what COPY is to be told."""
 
     @property
@@ -162,7 +202,7 @@ class WritesFiles:
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         """Store all rows in the file `target`, or leave what is there."""
-        given = cast("FileSinkOptions", options)
+        given = cast("Copied", options)
         kind, copied = given.packed_as(target), given.copy_options(target)
         columns = cls.written_columns(rows)
         if given.partition_by:
@@ -184,7 +224,7 @@ class WritesFiles:
     @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
         """Look at the place of the file or folder, and at the disk."""
-        given = cast("FileSinkOptions", options)
+        given = cast("Copied", options)
         kind = given.packed_as(target)
         path = folder_of(target, place, kind) if given.partition_by else file_of(target, place)
         return local_target.health(path)
@@ -196,7 +236,7 @@ class WritesFiles:
         return Sql("*")
 
 
-def _stored_folder(rows: Rows, target: str, place: Place, options: FileSinkOptions, columns: Sql) -> Written:
+def _stored_folder(rows: Rows, target: str, place: Place, options: Copied, columns: Sql) -> Written:
     """Write the rows into a new folder of partitions, and put it in the place of the one at the target."""
     known = {fold(name) for name in rows.columns}
     missing = [name for name in options.partition_by if fold(name) not in known]

@@ -122,14 +122,22 @@ class ServerSinkOptions(Options):
     """How an EXPORT is written to a table of a server."""
 
     aliases: ClassVar[Mapping[str, str]] = {
-        "table_name": "table", "write_mode": "mode", "if_exists": "mode",
+        "table_name": "table", "target_table": "table", "write_mode": "mode", "if_exists": "mode",
         "key": "keys", "primary_key": "keys", "unique_key": "keys", "upsert_keys": "keys",
     }  # fmt: skip
+    idle: ClassVar[Mapping[str, str]] = {
+        "batch_size": "it is not needed here, the rows travel in batches of their own",
+        "min_connections": "it is not needed here, an export has one connection",
+        "max_connections": "it is not needed here, an export has one connection",
+    }
 
+    batch_size: int | None = Field(None, ge=1, description="A name of the first SQLFlow.")
+    min_connections: int | None = Field(None, ge=0, description="A name of the first SQLFlow.")
+    max_connections: int | None = Field(None, ge=1, description="A name of the first SQLFlow.")
     table: str | None = Field(
         None, min_length=1, description="The table, `name` or `schema.name`; also the target's `#name`."
     )
-    mode: Annotated[Literal["append", "replace", "upsert"], BeforeValidator(parameters.lower)] = Field(
+    mode: Annotated[Literal["append", "replace", "upsert"], BeforeValidator(parameters.sink_mode)] = Field(
         "replace",
         description="`replace` swaps the table, `append` adds rows, `upsert` merges them by `keys`.",
     )

@@ -166,6 +166,62 @@ def test_options_of_csv_are_followed(shop):
     assert (shop.root / "a.csv").read_text() == '31.01.2024;NA;"NA";"x";\n'
 
 
+@pytest.mark.parametrize("type_", [*FORMATS, "EXCEL"])
+@pytest.mark.parametrize("mode", ["overwrite", "REPLACE", "w"])
+def test_options_that_say_what_an_export_of_a_file_does_anyway_are_taken(shop, type_, mode):
+    target = f"a.{SUFFIX.get(type_, 'xlsx')}"
+    text = {"encoding": "UTF8"} if type_ in ("CSV", "TSV", "JSON", "JSONL") else {}
+    for _run in (1, 2):
+        shop.export("SELECT 'Ä' AS v", type_, target, mode=mode, index=False, **text)
+    result = shop.read(type_, path=target)
+    assert (list(result.columns), result.rows) == (["v"], [("Ä",)])
+
+
+@pytest.mark.parametrize("type_", [*FORMATS, "EXCEL"])
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("mode", "append", "mode: a file is written anew each time; for `append`, keep the rows in a table"),
+        ("write_mode", "a", "for `append`"),
+        ("if_exists", "upsert", "for `upsert`"),
+        ("mode", "x", "mode: input should be 'replace'"),
+        ("index", True, r"index: an export has no numbers of rows; select row_number\(\)"),
+        ("encoding", "latin-1", "encoding"),
+    ],
+)
+def test_options_that_a_file_cannot_follow_are_refused(shop, type_, option, value, says):
+    with pytest.raises(BadOption, match=says):
+        shop.export("SELECT 1 AS id", type_, f"a.{SUFFIX.get(type_, 'xlsx')}", **{option: value})
+
+
+@pytest.mark.parametrize("size", [1, 100, 3000])
+def test_row_groups_of_any_size_are_taken(shop, size):
+    shop.export("SELECT range AS id FROM range(5000)", "PARQUET", "a.parquet", row_group_size=size)
+    assert shop.rows("PARQUET", path="a.parquet") == [(i,) for i in range(5000)]
+
+
+@pytest.mark.parametrize("type_", ["POSTGRES", "MYSQL", "SQLITE", "DUCKDB"])
+@pytest.mark.parametrize(
+    ("written", "mode"), [("overwrite", "replace"), ("merge", "upsert"), ("append", "append")]
+)
+def test_modes_of_exports_to_tables_have_the_names_that_others_give_them(type_, written, mode):
+    given = parse(registry.find(type_).sink_options_type, {"table": "t", "keys": "id", "mode": written})[0]
+    assert given.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("type_", "options"),
+    [
+        ("POSTGRES", {"target_table": "t", "batch_size": 1000, "min_connections": 1, "max_connections": 5}),
+        ("S3", {"bucket": "b", "part_size": 5_242_880, "use_multipart": True}),
+    ],
+)
+def test_options_of_the_first_exporters_that_need_no_honouring_are_told(type_, options):
+    _given, notices = parse(registry.find(type_).sink_options_type, options)
+    idle = [name for name in options if name not in ("target_table", "bucket")]
+    assert [notice.partition(":")[0] for notice in notices] == idle
+
+
 @pytest.mark.parametrize("type_", ["CSV", "JSONL"])
 @pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "xz", "lz4", "br"])
 def test_a_target_is_compressed_as_its_suffix_says(shop, type_, suffix):
