@@ -48,7 +48,7 @@ class FileOptions(SourceOptions):
     own_cursor: ClassVar[bool] = True
 
     path: Annotated[tuple[str, ...], BeforeValidator(parameters.paths)] = Field(
-        description="File, glob (`data/*.csv`, `data/**/*.csv`), directory, or a list of them; "
+        description="File, glob (`data/*.csv`, `data/**/*.csv`, `data/{a,b}.csv`), directory, or a list of them; "
         "relative to the project.",
         min_length=1,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from sqlflow_dagster.connectors import globs
 from sqlflow_dagster.connectors.base import Place
 from sqlflow_dagster.errors import BadOption, NotAllowed, SourceFailed
 
@@ -98,8 +99,8 @@ def find(
     """
     wanted = tuple(suffixes)
     found: dict[Path, File] = {}
-    for text in paths:
-        for path in _matches(place, _local(text), wanted, pattern, admits):
+    for text in (item for path in paths for item in _meant(place, _local(path))):
+        for path in _matches(place, text, wanted, pattern, admits):
             real = inside(place, path)
             if real.is_file() and real not in found:
                 found[real] = _listed(place, real)
@@ -119,6 +120,11 @@ def missing(place: Place, paths: Sequence[str], pattern: str | None = None) -> S
         f"no file matches {text!r}{also}; {folder} has {has}; mend `path`, or set `require_files` to false "
         "where there may be none"
     )
+
+
+def _meant(place: Place, text: str) -> Sequence[str]:
+    """The paths that one with `{a,b}` stands for; a file may be called so, too."""
+    return (text,) if Path(place.root, Path(text).expanduser()).exists() else globs.alternatives(text)
 
 
 def _matches(
@@ -164,7 +170,8 @@ def _below(
     folder: Path, suffixes: tuple[str, ...], pattern: str | None, admitted: Callable[[Path], bool]
 ) -> Iterator[Path]:
     if pattern:
-        yield from (path for path in folder.glob(pattern) if path.is_file())
+        for item in globs.alternatives(pattern):
+            yield from (path for path in folder.glob(item) if path.is_file())
         return
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
-from sqlflow_dagster.connectors import parameters
+from sqlflow_dagster.connectors import globs, parameters
 from sqlflow_dagster.connectors.csv import CsvOptions
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.sink import CsvSinkOptions
@@ -224,7 +224,8 @@ class S3Options(Connecting, CsvOptions):
 
         Raises ValueError, `name: message`, where the parameters do not say, or contradict each other.
         """
-        found = [self._place(text) for text in self.path]
+        # Each of `{a,b}` is listed by itself, so that what is between them is not.
+        found = [self._place(item) for text in self.path for item in globs.alternatives(text)]
         if self.path and (self.key or self.path_prefix):
             raise ValueError("path: give it, or `key` or `path_prefix` with `bucket`")
         if found:
@@ -238,7 +239,8 @@ class S3Options(Connecting, CsvOptions):
         stray = [key for key in self.key if not key.startswith(self.path_prefix)]
         if stray:
             raise ValueError(f"key: {stray[0]!r} does not begin with the `path_prefix` {self.path_prefix!r}")
-        return tuple(Where(self.bucket, key, "glob" if MAGIC.search(key) else "key") for key in self.key)
+        keys = [item for key in self.key for item in globs.alternatives(key)]
+        return tuple(Where(self.bucket, key, "glob" if MAGIC.search(key) else "key") for key in keys)
 
     def _place(self, text: str) -> Where:
         url = address(text)

@@ -200,6 +200,36 @@ def test_a_link_inside_the_project_is_read_once(inbox):
     assert len(inbox.rows("CSV", path="in/*.csv")) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "ids"),
+    [
+        ("in/{a,b}.csv", [1, 2]),
+        ("in/{a,none}.csv", [1]),
+        ("in/{a,x{1,2}}*.csv", [1]),
+        ("{in,none}/[!a].csv", [2]),
+        ("in/{,b}*.csv", [1, 2]),
+        ("file://{root}/in/{a,b}.csv", [1, 2]),
+        ("{in,none}", [1, 2]),
+        ("in/{a}.csv", [3]),
+        ("in/{a,c}.csv", [4]),
+    ],
+)
+def test_alternatives_of_a_path_are_what_they_are_in_a_shell(inbox, path, ids):
+    if path == "in/{a}.csv":
+        put(inbox, "{a}", "3,z\n")
+    if path == "in/{a,c}.csv":
+        put(inbox, "{a,c}", "4,a file of that name\n")
+    path = path.replace("{root}", str(inbox.root))
+    assert [row[0] for row in inbox.rows("CSV", path=path)] == ids
+
+
+def test_alternatives_of_a_pattern_are_taken_and_none_leads_out(inbox):
+    inbox.write("in/deep/c.csv", "id,v\n3,z\n")
+    assert [row[0] for row in inbox.rows("CSV", path="in", pattern="{a*,deep/*}.csv")] == [1, 3]
+    with pytest.raises(NotAllowed):
+        inbox.read("CSV", path="{..,in}/a.csv")
+
+
 def test_a_pattern_without_a_match_names_the_folder_and_what_is_there(inbox):
     with pytest.raises(SourceFailed, match=r"no file matches 'in/\*\.txt'; .*/in has a\.csv, b\.csv"):
         inbox.read("CSV", path="in/*.txt")

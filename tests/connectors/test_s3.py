@@ -69,6 +69,11 @@ KEYS = [
         ({"key": ["in/a.csv", "inside.csv"]}, ["in/a.csv", "inside.csv"]),
         ({"key": "in/*/[a-c].csv"}, ["in/sub/c.csv"]),
         ({"key": "in{/a,side}.csv"}, ["in/a.csv", "inside.csv"]),
+        ({"key": "in/{a,sub/{c,x}}.csv"}, ["in/a.csv", "in/sub/c.csv"]),
+        ({"key": "in/[!b].csv"}, ["in/a.csv"]),
+        ({"path_prefix": "in/", "pattern": "{a,sub/{c,x}}.{csv,txt}"}, ["in/a.csv", "in/sub/c.csv"]),
+        ({"path": "{in/sub,in}/{a,c}.csv"}, ["in/a.csv", "in/sub/c.csv"]),
+        ({"path": "in/{sub,none}/", "file_format": "csv"}, ["in/sub/c.csv"]),
         ({"path": "in/a.csv"}, ["in/a.csv"]),
         ({"path": "in/sub", "file_format": "csv"}, ["in/sub/c.csv"]),
     ],
@@ -123,6 +128,14 @@ def test_a_filter_prunes_the_listing_itself(bucket, read, object_store):
     assert sorted(row[0] for row in found.rows) == [301, 302, 303, 304, 305]
     # The top, the year, and the month: twelve months have 60 objects, of which five are fetched.
     assert after - before == {"LIST": 3, "GET": 5}
+
+
+def test_alternatives_are_listed_one_by_one_and_nothing_between_them(bucket, read, object_store):
+    for day in range(1, 30):
+        bucket.put(f"in/{day:02}/a.csv", f"id\n{day}\n")
+    before = object_store.requests()
+    assert sorted(read(path="in/{02,28}/*.csv").rows) == [(2,), (28,)]
+    assert object_store.requests() - before == {"LIST": 2, "GET": 2}
 
 
 def test_one_listing_and_one_request_an_object_read_a_prefix(bucket, read, object_store):
