@@ -149,7 +149,7 @@ class PipelineProfile(_Model):
     owners: tuple[str, ...] = Field((), description="E-mail addresses or `team:name`.")
     tags: dict[str, str] = Field(default_factory=dict)
     pool: str | None = Field(
-        None, description="Dagster pool of which each step of the pipeline takes a slot."
+        None, pattern=r"^\S+$", description="Dagster pool of which each step of the pipeline takes a slot."
     )
     automation: str | None = Field(
         None,

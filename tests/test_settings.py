@@ -71,8 +71,9 @@ def test_keys_that_the_first_sqlflow_never_read_are_let_be(project, caplog):
         ("a: &a [1]\nb: [*a, *a]", r"aliases"),
         ("engines: {duckdb: {threads: 0}}", r"engines\.duckdb\.threads: "),
         ("defaults: {sensors: [{type: new_file, source: a}]}", r"new_files"),
+        ("pipelines: {a: {pool: the database}}", r"pipelines\.a\.pool: "),
     ],
-    ids=["misspelt", "nested", "twice", "list", "syntax", "python-tag", "alias", "range", "sensor"],
+    ids=["misspelt", "nested", "twice", "list", "syntax", "python-tag", "alias", "range", "sensor", "pool"],
 )
 def test_a_wrong_profile_is_refused_with_its_file_and_key(project, profile, message):
     with pytest.raises(SettingsError, match=message):

@@ -183,7 +183,7 @@ def _job(
             f"{pipeline} has no partitions: leave --partition out, or give it `partitions` in the profile"
         )
     partitions = chosen.partitions_def
-    if partition and partitions and not partitions.has_partition_key(partition):
+    if partition is not None and partitions and not partitions.has_partition_key(partition):
         newest = partitions.get_last_partition_key()
         raise SettingsError(f"{pipeline} has no partition {partition!r}; the newest one is {newest}")
     return chosen, [job for job in jobs if job is not chosen]
