@@ -77,12 +77,18 @@ def apply(connection: DuckDBPyConnection, table: Sql, changes: Iterable[Change])
 
 
 def liken(connection: DuckDBPyConnection, table: Sql, rows: Sql, names: Iterable[str]) -> None:
-    """Make text of those columns of `rows` that the table has as text: DuckDB would compare them the other way."""
+    """Give columns of `rows` the type that the table has, where each value is itself in it.
+
+    DuckDB would compare texts as numbers, and large whole numbers as what floats make of them.
+    """
     have, staged = _folded(connection, table), _folded(connection, rows)
     for folded in map(fold, names):
-        if folded in have and have[folded][1] == "VARCHAR" != staged[folded][1]:
-            alter = "ALTER TABLE {rows} ALTER {name} TYPE VARCHAR"
-            connection.execute(sql(alter, rows=rows, name=quote(staged[folded][0])))
+        if folded not in have:
+            continue
+        (own, kind), wanted = staged[folded], have[folded][1]
+        if not types.always_fits(kind, wanted) and types.fits(connection, rows, own, kind, wanted):
+            alter = "ALTER TABLE {rows} ALTER {name} TYPE {kind}"
+            connection.execute(sql(alter, rows=rows, name=quote(own), kind=Sql(wanted)))
 
 
 def compare(

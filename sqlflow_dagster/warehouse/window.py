@@ -55,8 +55,9 @@ def next_bounds(
 ) -> Bounds:
     """Return the window of a run without partitions: from max(by) less the lookback on.
 
-    A table without rows takes all, from `start` on; no run goes before `start`. Infinite values do
-    not move the window. `kind` is the type of `by` in the table.
+    A table without rows takes all, from `start` on, and so does one whose lookback goes beyond the
+    numbers of its type; no run goes before `start`. Infinite values do not move the window. `kind` is
+    the type of `by` in the table.
 
     Raises QueryFailed where the lookback or `start` is no distance or point of that type.
     """
@@ -65,7 +66,7 @@ def next_bounds(
         newest = sql("{newest} FILTER (WHERE isfinite({by}))", newest=newest, by=quote(by))
     first = sql("CAST({start} AS {kind})", start=literal(start), kind=Sql(kind))
     query = sql(
-        "SELECT CAST(greatest(CAST({newest} - {distance} AS {kind}), {first}) AS VARCHAR) FROM {table}"
+        "SELECT CAST(greatest(TRY_CAST({newest} - {distance} AS {kind}), {first}) AS VARCHAR) FROM {table}"
         if lookback
         else "SELECT CAST(greatest({newest}, {first}) AS VARCHAR) FROM {table}",
         newest=newest,

@@ -321,6 +321,14 @@ def test_upsert_finds_keys_of_other_types_among_keys_of_text(bench):
     assert bench.own("FROM p.t ORDER BY id") == [("7", 3), ("A", 1)]
 
 
+def test_upsert_compares_keys_as_the_table_has_them(bench):
+    bench.run(
+        "SELECT unnest([9007199254740992, 9007199254740993]) AS id, 1 AS v", mode="upsert", keys=("id",)
+    )
+    bench.run("SELECT 9007199254740992::DOUBLE AS id, 2 AS v", mode="upsert", keys=("id",))
+    assert bench.rows() == [(9007199254740992, 2), (9007199254740993, 1)]
+
+
 @pytest.mark.parametrize(
     ("rows", "example", "kept"),
     [
@@ -439,6 +447,13 @@ def test_numbers_have_windows_too(bench):
     done = incremental(bench, rows.format(2), lookback="3")
     assert (done.deleted, done.inserted) == (4, 4)
     assert sum(row[1] for row in bench.rows()) == 14
+
+
+@pytest.mark.parametrize("kind", ["UBIGINT", "UTINYINT", "TINYINT"])
+def test_a_lookback_beyond_the_least_number_takes_all(bench, kind):
+    incremental(bench, f"SELECT 5::{kind} AS d, 1 AS n", lookback="200")
+    done = incremental(bench, f"SELECT unnest([0, 5])::{kind} AS d, 2 AS n", lookback="200")
+    assert (done.deleted, bench.rows()) == (1, [(0, 2), (5, 2)])
 
 
 def test_infinite_values_do_not_hold_the_window(bench):
