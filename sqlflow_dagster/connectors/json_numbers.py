@@ -45,9 +45,9 @@ class Digits:
         return "VARCHAR"
 
 
-def quoted(text: Sql) -> Sql:
-    """Return the record's text with every number in quotes."""
-    return _replaced(text, _EVERY_NUMBER)
+def quoted(text: Sql, mark: str = "") -> Sql:
+    """Return the record's text with every number in quotes, `mark` before it."""
+    return _replaced(text, _EVERY_NUMBER, mark)
 
 
 def long_quoted(text: Sql) -> Sql:
@@ -146,13 +146,14 @@ def _texts(leaf: Leaf) -> Sql:
     return sql("list_filter({extracted}, lambda t: t IS NOT NULL)", extracted=extracted)
 
 
-def _replaced(text: Sql, pattern: str) -> Sql:
-    # The match at the end of the text leaves an empty pair of quotes there.
+def _replaced(text: Sql, pattern: str, mark: str = "") -> Sql:
+    # The match at the end of the text leaves a pair of quotes there, with no number in it.
     return sql(
-        "left(regexp_replace({text}, {pattern}, {by}, 'gs'), -2)",
+        "left(regexp_replace({text}, {pattern}, {by}, 'gs'), -{left})",
+        left=literal(len(mark) + 2),
         text=text,
         pattern=literal(pattern),
-        by=literal('\\1"\\2"'),
+        by=literal(rf'\1"{mark}\2"'),
     )
 
 

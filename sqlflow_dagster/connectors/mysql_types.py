@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlflow_dagster.connectors import casts
+from sqlflow_dagster.connectors import casts, exact_nested
 from sqlflow_dagster.connectors.sql_select import Travel
 from sqlflow_dagster.sql import Sql, backquote, literal, quote, sql
 
@@ -224,6 +224,8 @@ def _declared(column: Column, kind: str, choices: Choices) -> Travel[Column]:
         order = "number"
     if casts.is_scalar(kind):
         local = casts.converted(column.name, kind, guessed=False, where=literal("types"))
+    elif exact_nested.is_nested(kind):
+        local = exact_nested.declared(column.name, kind)
     else:
         local = sql("CAST({c} AS {kind})", c=name, kind=Sql(kind))
     return Travel(column, text, kind, local, order=order)

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from sqlflow_dagster.connectors import casts
-from sqlflow_dagster.connectors.postgres_types import Column, Type, elements
+from sqlflow_dagster.connectors.postgres_types import Column, Type, from_json
 from sqlflow_dagster.connectors.sql_select import Travel
 from sqlflow_dagster.errors import BadOption, SourceFailed
 from sqlflow_dagster.sql import Sql, literal, quote, sql
@@ -106,10 +106,8 @@ def _declared(travel: Travel[Column]) -> Sql:
     name, kind = travel.column.name, travel.kind
     if casts.is_text(kind) or casts.is_scalar(kind):
         return casts.converted(name, kind, guessed=False, where=literal("types"))
-    if travel.column.type.element is not None and casts.is_scalar(kind.removesuffix("[]")):
-        return elements(name, kind.removesuffix("[]"))
     if travel.column.type.name in ("json", "jsonb") or travel.column.type.element is not None:
-        return sql("CAST(CAST({c} AS JSON) AS {kind})", c=quote(name), kind=Sql(kind))
+        return from_json(name, kind)
     raise BadOption(
         f"types: the log has {name!r} as Postgres writes a {travel.column.type.shown}, which cannot be read as "
         f"{kind}; leave it VARCHAR, and take it apart in a CREATE TABLE … AS",

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlflow_dagster.connectors import casts
+from sqlflow_dagster.connectors import casts, exact_nested
 from sqlflow_dagster.connectors.sql_select import Travel
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
@@ -51,7 +51,6 @@ _NATIVE: Mapping[str, tuple[str, Order]] = {
     "uuid": ("UUID", "uuid"),
 }
 _MOST_DIGITS = 38
-_ELEMENT = "_sqlflow_e"
 # DuckDB counts microseconds from 1970 and Postgres from 2000, in 64 bits both.
 _TOO_LATE = literal("294247-01-01")
 
@@ -227,18 +226,16 @@ def _declared(column: Column, kind: str) -> Travel[Column]:
     if casts.is_scalar(kind):
         local = casts.converted(column.name, kind, guessed=False, where=literal("types"))
         return Travel(column, as_text(column), kind, local, order=_declared_order(column.type, kind))
-    if column.type.element is not None and casts.is_scalar(kind.removesuffix("[]")):
-        remote = sql("CAST(to_json(CAST({c} AS text[])) AS text)", c=c)
-        return Travel(column, remote, kind, elements(column.name, kind.removesuffix("[]")))
-    remote = sql("CAST(to_json({c}) AS text)", c=c)
-    return Travel(column, remote, kind, sql("CAST(CAST({c} AS JSON) AS {kind})", c=c, kind=Sql(kind)))
+    if column.type.element is not None and exact_nested.is_flat(kind):
+        c = sql("CAST({c} AS text[])", c=c)
+    return Travel(column, sql("CAST(to_json({c}) AS text)", c=c), kind, from_json(column.name, kind))
 
 
-def elements(name: str, kind: str) -> Sql:
-    """Return the list of what the user declares, each element converted from text and exact; `name` is a JSON list."""
-    one = casts.converted(name, kind, guessed=False, where=literal("types"), text=quote(_ELEMENT))
-    listed = "list_transform(CAST(CAST({c} AS JSON) AS VARCHAR[]), lambda {e}: {one})"
-    return sql(listed, c=quote(name), e=quote(_ELEMENT), one=one)
+def from_json(name: str, kind: str) -> Sql:
+    """Return the declared value of a column whose text is JSON, each part exact."""
+    if exact_nested.is_nested(kind):
+        return exact_nested.declared(name, kind)
+    return sql("CAST(CAST({c} AS JSON) AS {kind})", c=quote(name), kind=Sql(kind))
 
 
 def _declared_order(kind: Type, declared: str) -> Order:

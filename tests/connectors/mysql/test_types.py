@@ -169,6 +169,13 @@ def test_dates_that_are_none_can_be_null_and_are_counted(project, caplog):
         ("time(3)", "'-838:59:59.5'", "INTERVAL", "-838:59:59.5"),
         ("varchar(9)", "'7'", "INTEGER", "7"),
         ("json", """'{"a": 1, "b": "x"}'""", "STRUCT(a INTEGER, b VARCHAR)", "{'a': 1, 'b': x}"),
+        ("json", "'[[1], null]'", "INTEGER[][]", "[[1], NULL]"),
+        (
+            "json",
+            """'{"a": 12345678901234567890.123}'""",
+            "STRUCT(a DECIMAL(38,3))",
+            "{'a': 12345678901234567890.123}",
+        ),
         ("float", "0.1", "VARCHAR", "0.10000000149011612"),
     ],
 )
@@ -182,6 +189,12 @@ def test_a_declared_type_refuses_what_it_cannot_hold(project):
     project.database.run("CREATE TABLE s (c decimal(65,30))", "INSERT INTO s VALUES (1.23456)")
     assert "'1.234560000000000000000000000000'" in str(project.error(table="s", types={"c": "DECIMAL(12,2)"}))
     assert "'1.234560000000000000000000000000'" in str(project.error(table="s", numeric_type="DECIMAL(12,2)"))
+
+
+def test_a_declared_type_changes_no_part_of_json(project):
+    project.database.run("CREATE TABLE s (c json)", """INSERT INTO s VALUES ('{"a": [1.7]}')""")
+    error = project.error(table="s", types={"c": "STRUCT(a INTEGER[])"})
+    assert "'1.7' of column \"c.a\" is no INTEGER" in str(error)
 
 
 def test_small_numbers_are_what_they_are_where_they_are_no_booleans(project):

@@ -150,6 +150,30 @@ def test_a_value_that_duckdb_cannot_hold_is_named_and_loads_as_text(project, kin
             "[12345678901234567890.123, NULL]",
         ),
         ("text[]", "'{7,\" 8\"}'", "INTEGER[]", "[7, 8]"),
+        (
+            "jsonb",
+            """'{"a": 12345678901234567890.123, "b": [1, null], "c": null}'""",
+            "STRUCT(a DECIMAL(38,3), b HUGEINT[], c STRUCT(d DATE))",
+            "{'a': 12345678901234567890.123, 'b': [1, NULL], 'c': NULL}",
+        ),
+        (
+            "json",
+            """'{"k-1": [{"d": "2024-01-31"}], "\u00e4": []}'""",
+            "MAP(VARCHAR, STRUCT(d DATE)[])",
+            "{k-1=[{'d': 2024-01-31}], ä=[]}",
+        ),
+        (
+            "jsonb",
+            """'{"a": 12345678901234567890.123, "b": {"n": [12345678901234567890.10, "12", true]}}'""",
+            "STRUCT(a VARCHAR, b JSON)",
+            """{'a': 12345678901234567890.123, 'b': '{"n":[12345678901234567890.10,"12",true]}'}""",
+        ),
+        (
+            "numeric[]",
+            "'{{12345678901234567890.123},{2}}'",
+            "DECIMAL(38,3)[][]",
+            "[[12345678901234567890.123], [2.000]]",
+        ),
         ("timestamp", "'2024-01-01 10:00:00.123'", "TIMESTAMP_MS", "2024-01-01 10:00:00.123"),
     ],
 )
@@ -168,11 +192,27 @@ def test_a_declared_type_refuses_what_it_cannot_hold(project):
 @pytest.mark.parametrize(
     ("kind", "value", "declared"),
     [("numeric[]", "'{1.5}'", "INTEGER[]"), ("timestamp[]", "'{2024-01-01 10:00}'", "DATE[]"),
-     ("timestamp", "'2024-01-01 10:00:00.5'", "TIMESTAMP_S")],
+     ("timestamp", "'2024-01-01 10:00:00.5'", "TIMESTAMP_S"), ("numeric[]", "'{{1.5},{2}}'", "INTEGER[][]")],
 )  # fmt: skip
 def test_a_declared_type_changes_no_element_and_no_fraction(project, kind, value, declared):
     project.database.run(f"CREATE TABLE t AS SELECT {value}::{kind} AS c")
-    assert f"is no {declared.removesuffix('[]')}" in str(project.error(table="t", types={"c": declared}))
+    assert f"is no {declared.replace('[]', '')}" in str(project.error(table="t", types={"c": declared}))
+
+
+@pytest.mark.parametrize(
+    ("value", "declared", "said"),
+    [
+        ('{"a": 1.7}', "STRUCT(a INTEGER)", "'1.7' of column \"c.a\" is no INTEGER"),
+        ('{"a": {"b": [1.234]}}', "STRUCT(a STRUCT(b DECIMAL(9,2)[]))", "'1.234' of column \"c.a.b\""),
+        ('{"a": 0.5}', "MAP(VARCHAR, BIGINT)", "'0.5' of column \"c\" is no BIGINT"),
+        ('{"a": "2024-01-01 10:00"}', "STRUCT(a DATE)", "is no DATE"),
+        ('{"a": 1, "b": 2}', "STRUCT(a INTEGER)", 'unknown key "b"'),
+        ("[[1.5]]", "INTEGER[][]", "'1.5' of column \"c\" is no INTEGER"),
+    ],
+)
+def test_a_declared_type_changes_no_part_of_json(project, value, declared, said):
+    project.database.run(f"CREATE TABLE t AS SELECT '{value}'::jsonb AS c")
+    assert said in str(project.error(table="t", types={"c": declared}))
 
 
 def test_text_of_another_encoding_comes_as_it_reads(project, server):

@@ -1,0 +1,106 @@
+"""A column of JSON text and the nested type that a user declares for it → SQL that converts exactly or raises.
+
+DuckDB's own cast from JSON rounds (`1.7` as INTEGER is 2), and makes a double of a long number on the way.
+Here numbers become strings first, all parts are read as text, and each is converted as `casts` does it; the
+cast still refuses a missing field, an unknown one, and what is no list or no object.
+"""
+
+from __future__ import annotations
+
+from sqlflow_dagster.connectors import casts, json_numbers, nested
+from sqlflow_dagster.connectors.nested import Items, Map, Struct
+from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+
+# Tells a number from a string where a part is itself JSON, or text; no string begins so by chance.
+_MARK = "_sqlflow_number:"
+_MARKED = rf'"{_MARK}(-?[0-9][0-9.eE+-]*)"'
+
+
+def declared(name: str, kind: str) -> Sql:
+    """Return the value of the declared type `kind` in the column `name`, whose text is JSON.
+
+    Raises BadOption for a text that is no type.
+    """
+    try:
+        parts = nested.parsed(kind)
+    except (ValueError, IndexError):
+        raise BadOption(f"types: {kind!r} is no type", option="types") from None
+    texts = nested.name_of(nested.changed(parts, lambda _leaf: "VARCHAR"))
+    root = quote("_sqlflow_root")
+    return sql(
+        # A list of one, so that the text is read once, whatever the number of its parts.
+        "CAST(list_transform([CAST(CAST({numbers} AS JSON) AS {texts})], lambda {root}: {value})[1] AS {kind})",
+        numbers=json_numbers.quoted(quote(name), mark=_MARK),
+        texts=Sql(texts),
+        root=root,
+        value=_value(root, parts, name, 0),
+        kind=Sql(kind),
+    )
+
+
+def is_nested(kind: str) -> bool:
+    """Whether the type is of lists, objects or maps."""
+    return kind.endswith("]") or kind.upper().startswith(("STRUCT(", "MAP("))
+
+
+def is_flat(kind: str) -> bool:
+    """Whether the type is of lists alone, whose values can be read from text without loss."""
+    return casts.is_scalar(kind.replace("[]", ""))
+
+
+def _value(text: Sql, kind: nested.Type, place: str, depth: int) -> Sql:
+    """The value whose parts `text` has as texts; `place` is where it stands, for people."""
+    match kind:
+        case Struct(fields):
+            packed = join(
+                ", ",
+                (
+                    sql(
+                        "{name} := {value}",
+                        name=quote(name),
+                        value=_value(_field(text, name), inner, f"{place}.{name}", depth),
+                    )
+                    for name, inner in fields.items()
+                ),
+            )
+            return sql(
+                "CASE WHEN {text} IS NOT NULL THEN struct_pack({packed}) END", text=text, packed=packed
+            )
+        case Items(item):
+            each = quote(f"_sqlflow_e{depth}")
+            return sql(
+                "list_transform({text}, lambda {each}: {value})",
+                text=text,
+                each=each,
+                value=_value(each, item, place, depth + 1),
+            )
+        case Map(value, key):
+            each = quote(f"_sqlflow_e{depth}")
+            pair = {
+                part: _value(_field(each, part), inner, place, depth + 1)
+                for part, inner in (("key", key), ("value", value))
+            }
+            return sql(
+                "map_from_entries("
+                "list_transform(map_entries({text}), lambda {each}: {{'key': {key}, 'value': {value}}}))",
+                text=text,
+                each=each,
+                **pair,
+            )
+        case str():
+            return _leaf(text, casts.type_name(kind), place)
+
+
+def _field(value: Sql, name: str) -> Sql:
+    return sql("struct_extract({value}, {name})", value=value, name=literal(name))
+
+
+def _leaf(text: Sql, kind: str, place: str) -> Sql:
+    bare = sql("regexp_replace({text}, {mark}, '')", text=text, mark=literal(f"^{_MARK}"))
+    if casts.is_scalar(kind) and not casts.is_text(kind):
+        return casts.converted(place, kind, guessed=False, where=literal("types"), text=bare)
+    whole = sql(
+        "regexp_replace({bare}, {marked}, {by}, 'g')", bare=bare, marked=literal(_MARKED), by=literal(r"\1")
+    )
+    return sql("CAST({whole} AS {kind})", whole=whole, kind=Sql(kind))
