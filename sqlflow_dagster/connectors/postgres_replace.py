@@ -111,7 +111,8 @@ def rows_of(connection: Connection, query: str, values: Any = None) -> list[tupl
         return rows
 
 
-def run(connection: Connection, statement: Sql) -> None:
-    """Run a statement that gives no rows."""
+def run(connection: Connection, statement: Sql) -> int:
+    """Run a statement that gives no rows; return how many the server says that it changed."""
     with connection.cursor() as cursor:
         cursor.execute(statement)
+        return int(cursor.rowcount)

@@ -68,7 +68,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
         count = rows.encode(binary, join(", ", values), Sql("FORMAT postgres_binary"), ("postgres_scanner",))
         resting.clear()
         if wanted.mode != "append" or not _done_before(connection, place.once):
-            writer.write()
+            writer.write(count)
         size = binary.stat().st_size
     return Written(rows=count, bytes=size, target=f"{where(told)}#{label}")
 

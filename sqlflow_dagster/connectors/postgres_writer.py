@@ -70,7 +70,9 @@ class Writer:
     options: PostgresSinkOptions
     binary: Path
     oid: int | None = None
+    partitioned: bool = False
     staged: bool = False
+    count: int = 0
 
     def prepare(self) -> None:
         """Look the table up, and how the columns are to go into it."""
@@ -81,9 +83,9 @@ class Writer:
             self._as_the_table_has_them(self.oid)
         self.columns = [as_json(wire) if wire.final == "json" else as_it_fits(wire) for wire in self.columns]
 
-    def write(self) -> None:
-        """Bring the rows into the table by the mode."""
-        oid = self.oid
+    def write(self, count: int) -> None:
+        """Bring the `count` rows into the table by the mode. Raises ExportFailed where the table does not take all."""
+        oid, self.count = self.oid, count
         if self.options.mode == "upsert":
             self._check_keys()
         if oid is None:
@@ -108,6 +110,7 @@ class Writer:
             )
             if not schemas:
                 run(self.connection, sql("CREATE SCHEMA {name}", name=quote(self.name.schema)))
+        self.partitioned = bool(found) and found[0][1] == "p"
         return int(found[0][0]) if found else None
 
     @property
@@ -166,14 +169,36 @@ class Writer:
     def _fill(self, name: Name) -> None:
         """Add the rows to a table: straight, or where types differ by way of a stage and casts."""
         if all(map(_goes_straight, self.columns)):
-            self._copy(quote(*name))
-            return
-        self._stage()
-        self._check_casts()
-        self._insert(name)
+            stored = self._copy(quote(*name))
+        else:
+            self._stage()
+            self._check_casts()
+            stored = self._insert(name)
+        if stored != self.count:
+            self._check_stored()
 
-    def _insert(self, name: Name, tail: Sql | None = None) -> None:
-        run(
+    def _check_stored(self) -> None:
+        """Refuse a table whose trigger or rule kept rows out; one may have moved them into a table under it."""
+        ours = "xmin::text::bigint = txid_current() & 4294967295"
+        count = sql("SELECT count(*) FROM {rows} WHERE {ours}", rows=self._own_rows, ours=Sql(ours))
+        ((stored,),) = rows_of(self.connection, count)
+        if stored < self.count:
+            raise self._kept_out(self.count - stored)
+
+    def _kept_out(self, missing: int) -> ExportFailed:
+        return ExportFailed(
+            f"{self._label}: a trigger or a rule of the table kept {missing} of {self.count} rows out; mend it, or "
+            "leave those rows out of the query; nothing was stored"
+        )
+
+    @property
+    def _own_rows(self) -> Sql:
+        """The table's rows as its mode means them: to replace it leaves the tables alone that inherit from it."""
+        alone = self.options.mode == "replace" and not self.partitioned
+        return sql("ONLY {t}" if alone else "{t}", t=quote(*self.name))
+
+    def _insert(self, name: Name, tail: Sql | None = None) -> int:
+        return run(
             self.connection,
             sql(
                 "INSERT INTO {table} ({names}) SELECT {values} FROM {stage} AS s {tail}",
@@ -195,11 +220,12 @@ class Writer:
         self._copy(_STAGE)
         run(self.connection, sql("ANALYZE {stage}", stage=_STAGE))
 
-    def _copy(self, table: Sql) -> None:
+    def _copy(self, table: Sql) -> int:
         names = join(", ", (quote(wire.name) for wire in self.columns))
         statement = sql("COPY {table} ({names}) FROM STDIN (FORMAT binary)", table=table, names=names)
         with self.connection.cursor() as cursor, self.binary.open("rb") as file:
             cursor.copy_expert(statement, file, _BUFFER)
+            return int(cursor.rowcount)
 
     def _check_casts(self) -> None:
         """Refuse what a column of the table cannot hold, by its name and a value."""
@@ -232,6 +258,8 @@ class Writer:
                 f"{self._label}: its column {wire.name!r} is {wire.final}: {said}; CAST it in the query, or mend "
                 "the table; nothing was stored"
             ) from error
+        # A row is told to be ours by the transaction that wrote it, which is none inside a savepoint.
+        run(self.connection, Sql("RELEASE SAVEPOINT cast_check"))
         if found:
             raise ExportFailed(
                 f"{self._label}: its column {wire.name!r} is {wire.final}, which cannot hold {found[0][0]!r} as it is; "
@@ -280,33 +308,57 @@ class Writer:
             self.connection, sql("SELECT 1 FROM {stage} WHERE {null} LIMIT 1", stage=_STAGE, null=null)
         )
         others = [wire for wire in self.columns if wire.name not in keys]
-        if set(keys) in unique and not empty:
-            sets = join(", ", (sql("{n} = EXCLUDED.{n}", n=quote(wire.name)) for wire in others))
-            action = sql("DO UPDATE SET {sets}", sets=sets) if others else Sql("DO NOTHING")
-            tail = sql("ON CONFLICT ({keys}) {do}", keys=join(", ", map(quote, keys)), do=action)
-            self._insert(self.name, tail)
-            return
-        # Without an index that says so, nobody else may add the same key meanwhile.
-        run(self.connection, sql("LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE", t=quote(*self.name)))
         casts = {wire.name: _cast(wire) for wire in self.columns}
         same = join(
             " AND ",
             (sql("t.{k} IS NOT DISTINCT FROM {cast}", k=quote(key), cast=casts[key]) for key in keys),
         )
+        if set(keys) in unique and not empty:
+            sets = join(", ", (sql("{n} = EXCLUDED.{n}", n=quote(wire.name)) for wire in others))
+            action = sql("DO UPDATE SET {sets}", sets=sets) if others else Sql("DO NOTHING")
+            tail = sql("ON CONFLICT ({keys}) {do}", keys=join(", ", map(quote, keys)), do=action)
+            self._check_merged(self._insert(self.name, tail), same if not others else None)
+            return
+        # Without an index that says so, nobody else may add the same key meanwhile.
+        run(self.connection, sql("LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE", t=quote(*self.name)))
         parts = {"t": quote(*self.name), "stage": _STAGE, "same": same}
+        stored = 0
         if others:
             sets = join(", ", (sql("{n} = {v}", n=quote(w.name), v=casts[w.name]) for w in others))
-            run(
+            stored = run(
                 self.connection,
                 sql("UPDATE {t} AS t SET {sets} FROM {stage} AS s WHERE {same}", sets=sets, **parts),
             )
-        self._insert(self.name, sql("WHERE NOT EXISTS (SELECT 1 FROM {t} AS t WHERE {same})", **parts))
+        stored += self._insert(
+            self.name, sql("WHERE NOT EXISTS (SELECT 1 FROM {t} AS t WHERE {same})", **parts)
+        )
+        self._check_merged(stored, same if not others else None)
+
+    def _check_merged(self, stored: int, same: Sql | None) -> None:
+        """Refuse a table that lacks rows after they were merged; `same` says when one is there, else all values do."""
+        if stored >= self.count:
+            return
+        # A trigger may leave out updates that change nothing.
+        theirs = join(", ", (sql("t.{n}", n=quote(wire.name)) for wire in self.columns))
+        ours = join(", ", map(_cast, self.columns))
+        there = same or sql(
+            "CAST(ROW({theirs}) AS text) = CAST(ROW({ours}) AS text)", theirs=theirs, ours=ours
+        )
+        query = "SELECT count(*) FROM {stage} AS s WHERE NOT EXISTS (SELECT 1 FROM {t} AS t WHERE {there})"
+        found = rows_of(self.connection, sql(query, stage=_STAGE, t=quote(*self.name), there=there))
+        if found[0][0]:
+            raise self._kept_out(int(found[0][0]))
 
     def _replace(self, oid: int) -> None:
         """Swap the table for a new one that has its place; in place where others hang on it."""
         if postgres_replace.needed_by(self.connection, oid):
             run(self.connection, sql("LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE", t=quote(*self.name)))
-            run(self.connection, sql("DELETE FROM {t}", t=quote(*self.name)))
+            run(self.connection, sql("DELETE FROM {rows}", rows=self._own_rows))
+            if rows_of(self.connection, sql("SELECT 1 FROM {rows} LIMIT 1", rows=self._own_rows)):
+                raise ExportFailed(
+                    f"{self._label}: a trigger or a rule of the table kept rows from being deleted; mend it, or use "
+                    "mode `append` or `upsert`; nothing was stored"
+                )
             self._fill(self.name)
             return
         there = {row[0] for row in rows_of(self.connection, _COLUMNS, [oid]) if not row[2]}
