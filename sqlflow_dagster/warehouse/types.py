@@ -16,6 +16,7 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _UNSIGNED = ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
 _NUMBERS = frozenset({*_INTEGERS, *_UNSIGNED, "DECIMAL", "FLOAT", "DOUBLE", "BIGNUM"})
 _NAIVE = frozenset({"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"})
+_SCALARS = frozenset({"number", "naive", "TIMESTAMP WITH TIME ZONE", "TIME", "BOOLEAN"})
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _WIDEST_DECIMAL = 38
 
@@ -66,6 +67,8 @@ def fits(connection: DuckDBPyConnection, rows: Sql, column: str, kind: str, targ
 
 def misfit(connection: DuckDBPyConnection, column: str, kind: str, target: str) -> Sql:
     """Return what is true for the rows whose value does not come back from the type `target`."""
+    if kind == "JSON" and _family(target) in _SCALARS:
+        return _json_misfit(column, target)
     unlike = kind != "VARCHAR" and _family(kind) != _family(target)
     if unlike or not _castable(connection, kind, target):
         return sql("{c} IS NOT NULL", c=quote(column))
@@ -75,6 +78,21 @@ def misfit(connection: DuckDBPyConnection, column: str, kind: str, target: str) 
         c=quote(column),
         target=Sql(target),
         kind=Sql(kind),
+    )
+
+
+def _json_misfit(column: str, target: str) -> Sql:
+    """What is true for the rows whose JSON is another value than the one of type `target` that it reads as."""
+    # Numbers without the zeros that say nothing, and times with a blank for the T.
+    same = (
+        "regexp_replace(regexp_replace(regexp_replace({text}, '(\\.[0-9]*?)0+$', '\\1'), '\\.$', ''),"
+        " '^([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})T', '\\1 ')"
+    )
+    return sql(
+        "({c} IS NOT NULL AND {text} IS DISTINCT FROM {back})",
+        c=quote(column),
+        text=sql(same, text=sql("({c} ->> '$')", c=quote(column))),
+        back=sql(same, text=sql("CAST(TRY_CAST({c} AS {to}) AS VARCHAR)", c=quote(column), to=Sql(target))),
     )
 
 

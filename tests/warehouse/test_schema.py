@@ -95,6 +95,27 @@ def test_permissive_sets_them_aside_with_reason_and_place(depot, have, wanted):
     assert json.loads(raw)["id"] == 2
 
 
+@pytest.mark.parametrize(
+    ("have", "fitting", "others"),
+    [
+        ("1::BIGINT", ["6", "-7", "7.0"], ['"x"', "6.5", "true", '{"a": 6}', "[6]", "99999999999999999999", '""', '"007"']),
+        ("1.5::DOUBLE", ["6", "0.25", "2.50"], ['"x"', "false", "[1]"]),
+        ("1.5::DECIMAL(12,2)", ["6", "0.25"], ['"x"', "0.255"]),
+        ("true", ["true", "false"], ["1", '"yes"']),
+        ("TIMESTAMP '2026-01-01'", ['"2026-01-02T03:04:05"', '"2026-01-02 03:04:05.250"'], ['"soon"', "5"]),
+        ("DATE '2026-01-01'", ['"2026-01-02"'], ['"2026-01-02T03:04:05"', "20260102"]),
+    ],
+    ids=["whole", "float", "decimal", "truth", "time", "date"],
+)  # fmt: skip
+def test_permissive_sets_of_mixed_json_only_the_misfits_aside(depot, have, fitting, others):
+    depot.load(f"SELECT {have} AS x", **APPEND)
+    select = " UNION ALL ".join(f"SELECT '{text}'::JSON AS x" for text in [*fitting, *others])
+    done = depot.load(select, schema_policy="permissive", **APPEND)
+    assert (done.inserted, done.quarantined) == (len(fitting), len(others))
+    aside = [json.loads(row[0])["x"] for row in depot.query("SELECT raw FROM _sqlflow.quarantine")]
+    assert aside == [json.loads(text) for text in others]
+
+
 def test_strict_refuses_any_change(depot):
     depot.load("SELECT 1 AS id, 2 AS v", **APPEND)
     for select in ("SELECT 1 AS id", "SELECT 1 AS id, 2 AS v, 3 AS w", "SELECT 1 AS id, 3000000000 AS v"):
