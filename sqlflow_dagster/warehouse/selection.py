@@ -287,7 +287,7 @@ def _value(name: str, kind: str, mask: str | None, *, untyped: bool) -> Sql:
     column, alias = quote(_BATCH, name), quote(name)
     match mask:
         case "hash":
-            value = sql("sha256(CAST({column} AS VARCHAR))", column=column)
+            value = sql("sha256({text})", text=_told_alike(column, kind))
         case "redact":
             value = sql("CASE WHEN {column} IS NOT NULL THEN '***' END", column=column)
         case "null":
@@ -298,3 +298,11 @@ def _value(name: str, kind: str, mask: str | None, *, untyped: bool) -> Sql:
         case _:
             return column
     return sql("{value} AS {alias}", value=value, alias=alias)
+
+
+def _told_alike(column: Sql, kind: str) -> Sql:
+    """The text of a value; a number's says nothing of its type, so that 1, 1.0 and 1.00 are one key."""
+    text = sql("CAST({column} AS VARCHAR)", column=column)
+    if kind in ("FLOAT", "DOUBLE") or (kind.startswith("DECIMAL") and not kind.endswith("]")):
+        text = sql(r"regexp_replace(regexp_replace({text}, '(\.[0-9]*?)0+$', '\1'), '\.$', '')", text=text)
+    return text

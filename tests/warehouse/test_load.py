@@ -1,5 +1,6 @@
 """Loads into one table: nothing lost, nothing doubled, an older row never over a newer one."""
 
+import hashlib
 from decimal import Decimal
 
 import pyarrow as pa
@@ -335,6 +336,30 @@ def test_only_what_is_wanted_is_stored(depot, form):
     found = depot.query("SELECT id, v, length(name), card FROM sales.orders ORDER BY id")
     assert found == [(2, 2, len(digest), "***"), (3, 3, None, None)]
     assert depot.query("SELECT name = sha256('Ann') FROM sales.orders WHERE id = 2") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["BIGINT", "DOUBLE", "FLOAT", "DECIMAL(12,0)", "DECIMAL(12,2)", "DECIMAL(38,9)"]
+)
+def test_a_hashed_key_is_the_same_whatever_number_its_type_is(depot, kind):
+    shape = Shape(mask={"id": "hash"})
+    for number, each in enumerate(["INTEGER", kind, "VARCHAR"]):
+        select = (
+            f"SELECT {number} AS v, CAST(i AS {each}) AS id FROM (VALUES (10), (-7), (0), (NULL)) AS t(i)"
+        )
+        depot.load(select, shape=shape, mode="upsert", keys=("id",))
+        assert depot.query("SELECT count(*), count(id), min(v) FROM sales.orders") == [(4, 3, number)]
+
+
+def test_a_hashed_number_keeps_the_digits_that_say_something(depot):
+    values = "(1.5::DOUBLE, 1.50::DECIMAL(12,2), 1e20::DOUBLE, 100::DECIMAL(12,2), [1.0]::DECIMAL(3,1)[])"
+    depot.load(
+        f"SELECT * FROM (VALUES {values}) AS t(a, b, c, d, e)",
+        mode="replace",
+        shape=Shape(mask=dict.fromkeys("abcde", "hash")),
+    )
+    expected = [hashlib.sha256(text.encode()).hexdigest() for text in ("1.5", "1.5", "1e+20", "100", "[1.0]")]
+    assert depot.query("SELECT * FROM sales.orders") == [tuple(expected)]
 
 
 def test_bounds_of_the_first_read_are_half_open(depot, form):
