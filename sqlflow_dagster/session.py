@@ -36,9 +36,10 @@ class Store(Protocol):
 class Session:
     """What all steps of one run share.
 
-    `run_date` is an ISO date: the partition's, else the schedule's tick, else the start of the
-    first run of a retry chain. `window` is the partition. `stopped` is set when the run is canceled,
-    and the `guards`, which may be waiting for a far side, are told.
+    `run_id` is the run's, but where it goes on with what a failed run left undone, that one's.
+    `run_date` is an ISO date: the partition's, else the schedule's tick, else the start of the first run
+    of a retry chain. `window` is the partition. `stopped` is set when the run is canceled, and the
+    `guards`, which may be waiting for a far side, are told.
     """
 
     project: Project

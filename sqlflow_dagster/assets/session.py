@@ -24,7 +24,10 @@ from sqlflow_dagster.warehouse.shape import Window
 log = logging.getLogger(__name__)
 
 _TICK = ".dagster/scheduled_execution_time"
-_ROOT_RUN = "dagster/root_run_id"
+_ROOT_RUN, _PARENT_RUN = "dagster/root_run_id", "dagster/parent_run_id"
+# On a run that goes on with the steps that another one left undone. Dagster's mark of a run of the assets that
+# another left undone stays on when all of it is run again later, so it tells nothing.
+_RESUMES = "dagster/is_resume_retry"
 _TEMPORARY_HOME = ".tmp_dagster_home_"
 # Runs that this process has begun, and (run, pipeline) whose variables it has checked.
 _begun: set[str] = set()
@@ -60,7 +63,7 @@ def session_of(context: dg.AssetExecutionContext, project: Project, pipeline: Pi
     window, partition = _partition(context)
     return Session(
         project=project,
-        run_id=context.run.run_id,
+        run_id=_resumed(context.instance, context.run),
         run_date=window.start[:10] if window else _run_date(context, _timezone(project, pipeline)),
         store=RunStorage(context.instance),
         variables=resource.vars,
@@ -97,6 +100,16 @@ def _partition(context: dg.AssetExecutionContext) -> tuple[Window | None, str | 
 def _timezone(project: Project, pipeline: Pipeline) -> ZoneInfo:
     schedule = project.settings.profile.pipeline(pipeline.name).schedule
     return ZoneInfo(schedule.timezone if schedule else "UTC")
+
+
+def _resumed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The run that this one goes on with, itself as a rule: what that one has stored is not stored twice."""
+    while run.tags.get(_RESUMES) == "true":
+        parent = instance.get_run_by_id(run.tags[_PARENT_RUN])
+        if parent is None:
+            return run.tags[_PARENT_RUN]
+        run = parent
+    return run.run_id
 
 
 def _run_date(context: dg.AssetExecutionContext, zone: ZoneInfo) -> str:

@@ -33,6 +33,23 @@ def test_streams_that_were_stored_are_not_read_again_by_a_retry(deployment):
     assert run.metadata("p/a")["already_done"] is True
 
 
+def test_a_run_from_the_failure_of_another_stores_nothing_twice(deployment):
+    source = deployment.far({"a": [ROWS, ROWS, ROWS], "b": [*[["SourceFailed", "not yet"]] * 2, ROWS, ROWS]})
+    deployment.pipeline(source + "LOAD a FROM far.a MODE APPEND;\nLOAD b FROM far.b MODE APPEND;")
+    runs = [deployment.run()]
+    for _ in range(2):
+        # As "Re-execute from failure" of the web UI and Dagster's run retries say it.
+        runs.append(
+            deployment.run(tags={"dagster/is_resume_retry": "true", "dagster/parent_run_id": runs[-1].run_id})
+        )
+    assert [run.success for run in runs] == [False, False, True]
+    assert deployment.query("SELECT (SELECT count(*) FROM p.a), (SELECT count(*) FROM p.b)") == [(2, 2)]
+    assert runs[2].metadata("p/a")["already_done"] is True
+    again = deployment.run(tags={"dagster/parent_run_id": runs[0].run_id})
+    assert again.success, again.failures
+    assert deployment.query("SELECT (SELECT count(*) FROM p.a), (SELECT count(*) FROM p.b)") == [(4, 4)]
+
+
 @pytest.mark.parametrize(
     ("answer", "tries"),
     [
