@@ -7,6 +7,7 @@ A plain `str` as a part is a TypeError, so a name or value from outside can only
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,13 @@ def fold(name: str) -> str:
 def is_name(text: str) -> bool:
     """Whether a text can be a name: it is not empty and has no control character."""
     return bool(text) and not any(ord(c) < 32 or ord(c) == 127 for c in text)
+
+
+def free_name(wanted: str, taken: Iterable[str]) -> str:
+    """Return `wanted`, or that with a number, so that it is none of the names taken."""
+    folded = {fold(name) for name in taken}
+    names = (f"{wanted}{number or ''}" for number in itertools.count())
+    return next(name for name in names if fold(name) not in folded)
 
 
 def quote(*names: str) -> Sql:

@@ -19,7 +19,7 @@ from sqlflow_dagster.connectors.postgres_states import State, States
 from sqlflow_dagster.connectors.postgres_texts import array_text, from_text, is_list
 from sqlflow_dagster.connectors.postgres_types import Column, digits_of
 from sqlflow_dagster.connectors.sql_select import Travel
-from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, free_name, join, literal, quote, sql
 
 CHANGE = "_sqlflow_change"
 _TEXT = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
@@ -157,7 +157,9 @@ def _converter(travel: Travel[Column], label: str) -> Callable[[str], str] | Non
 
 def _lines(part: Part, texts: Mapping[str, Sql], longest: int) -> Sql:
     """The SELECT over a spooled batch: each column in its type, and what became of the row."""
-    names = [*(f"_sqlflow_{name}" for name in _LEAD), *(travel.column.name for travel in part.travels)]
+    taken = [travel.column.name for travel in part.travels]
+    lead = {name: free_name(f"_sqlflow_{name}", taken) for name in _LEAD}
+    names = [*lead.values(), *taken]
     split = join(
         ", ", (sql("line[{n}] AS {name}", n=literal(n), name=quote(name)) for n, name in enumerate(names, 1))
     )
@@ -169,16 +171,16 @@ def _lines(part: Part, texts: Mapping[str, Sql], longest: int) -> Sql:
         )
         for travel in part.travels
     ]
-    gone = sql("({gone} = '1')", gone=quote("_sqlflow_gone"))
+    gone = sql("({gone} = '1')", gone=quote(lead["gone"]))
     if part.deleted:
         values.append(sql("{gone} AS {deleted}", gone=gone, deleted=quote(part.deleted)))
     change = sql(
         "struct_pack(gone := {gone}, id := CAST({id} AS BIGINT), origin := CAST({origin} AS BIGINT),"
         " unchanged := CAST(CAST({unchanged} AS JSON) AS VARCHAR[])) AS {change}",
         gone=gone,
-        id=quote("_sqlflow_id"),
-        origin=quote("_sqlflow_origin"),
-        unchanged=quote("_sqlflow_unchanged"),
+        id=quote(lead["id"]),
+        origin=quote(lead["origin"]),
+        unchanged=quote(lead["unchanged"]),
         change=quote(CHANGE),
     )
     return sql(

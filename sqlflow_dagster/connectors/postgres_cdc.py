@@ -28,7 +28,7 @@ from sqlflow_dagster.connectors.postgres_types import Column
 from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.cursor import Cursor
-from sqlflow_dagster.errors import RetryLater, SchemaChanged, SourceFailed
+from sqlflow_dagster.errors import BadOption, RetryLater, SchemaChanged, SourceFailed
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, fold, literal, quote, sql
 
@@ -220,6 +220,13 @@ def _selected(table: _Table, connection: Connection, now: Logged) -> tuple[Selec
         raise SchemaChanged(
             f"{label}: {', '.join(asked)} is computed by Postgres, and its log does not have it; take it out of "
             "`columns`, and compute it in a CREATE TABLE … AS"
+        )
+    own = {CHANGE, *_own(options)}
+    if taken := [column.name for column in columns if fold(column.name) in own]:
+        raise BadOption(
+            f"{label}: the column {', '.join(map(repr, taken))} has a name that cdc gives to one of its own; rename it "
+            "at the source",
+            option="table",
         )
     kept = [column for column in columns if column.name not in generated]
     selected = select(

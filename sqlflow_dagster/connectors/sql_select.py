@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from sqlflow_dagster.connectors.base import Span
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import BadOption, SchemaChanged
-from sqlflow_dagster.sql import Condition, Sql, fold, join, literal, quote, sql
+from sqlflow_dagster.sql import Condition, Sql, fold, free_name, join, literal, quote, sql
 
 # Texts that mean one day or one moment to every server, as they do to DuckDB.
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -27,7 +27,6 @@ ISO = re.compile(
 )
 NUMBER = re.compile(r"-?\d{1,38}(\.\d{1,38})?")
 ORDERED = frozenset({"<", "<=", ">", ">="})
-_GUARD = "_sqlflow_guard"
 
 
 class Column(Protocol):
@@ -154,7 +153,7 @@ class Selected(Generic[C]):
         texts = (literal(self._said(item)) for item in guards)
         return sql(
             "CASE WHEN {g} IS NULL THEN TRUE ELSE CAST(error([{texts}][{g}]) AS BOOLEAN) END",
-            g=quote(_GUARD),
+            g=quote(_guard_of(self.travels)),
             texts=join(", ", texts),
         )
 
@@ -197,7 +196,8 @@ def selected(
             sql("WHEN {guard} THEN {number}", guard=guard, number=literal(number))
             for number, guard in enumerate(guards, 1)
         )
-        case = sql("CASE {cases} END AS {name}", cases=join(" ", cases), name=dialect.quote(_GUARD))
+        name = dialect.quote(_guard_of(kept))
+        case = sql("CASE {cases} END AS {name}", cases=join(" ", cases), name=name)
         values.append(case)
     names = {item.column.name for item in kept}
     return Selected(
@@ -334,6 +334,10 @@ def _check_conditions(travels: Mapping[str, Travel[C]], conditions: Iterable[Con
                 f'"types": {{"{name}": "DECIMAL(38,9)"}}, or set `numeric_type`',
                 option="filters",
             )
+
+
+def _guard_of(travels: Iterable[Travel[C]]) -> str:
+    return free_name("_sqlflow_guard", (item.column.name for item in travels))
 
 
 def _check_names(columns: Sequence[C], label: str, dialect: Dialect[C]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import LoadRefused
-from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, free_name, join, literal, quote, sql
 from sqlflow_dagster.warehouse import tables, types
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # The column of a staged row that says what became of it; never one of the target.
 COLUMN = "_sqlflow_change"
-_THERE = "_sqlflow_there"
 
 
 class Changes(Protocol):
@@ -63,18 +62,17 @@ def resolve(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec, changes: 
     have = {fold(name): name for name in tables.columns(connection, quote(*spec.table))}
     _check_columns(connection, rows, spec, changes, have)
     staged = [name for name in tables.columns(connection, rows) if name != COLUMN]
+    there = quote(free_name("_sqlflow_there", have))
     whole = sql(
         "FROM {rows} AS s LEFT JOIN {rows} AS o ON o.{c}.id = s.{c}.origin"
         " LEFT JOIN (SELECT *, TRUE AS {there} FROM {table}) AS t ON {same}",
         rows=rows,
         c=quote(COLUMN),
-        there=quote(_THERE),
+        there=there,
         table=quote(*spec.table),
         same=join(" AND ", (_key(key) for key in spec.keys)),
     )
-    lost = sql(
-        "coalesce(len(s.{c}.unchanged), 0) > 0 AND t.{there} IS NULL", c=quote(COLUMN), there=quote(_THERE)
-    )
+    lost = sql("coalesce(len(s.{c}.unchanged), 0) > 0 AND t.{there} IS NULL", c=quote(COLUMN), there=there)
     missing = connection.execute(
         sql(
             "SELECT concat_ws(', ', {keys}) {whole} WHERE {lost} AND NOT s.{c}.gone LIMIT 1",

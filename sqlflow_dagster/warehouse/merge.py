@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
-from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, free_name, join, literal, quote, sql
 from sqlflow_dagster.warehouse import changes as change_rows
 from sqlflow_dagster.warehouse import marks, room, schema, tables, types
 
@@ -99,7 +99,7 @@ def _dedupe(connection: DuckDBPyConnection, rows: Sql, spec: LoadSpec) -> int:
 
 def _dedupe_without_rowid(connection: DuckDBPyConnection, rows: Sql, newest: Sql, spec: LoadSpec) -> int:
     """A column of the source that is called so hides the place of each row, which is counted then."""
-    place = quote(tables.free_name("_sqlflow_place", tables.columns(connection, rows)))
+    place = quote(free_name("_sqlflow_place", tables.columns(connection, rows)))
     connection.execute(
         sql(
             "CREATE OR REPLACE TEMP TABLE {kept} AS SELECT * EXCLUDE ({place})"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.sql import Sql, TableName, bound, literal, quote, sql
+from sqlflow_dagster.sql import Sql, TableName, bound, free_name, literal, quote, sql
 from sqlflow_dagster.warehouse import tables, types
 
 _QUARANTINE = quote("_sqlflow", "quarantine")
@@ -55,8 +55,8 @@ def set_aside(
             column=quote(column),
             label=literal(label),
             # Names that no column has: one of a column would stand for it.
-            whole=quote(tables.free_name("_sqlflow_row", names)),
-            place=quote(tables.free_name("_sqlflow_place", names)),
+            whole=quote(free_name("_sqlflow_row", names)),
+            place=quote(free_name("_sqlflow_place", names)),
             rows=rows,
             bad=bad,
         )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -96,13 +95,6 @@ def columns(connection: DuckDBPyConnection, relation: Sql) -> dict[str, str]:
 def count(connection: DuckDBPyConnection, table: TableName) -> int:
     """Return the number of rows."""
     return _number(connection.execute(sql("SELECT count(*) FROM {table}", table=quote(*table))).fetchone())
-
-
-def free_name(wanted: str, taken: Iterable[str]) -> str:
-    """Return `wanted`, or that with a number, so that it is none of the names taken."""
-    folded = {fold(name) for name in taken}
-    names = (f"{wanted}{number or ''}" for number in itertools.count())
-    return next(name for name in names if fold(name) not in folded)
 
 
 def deleted(connection: DuckDBPyConnection, statement: Sql) -> int:

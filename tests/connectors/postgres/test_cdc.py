@@ -80,6 +80,33 @@ def test_inserts_updates_and_deletes_arrive(copy):
     assert copy.query("SELECT id, name FROM p.t WHERE _sqlflow_deleted") == [(3, "n3")]
 
 
+def test_columns_that_are_named_like_ours_keep_their_values(copy):
+    names = ["_sqlflow_id", "_sqlflow_gone", "_SQLFLOW_Origin", "_sqlflow_unchanged", "_sqlflow_there"]
+    columns = ", ".join(f'"{name}"' for name in names)
+    adds = ", ".join(f"ADD \"{name}\" text DEFAULT 'old'" for name in names)
+    copy.database.run(
+        f"ALTER TABLE orders {adds}",
+        f"UPDATE orders SET name = {LARGE.format('x')}, \"_sqlflow_there\" = 'y'",
+    )
+    copy.load(**CDC)
+    copy.database.run(
+        f"UPDATE orders SET ({columns}) = ('a', 'b', 'c', 'd', 'e') WHERE id = 1",
+        "DELETE FROM orders WHERE id = 2",
+    )
+    copy.load(**CDC)
+    assert living(copy, f"id, name, {columns}") == there(copy, f"id, name, {columns}")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("_sqlflow_change", HARD), ("_SQLFLOW_change", CDC), ("_sqlflow_deleted", CDC)]
+)
+def test_a_column_with_a_name_of_ours_that_the_table_is_to_have_is_refused(copy, name, options):
+    copy.database.run(f'ALTER TABLE orders ADD "{name}" boolean')
+    error = copy.error(**options)
+    assert isinstance(error, BadOption)
+    assert f"the column {name!r} has a name that cdc gives to one of its own" in str(error)
+
+
 def test_hard_deletes_leave_no_row_and_no_column(copy):
     copy.load(**HARD)
     copy.database.run(

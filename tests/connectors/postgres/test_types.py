@@ -215,6 +215,12 @@ def test_a_declared_type_changes_no_part_of_json(project, value, declared, said)
     assert said in str(project.error(table="t", types={"c": declared}))
 
 
+def test_a_column_that_is_named_like_our_guard_is_one_like_others(project):
+    project.database.run("CREATE TABLE t AS SELECT 7 AS _sqlflow_guard, 1.5::numeric(3,1) AS n")
+    project.load(table="t")
+    assert project.query("SELECT _sqlflow_guard, CAST(n AS VARCHAR) FROM p.t") == [(7, "1.5")]
+
+
 def test_text_of_another_encoding_comes_as_it_reads(project, server):
     name = f"{project.database.name}_latin1"
     project.database.run(
