@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
+from urllib.parse import quote as quote_url
 
 from sqlflow_dagster.connectors import budget, casts, listing, manifest, paths, spool, streamed
 from sqlflow_dagster.connectors.base import (
@@ -408,7 +409,7 @@ def partition_types(
 
 def partition_sql(name: Sql, key: str, kind: str, *, guessed: bool) -> Sql:
     """Return the value that a `key=value` folder gives; `name` is the file's name."""
-    pattern = f"^(?:.*/)?{re.escape(key)}=([^/]*)/"
+    pattern = f"^(?:.*/)?{_spelt(key)}=([^/]*)/"
     text = sql("regexp_extract({name}, {pattern}, 1)", name=name, pattern=literal(pattern))
     value = sql(
         "CASE WHEN regexp_matches({name}, {pattern}) AND {text} <> {none} THEN url_decode({text}) END",
@@ -418,6 +419,16 @@ def partition_sql(name: Sql, key: str, kind: str, *, guessed: bool) -> Sql:
         none=literal(paths.DEFAULT_PARTITION),
     )
     return casts.converted(key, kind, guessed=guessed, where=name, text=value)
+
+
+def _spelt(key: str) -> str:
+    """The pattern of a folder's key as it stands, or percent-encoded, as exports write what is no letter or digit."""
+    return "".join(
+        character
+        if character.isascii() and character.isalnum()
+        else f"(?:{re.escape(character)}|(?i:{quote_url(character, safe='')}))"
+        for character in key
+    )
 
 
 def options_sql(given: Mapping[str, Sql | None]) -> Sql:

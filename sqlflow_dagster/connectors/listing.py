@@ -47,7 +47,7 @@ def partition(folders: Sequence[str]) -> Partition:
     for folder in folders:
         key, separator, value = folder.partition("=")
         if separator and key:
-            found.append((key, None if value == DEFAULT_PARTITION else unquote(value)))
+            found.append((unquote(key), None if value == DEFAULT_PARTITION else unquote(value)))
             part = 0
         elif part and part < len(_PARTS) and _PARTS[part][1].fullmatch(folder):
             found.append((_PARTS[part][0], folder))

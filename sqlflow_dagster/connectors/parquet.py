@@ -222,9 +222,11 @@ class Parquet(WritesFiles, ReadsParquet[ParquetOptions]):
 def _is_odd(files: Sequence[Readable], folders: Mapping[str, str], types: Mapping[str, str]) -> bool:
     """Whether folders have declared types, which DuckDB would round to, or are such as it does not see.
 
-    It sees none with `=` in their values, and none that are not in the path.
+    It sees none with `=` in their values, none that are not in the path, and names as they are encoded there.
     """
     if folders and not all(item.file.tail for item in files):
+        return True
+    if any(f"/{key}=" not in f"/{item.file.name}" for item in files for key in item.file.partitions):
         return True
     declared = {fold(name) for name in types}
     values = (value for item in files for value in item.file.partitions.values() if value)

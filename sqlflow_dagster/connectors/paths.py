@@ -48,12 +48,12 @@ class File:
 
     @property
     def partitions(self) -> dict[str, str | None]:
-        """Values of `key=value` folders in the name, by key."""
+        """Values of `key=value` folders in the name, by key; both may be percent-encoded there."""
         found: dict[str, str | None] = {}
         for part in self.name.split("/")[:-1]:
             key, separator, value = part.partition("=")
             if separator and key:
-                found[key] = None if value == DEFAULT_PARTITION else unquote(value)
+                found[unquote(key)] = None if value == DEFAULT_PARTITION else unquote(value)
         return found
 
     def changed(self) -> bool:

@@ -511,6 +511,22 @@ def test_a_set_of_partitions_takes_the_place_of_the_one_before(bench, bucket):
     assert bench.query("SELECT count(DISTINCT id), count(DISTINCT part) FROM p.t") == [(100, 2)]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_odd_values_of_partitions_come_back(bench, bucket, kind):
+    values = ["a=b", "a/b", "50%", "%41", "a b", "a+b", "x:y", "日本", None]
+    listed = ", ".join(f"({'NULL' if k is None else repr(k)}, {v})" for v, k in enumerate(values))
+    target = targeted(bucket, "mart/odd", partition_by="k", file_format=kind)
+    exported(bench, f"SELECT * FROM (VALUES {listed}) AS t(k, v)", target)
+    read = {**bucket.params, "path_prefix": "mart/odd/"}
+    bench.pipeline(f"SOURCE s TYPE S3 PARAMS {json.dumps(read)};\nLOAD t FROM s;")
+    bench.ok()
+    assert bench.query("SELECT v, k FROM p.t ORDER BY v") == list(enumerate(values))
+    read["partition_filter"] = {"k": ["a=b", "50%"]}
+    bench.pipeline(f"SOURCE s TYPE S3 PARAMS {json.dumps(read)};\nLOAD t FROM s;")
+    bench.ok()
+    assert bench.query("SELECT v FROM p.t ORDER BY v") == [(0,), (2,)]
+
+
 def test_what_is_no_partition_is_not_removed(bench, bucket):
     bucket.put("mart/notes.txt", "mine")
     with pytest.raises(BadOption, match=r"mart/notes\.txt, which would be removed"):

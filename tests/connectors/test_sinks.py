@@ -15,6 +15,7 @@ import pytest
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, SQLFlowError
+from sqlflow_dagster.sql import literal, quote
 from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings
 from sqlflow_dagster.warehouse.result import rows
 from sqlflow_dagster.warehouse.udf import Functions
@@ -366,6 +367,24 @@ def test_partitions_are_folders_that_come_back_as_columns(shop, type_):
     assert sorted((row[order.index("v")], row[order.index("k")]) for row in found.rows) == [
         (v, k) for k, v in values
     ]
+
+
+@pytest.mark.parametrize("type_", ["CSV", "PARQUET"])
+@pytest.mark.parametrize("name", ["k", "a key", "k=%", "Ä"])
+def test_odd_values_and_names_of_partitions_come_back(shop, type_, name):
+    values = ["a=b", "a/b", "50%", "%41", "a b", " ", "a+b", "", "..", "a\nb", "x:y*?", "'", "日本", None]
+    table = ", ".join(f"({'NULL' if k is None else literal(k)}, {v})" for v, k in enumerate(values))
+    shop.export(
+        f"SELECT k AS {quote(name)}, v FROM (VALUES {table}) AS t(k, v)", type_, "out", partition_by=name
+    )
+    found = shop.read(type_, path="out")
+    order = list(found.columns)
+    assert sorted((row[order.index("v")], row[order.index(name)]) for row in found.rows) == list(
+        enumerate(values)
+    )
+    for number, value in enumerate(values):
+        filtered = shop.read(type_, path="out", partition_filter={name: [value]})
+        assert [row[order.index("v")] for row in filtered.rows] == [number], value
 
 
 def test_a_new_export_of_partitions_takes_the_place_of_the_old_one_whole(shop):
