@@ -13,7 +13,7 @@ from sqlflow_dagster.connectors.postgres_replace import rows_of, run
 from sqlflow_dagster.connectors.postgres_wire import Wire, as_it_fits, as_json
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import ExportFailed, SourceError
-from sqlflow_dagster.sql import Sql, join, quote, sql
+from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
 _STAGE = quote("pg_temp", "_sqlflow_rows")
 _BUFFER = 1 << 20
@@ -57,6 +57,23 @@ _MOMENTS = ("date", "time", "timestamp")
 _WHOLE = {
     "character": "bpchar", "name": "text", '"char"': "text", "bit": "varbit", "numeric": "numeric",
     "interval": "interval", "timestamp": "timestamptz", "date": "timestamptz", "time": "timetz",
+}  # fmt: skip
+
+
+# What says of a text, by the first word of a column's type, that `v`, made of it, lost a part by which `back` cannot
+# tell them apart: parts of a microsecond, a day before a time, and parts of a cent.
+_NANOSECONDS = sql("{c} ~ {pattern}", c=Sql("e.c"), pattern=literal(r"\.[0-9]{6}[0-9]*[1-9]"))
+_NO_TIME = sql(
+    "e.c !~* {pattern}",
+    pattern=literal(
+        r"^\s*t?\d{1,2}(:?\d{2}){0,2}(\.\d+)?\s*([ap]m)?\s*(z|[a-z]{3,4}|[+-]\d{1,2}(:?\d{2}){0,2})?\s*$"
+    ),
+)
+_DIGITS = "btrim(regexp_replace(e.{0}, '[^0-9]', '', 'g'), '0')"
+_LOST = {
+    "timestamp": _NANOSECONDS, "date": _NANOSECONDS, "interval": _NANOSECONDS,
+    "time": sql("({nano} OR {no_time})", nano=_NANOSECONDS, no_time=_NO_TIME),
+    "money": Sql(f"{_DIGITS.format('c')} <> {_DIGITS.format('v')}"),
 }  # fmt: skip
 
 
@@ -241,6 +258,8 @@ class Writer:
         if back := _back(wire.sent, wire.base or wire.final):
             parts = {"cast": cast_, "back": Sql(back), "c": c}
             changed = sql("CAST({cast} AS {back}) IS DISTINCT FROM CAST({c} AS {back})", **parts)
+        if lost := _lost(wire.sent, wire.base or wire.final, c, cast_):
+            changed = sql("({changed} OR {lost})", changed=changed, lost=lost)
         query = sql(
             "SELECT CAST({c} AS text) FROM {stage} AS s WHERE {c} IS NOT NULL AND {changed} LIMIT 1",
             c=c,
@@ -406,6 +425,18 @@ def _back(sent: str, final: str) -> str | None:
     numbers = sent.startswith(_NUMBERS) and final.startswith(_NUMBERS)
     moments = sent.startswith(_MOMENTS) and final.startswith(_MOMENTS)
     return sent if numbers or moments else None
+
+
+def _lost(sent: str, final: str, text: Sql, cast: Sql) -> Sql | None:
+    """The test whether a text became what has not all of it, where a type compared by `_back` does not show that."""
+    lost = _LOST.get(re.split(r"[ (\[]", final)[0])
+    if lost is None or sent.removesuffix("[]") not in ("text", "varchar"):
+        return None
+    pair = "unnest(CAST({c} AS text[]), CAST({v} AS text[]))"
+    if not final.endswith("[]"):
+        pair = "(VALUES (CAST({c} AS text), CAST({v} AS text)))"
+    pairs = sql(pair, c=text, v=cast)
+    return sql("EXISTS (SELECT 1 FROM {pairs} AS e (c, v) WHERE {lost})", pairs=pairs, lost=lost)
 
 
 def _goes_straight(wire: Wire) -> bool:

@@ -328,6 +328,17 @@ def test_upsert_makes_a_table_with_its_key_and_null_keys_match(export):
         ("timestamp", "'2024-01-01 10:00:00+05'", "without time zone, which cannot hold '2024-01-01 10:00:00\\+05'"),
         ("date", "'2024-01-01 10:00'", "is date, which cannot hold '2024-01-01 10:00'"),
         ("time", "'10:00:00+05'", "without time zone, which cannot hold '10:00:00\\+05'"),
+        ("timestamp", "'2024-01-01 10:00:00.123456789'", r"cannot hold '2024-01-01 10:00:00\.123456789'"),
+        ("timestamptz", "'2024-01-01 10:00:00.0000001Z'", r"cannot hold '2024-01-01 10:00:00\.0000001Z'"),
+        ("date", "'2024-01-01 00:00:00.0000001'", "which cannot hold '2024-01-01 00:00:00"),
+        ("timestamp[]", "['2024-01-01 10:00:00.1234567']", "which cannot hold '{"),
+        ("interval", "'1.1234567 seconds'", "is interval, which cannot hold '1.1234567 seconds'"),
+        ("time", "'10:00:00.0000001'", r"which cannot hold '10:00:00\.0000001'"),
+        ("time", "'2024-01-01 10:00'", "which cannot hold '2024-01-01 10:00'"),
+        ("timetz", "'2024-01-01 10:00+02'", "which cannot hold '2024-01-01 10:00"),
+        ("time[]", "['10:00', '2024-01-01 10:00']", "which cannot hold '{"),
+        ("money", "'1.555'", "is money, which cannot hold '1.555'"),
+        ("money[]", "['1.50', '1.555']", "which cannot hold '{"),
         ("mood", "'angry'", "its column 'c' is mood: invalid input value for enum mood"),
         ("date", "TIMESTAMP '2024-01-01 00:00:01'", "its column 'c' is date, which cannot hold '2024-01-01 00:00:01'"),
         ("inet", "'x'", "invalid input syntax for type inet"),
@@ -354,6 +365,27 @@ def test_a_value_that_the_table_cannot_hold_is_named_and_nothing_stored(export, 
     assert re.search(message, str(error))
     assert export.run("SELECT count(*) FROM t") == before
     assert export.run("SELECT count(*) FROM pg_class WHERE relname LIKE '_sqlflow_new%'") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "shown"),
+    [
+        ("timestamp", "2024-01-01 10:00:00.1234560", "2024-01-01 10:00:00.123456"),
+        ("time", "10:00", "10:00:00"),
+        ("time", "10:00:00.5 PM", "22:00:00.5"),
+        ("time", "040506.25", "04:05:06.25"),
+        ("timetz", "10:00:00+05:30", "10:00:00+05:30"),
+        ("timetz", "10:00 UTC", "10:00:00+00"),
+        ("interval", "1 day 02:03:04.500000", "1 day 02:03:04.5"),
+        ("money", "$1,234.50", "$1,234.50"),
+        ("money", "-7", "-$7.00"),
+        ("money", "0", "$0.00"),
+    ],
+)
+def test_a_text_that_a_column_holds_whole_is_taken(export, kind, text, shown):
+    export.run(f"CREATE TABLE t (c {kind})")
+    export(f"SELECT '{text}' AS c", mode="append")
+    assert export.run("SELECT c::text FROM t") == [(shown,)]
 
 
 @pytest.mark.parametrize(
