@@ -23,7 +23,7 @@ from sqlflow_dagster.session import Outcome, Session
 from sqlflow_dagster.specs import search_path, transform_spec
 from sqlflow_dagster.sql import TableName, quote
 from sqlflow_dagster.warehouse.result import rows
-from sqlflow_dagster.warehouse.tables import columns, kind
+from sqlflow_dagster.warehouse.tables import columns, is_readable
 from sqlflow_dagster.warehouse.transform import transform
 from sqlflow_dagster.warehouse.udf import Functions
 
@@ -174,7 +174,7 @@ def _schemas(session: Session, step: Transform) -> dict[TableName, tuple[str, ..
         return {
             table: tuple(columns(connection, quote(*table)))
             for table in step.reads
-            if kind(connection, table)
+            if is_readable(connection, quote(*table))
         }
 
 

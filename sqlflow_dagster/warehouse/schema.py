@@ -115,7 +115,7 @@ def columns_of(connection: DuckDBPyConnection, table: TableName) -> dict[str, st
     the type of its first value.
     """
     relation = quote(*table)
-    if not tables.exists(connection, relation):
+    if not tables.is_readable(connection, relation):
         return None
     if types.has_no_rows(connection, relation):
         return {}

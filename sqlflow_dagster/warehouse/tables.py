@@ -56,6 +56,18 @@ def exists(connection: DuckDBPyConnection, relation: Sql) -> bool:
         connection.execute(sql("SELECT 1 FROM {relation} LIMIT 0", relation=relation))
     except duckdb.CatalogException:
         return False
+    except duckdb.BinderException:
+        # A view of columns that its tables have no more.
+        return True
+    return True
+
+
+def is_readable(connection: DuckDBPyConnection, relation: Sql) -> bool:
+    """Whether there is a table, or a view whose query still fits its tables."""
+    try:
+        connection.execute(sql("SELECT 1 FROM {relation} LIMIT 0", relation=relation))
+    except (duckdb.CatalogException, duckdb.BinderException):
+        return False
     return True
 
 

@@ -171,6 +171,19 @@ def test_a_view_gives_way_to_a_table_of_any_mode(bench, mode):
     assert bench.rows() == [(2,)]
 
 
+@pytest.mark.parametrize(
+    ("mode", "view"), [("replace", True), ("replace", False), ("append", False), ("upsert", False)], ids=str
+)
+def test_a_view_whose_tables_have_changed_can_be_made_anew(bench, mode, view):
+    bench.own("CREATE SCHEMA p", "CREATE TABLE p.s AS SELECT 1 AS a")
+    bench.run("SELECT a FROM p.s", view=True)
+    bench.own("CREATE OR REPLACE TABLE p.s AS SELECT 2 AS b")
+    with pytest.raises(QueryFailed, match='p.u: .*column "a" not found'):
+        bench.run("FROM p.t", table=TableName("p", "u"))
+    bench.run("SELECT b FROM p.s", view=view, mode=mode, keys=("b",))
+    assert bench.rows() == [(2,)]
+
+
 def test_what_depends_on_a_table_outlives_it(bench):
     bench.run("SELECT 1 AS a, 2 AS b")
     bench.own("CREATE VIEW p.v AS SELECT a FROM p.t", "CREATE UNIQUE INDEX i ON p.t (a)")
