@@ -69,7 +69,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
         count = rows.copy_to(lines, copy_options("json", {"ARRAY": literal(False)}))
         with _writing(where) as connection:
             if wanted.mode != "append" or not _done_before(connection, place.once):
-                _Writer(connection, where, rows.columns, wanted).write(lines)
+                _Writer(connection, where, rows.columns, count, wanted).write(lines)
     return Written(rows=count, bytes=None, target=str(where))
 
 
@@ -123,11 +123,13 @@ class _Writer:
         connection: sqlite3.Connection,
         where: Target,
         columns: Mapping[str, str],
+        count: int,
         options: LocalSinkOptions,
     ) -> None:
         self._connection = connection
         self._where = where
         self._columns = columns
+        self._count = count
         self._options = options
         self._table = quote(where.table)
 
@@ -184,12 +186,12 @@ class _Writer:
             self._connection.execute(statement)
 
     def _merge(self, lines: Path) -> None:
-        there = {
-            fold(name): Column(name, declared)
-            for name, declared in self._connection.execute(
-                "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0", (self._where.table,)
-            )
-        }
+        found = self._connection.execute(
+            "SELECT name, type, pk > 0 AND sum(pk > 0) OVER () = 1 AND upper(type) = 'INTEGER'"
+            " FROM pragma_table_xinfo(?) WHERE hidden = 0",
+            (self._where.table,),
+        )
+        there = {fold(name): Column(name, declared, bool(numbered)) for name, declared, numbered in found}
         lacking = [name for name in self._columns if fold(name) not in there]
         if lacking:
             raise ExportFailed(
@@ -250,7 +252,12 @@ class _Writer:
                 [make(value) for make, (_name, value) in zip(makers, decoder.decode(line), strict=True)]
                 for line in stream
             )
-            self._connection.executemany(statement, rows)
+            stored = self._connection.executemany(statement, rows).rowcount
+        if (missing := self._count - stored) > 0:
+            raise ExportFailed(
+                f"{self._where}: a trigger or ON CONFLICT of the table kept {missing} of {self._count} rows out; mend "
+                "it, or leave those rows out of the query; nothing was stored"
+            )
 
 
 def _declared(kind: str) -> str:
@@ -319,6 +326,11 @@ def _guarded(make: Maker, name: str, column: Column | None, where: Target) -> Ma
 
     def guarded(raw: Any) -> Value:
         value = make(raw)
+        if value is None and column.numbered:
+            raise ExportFailed(
+                f"{where}: its column {name!r} is the number of a row, which would be the next one for NULL; leave the "
+                "column out of the query, or those rows"
+            )
         if _changed(value, column.affinity):
             raise ExportFailed(
                 f"{where}: its column {name!r} is {column.declared or 'of no type'}, which would change "

@@ -61,10 +61,14 @@ _FIXED = f"CASE WHEN round({{c}}, {{scale}}) = {{c}} THEN printf({{form}}, {{c}}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column by name, with the type that it was declared to have; empty for none."""
+    """A column by name, with the type that it was declared to have; empty for none.
+
+    One that is `numbered` is the number of the row: of NULL it makes the next one.
+    """
 
     name: str
     declared: str
+    numbered: bool = False
 
     @property
     def base(self) -> str:

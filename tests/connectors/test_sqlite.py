@@ -492,6 +492,37 @@ def test_what_does_not_fit_is_refused_and_the_table_is_as_it_was(bench, query, o
     assert look(bench) == [(1, "a", 0)]
 
 
+@pytest.mark.parametrize("options", ['{"mode": "append"}', '{"mode": "upsert", "key": "id"}'])
+@pytest.mark.parametrize(
+    ("made", "query", "match"),
+    [
+        ("CREATE TABLE t (id INT, v TEXT UNIQUE ON CONFLICT IGNORE)", "SELECT 2 AS id, 'a' AS v", "kept 1 of 1 rows out"),
+        ("CREATE TABLE t (id INT, v TEXT); CREATE TRIGGER k BEFORE INSERT ON t WHEN NEW.id = 2 BEGIN SELECT RAISE(IGNORE); END",
+         "SELECT id, 'b' AS v FROM (VALUES (2), (3)) AS x(id)", "a trigger or ON CONFLICT of the table kept 1 of 2 rows out"),
+        ("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "SELECT NULL::INT AS id, 'b' AS v", "column 'id' is the number of a row"),
+    ],
+    ids=["conflict", "trigger", "number"],
+)  # fmt: skip
+def test_a_row_that_the_table_would_leave_out_or_number_is_refused(bench, made, query, match, options):
+    write(bench.root, f"{made}; INSERT INTO t VALUES (1, 'a')", "data/out.sqlite")
+    bench.pipeline(f'EXPORT {query} TO "data/out.sqlite/t" TYPE SQLITE OPTIONS {options};')
+    with pytest.raises(ExportFailed, match=match):
+        bench.ok()
+    assert look(bench) == [(1, "a")]
+
+
+def test_the_table_itself_may_number_its_rows_and_note_them(bench):
+    write(
+        bench.root,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE log (v); INSERT INTO log VALUES ('a');"
+        " CREATE TRIGGER k AFTER INSERT ON t BEGIN INSERT INTO log VALUES (NEW.v); UPDATE log SET v = 'x'; END",
+        "data/out.sqlite",
+    )
+    export(bench, "SELECT v FROM (VALUES ('a'), ('b')) AS x(v)", options='OPTIONS {"mode": "append"}')
+    assert look(bench) == [(1, "a"), (2, "b")]
+    assert len(look(bench, "SELECT * FROM log")) == 3
+
+
 def test_a_target_with_a_schema_is_refused_and_a_failing_export_leaves_no_file(bench):
     bench.pipeline('EXPORT SELECT 1 AS a TO "sqlite://data/out.sqlite/s/t";')
     with pytest.raises(BadOption, match="has no schemas, and 's' is one"):
