@@ -148,13 +148,13 @@ class Files(Connector[O]):
     def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
         if not self.options.counts_files:
             files = self._all(since)
-            self._required(files)
+            self._required(files, since)
             budget.check(self.limits, self.cost(files))
             yield from self._scans(stream, files)
             return
         changes = self._changes(since)
         if since is None and not changes.left:
-            self._required(changes.to_read)
+            self._required(changes.to_read, since)
         self._noticed(changes)
         self._replaceable(changes, stream)
         floor: listing.Partition = ()
@@ -177,7 +177,7 @@ class Files(Connector[O]):
             files = self._listed(self._wanted(None))
         except NotAllowed as error:
             return Health(ok=False, message=str(error))
-        if not files and self.options.require_files:
+        if self.options.require_files and (self._absent() or not files):
             return Health(ok=False, message=str(self._missing()))
         size = sum(file.size for file in files)
         facts = {"files": len(files), "bytes": size}
@@ -253,11 +253,18 @@ class Files(Connector[O]):
         newest = time.time_ns() - int(self.options.min_age_seconds * 1e9)
         return [file for file in files if not self.options.min_age_seconds or file.mtime_ns <= newest]
 
-    def _missing(self) -> SourceFailed:
-        return paths.missing(self.place, self.options.path, self.options.pattern)
+    def _absent(self) -> Sequence[str]:
+        """The paths that name one file or folder, which is not there: without it, a table would lose its rows."""
+        return paths.absent(self.place, self.options.path)
 
-    def _required(self, files: Sequence[File]) -> None:
-        if not files and self.options.require_files and not self._listed(listing.Wanted()):
+    def _missing(self) -> SourceFailed:
+        return paths.missing(self.place, self._absent() or self.options.path, self.options.pattern)
+
+    def _required(self, files: Sequence[File], since: Cursor | None) -> None:
+        if not self.options.require_files:
+            return
+        # What has been read may go.
+        if (since is None and self._absent()) or (not files and not self._listed(listing.Wanted())):
             raise self._missing()
 
     def _noticed(self, changes: manifest.Changes) -> None:

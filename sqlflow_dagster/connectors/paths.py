@@ -107,6 +107,17 @@ def find(
     return sorted(found.values(), key=lambda file: file.name)
 
 
+def absent(place: Place, paths: Sequence[str]) -> list[str]:
+    """Return the paths without a wildcard that name nothing."""
+    return [
+        text
+        for text in paths
+        if not _MAGIC.search(text)
+        and len(globs.alternatives(text)) == 1
+        and not Path(place.root, Path(_local(text)).expanduser()).exists()
+    ]
+
+
 def missing(place: Place, paths: Sequence[str], pattern: str | None = None) -> SourceFailed:
     """Return the error for paths that name no file: it says where was looked."""
     text = paths[0] if len(paths) == 1 else f"[{', '.join(paths)}]"

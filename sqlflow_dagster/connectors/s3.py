@@ -153,6 +153,10 @@ class S3(Files[S3Options]):
 
         return ranges
 
+    def _absent(self) -> Sequence[str]:
+        # A key is asked for where it is read.
+        return ()
+
     def _missing(self) -> SourceFailed:
         where = ", ".join(map(str, self.options.places()))
         wanted = self.options.file_format

@@ -236,6 +236,29 @@ def test_a_pattern_without_a_match_names_the_folder_and_what_is_there(inbox):
     assert inbox.read("CSV", path="in/*.txt", require_files=False).rows == []
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"sync_mode": "incremental", "cursor_field": "id"}, {"sync_mode": "incremental"}]
+)
+def test_each_file_that_is_named_must_be_there(inbox, more):
+    names = ["in/a.csv", "in/c.csv", "in/x*.csv"]
+    with pytest.raises(SourceFailed, match=r"no file matches 'in/c\.csv'; .*/in has a\.csv, b\.csv"):
+        inbox.read("CSV", path=names, **more)
+    with inbox.open("CSV", path=names) as source:
+        assert not source.check().ok
+    assert inbox.rows("CSV", path=names, require_files=False, **more) == [(1, "x")]
+
+
+@pytest.mark.parametrize(
+    "more", [{"cursor_field": "id"}, {"primary_key": "id"}], ids=["by cursor", "by file"]
+)
+def test_a_file_that_was_read_may_go(inbox, more):
+    names = {"path": ["in/a.csv", "in/b.csv"], "sync_mode": "incremental", **more}
+    since = Cursor("2", "BIGINT") if "cursor_field" in more else inbox.read("CSV", **names).position
+    (inbox.root / "in/a.csv").unlink()
+    put(inbox, "b", "2,z\n3,z\n")
+    assert [row[0] for row in inbox.read("CSV", since, **names).rows] == [2, 3]
+
+
 def test_a_directory_means_its_files_of_the_format_hidden_ones_apart(inbox):
     for name in ("in/.hidden.csv", "in/_tmp.csv", "in/note.txt.bak", "in/_x/y.csv", "in/.git/y.csv"):
         inbox.write(name, "id,v\n9,no\n")
