@@ -16,7 +16,7 @@ from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.plan.nodes import Load
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.session import Store, state_key
-from sqlflow_dagster.warehouse import commits
+from sqlflow_dagster.warehouse import commits, comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,20 @@ def reset(project: Project, store: Store, key: StateKey, to: str | None = None) 
     Without `to` the next run reads everything and swaps the table. With `to`, a value of the
     cursor column, the next run deletes the rows from there on and reads them again.
 
-    Raises ProjectError for `to` where there is no cursor column's value to go back from.
+    Raises ProjectError for `to` where there is no cursor column's value to go back from, or it is none of
+    the column's type.
     """
     with project.warehouse.open() as connection:
         newest = commits.newest(connection, key)
+        cursor = _cursor(newest, to)
+        try:
+            comparison.check(connection, cursor)
+        except ValueError as error:
+            raise ProjectError(f"--to: {error}, which the cursor column is") from error
         position = Position(max(_epoch(newest), _epoch(_copy(store.get(str(key))))) + 1, 0)
         marker = Marker(
             position=position,
-            cursor=_cursor(newest, to),
+            cursor=cursor,
             run_id="reset",
             rows=0,
             schema_hash=newest.schema_hash if newest else "",

@@ -101,7 +101,7 @@ def reset(
 
     with _opened(project, profile) as opened:
         found = _chosen(state.read(*opened), name)
-        what = f"{found.key.pipeline}.{found.key.table} again, from {to or 'the start'} on"
+        what = f"{found.key.pipeline}.{found.key.table} again, from {'the start' if to is None else to} on"
         if not yes and not typer.confirm(f"The next run reads {what}. Go on?", err=True):
             say("nothing was changed")
             raise typer.Exit(FAILED)

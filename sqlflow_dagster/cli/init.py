@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -33,7 +34,7 @@ def init(
         _name(folder / "sqlflow.yml", folder.resolve().name)
     except OSError as error:
         raise SettingsError(f"{error.filename or folder}: {error.strerror}; choose another folder") from error
-    say(f"made {folder}; run it: sqlflow run orders --project {folder}")
+    say(f"made {folder}; run it: sqlflow run orders --project {shlex.quote(str(folder))}")
 
 
 def _name(path: Path, name: str) -> None:

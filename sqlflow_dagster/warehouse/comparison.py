@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, Decimal, InvalidOperation
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.sql import Condition, Sql, Value, join, literal, sql
 from sqlflow_dagster.warehouse import types
 
@@ -64,6 +65,12 @@ def bound(connection: DuckDBPyConnection, column: Sql, kind: str, operator: str,
         value=literal(text),
         target=Sql(target),
     )
+
+
+def check(connection: DuckDBPyConnection, cursor: Cursor | None) -> None:
+    """Raise ValueError for a cursor that `bound` would refuse."""
+    if cursor:
+        _value(connection, cursor.value, cursor.type)
 
 
 def _compared(column: Sql, operator: str, places: Sequence[Sql], *, null: bool) -> Sql:

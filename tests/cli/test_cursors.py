@@ -68,6 +68,15 @@ def test_a_rewind_has_the_next_run_read_on_from_there(sqlflow, loaded):
     assert loaded.query("SELECT count(*), count(DISTINCT id) FROM p.t") == [(3, 3)]
 
 
+@pytest.mark.parametrize("to", ["yesterday", ""])
+def test_a_value_that_is_none_of_the_cursors_type_changes_nothing(sqlflow, loaded, to):
+    before = sqlflow("cursors", "show", "p.t", "--project", loaded.root, "--format", "json").json
+    reset = sqlflow("cursors", "reset", "p.t", "--to", to, "--yes", "--project", loaded.root)
+    assert reset.status == 1
+    assert f"--to: {to!r} is no TIMESTAMP" in reset.err
+    assert sqlflow("cursors", "show", "p.t", "--project", loaded.root, "--format", "json").json == before
+
+
 @pytest.mark.parametrize(
     ("answer", "status"), [("y\n", 0), ("n\n", 1), ("", 1)], ids=["yes", "no", "no-answer"]
 )

@@ -3,8 +3,11 @@ from sqlflow_dagster.settings import load_settings
 
 def test_a_new_project_runs_at_once_and_reads_only_what_is_new_afterwards(sqlflow, tmp_path):
     folder = tmp_path / "my shop"
-    assert sqlflow("init", folder).status == 0
+    made = sqlflow("init", folder)
+    assert made.status == 0
+    assert f"--project '{folder}'" in made.err
     assert sqlflow("validate", "--project", folder).status == 0
+    assert sqlflow("fmt", "--check", "--project", folder).status == 0
     first = sqlflow("run", "orders", "--project", folder, "--format", "json")
     assert first.status == 0, first.err
     assert _read(first) == 3
