@@ -12,6 +12,10 @@ from sqlflow_dagster.errors import SourceFailed
 
 GB = 10**9
 F = TypeVar("F", bound=File)
+_ADVICE = (
+    'narrow it by `partition_filter` or the path, raise the limit, or set `when_over_limit` to "next_run" where an '
+    "incremental read may leave some for later"
+)
 
 
 class Limits(NamedTuple):
@@ -26,11 +30,11 @@ class Limits(NamedTuple):
         if self.files is not None and estimate.files > self.files:
             return f"{estimate.files:,} files, and `max_files_per_run` is {self.files:,}"
         if self.gigabytes is not None and estimate.bytes > self.gigabytes * GB:
-            return f"{estimate.bytes / GB:,.3f} GB, and `max_data_size_gb` is {self.gigabytes:g}"
+            return f"{_gigabytes(estimate)} GB, and `max_data_size_gb` is {_plain(self.gigabytes)}"
         if self.usd is not None and (estimate.usd or 0) > self.usd:
             return (
-                f"about {estimate.usd:.4f} USD ({estimate.requests:,} requests, {estimate.bytes / GB:,.3f} GB), and "
-                f"`cost_limit_usd` is {self.usd:g}"
+                f"about {_plain(estimate.usd or 0)} USD ({estimate.requests:,} requests, {_gigabytes(estimate)} GB), "
+                f"and `cost_limit_usd` is {_plain(self.usd)}"
             )
         return None
 
@@ -47,13 +51,19 @@ class Prices(NamedTuple):
         return lists * self.listing_1000 / 1000 + gets * self.get_1000 / 1000 + size / GB * self.gigabyte
 
 
-def check(limits: Limits, estimate: Estimate) -> None:
-    """Raise SourceFailed where the read would take more than allowed."""
+def check(limits: Limits, estimate: Estimate, advice: str = _ADVICE) -> None:
+    """Raise SourceFailed with the advice where the read would take more than allowed."""
     if too_much := limits.exceeded(estimate):
-        raise SourceFailed(
-            f"the read would take {too_much}; nothing was read: narrow it by `partition_filter` or the path, raise "
-            'the limit, or set `when_over_limit` to "next_run" where an incremental read may leave some for later'
-        )
+        raise SourceFailed(f"the read would take {too_much}; nothing was read: {advice}")
+
+
+def _gigabytes(estimate: Estimate) -> str:
+    return _plain(estimate.bytes / GB)
+
+
+def _plain(number: float) -> str:
+    """The number with its digits, however small, and without an exponent."""
+    return f"{number:,.12f}".rstrip("0").rstrip(".")
 
 
 def in_order(files: Sequence[F]) -> list[F]:

@@ -198,7 +198,8 @@ class Files(Connector[O]):
             raise SourceFailed(
                 "the cursor is a list of files, and `cursor_field` now names a column; reset this LOAD"
             )
-        return self._found(self._wanted(None))
+        wanted = self._wanted(None)
+        return self._chosen(self._listed(wanted), wanted)
 
     def _changes(self, since: Cursor | None, *, limited: bool = True) -> manifest.Changes:
         """What is new since the cursor. Raises SourceFailed where it is more than may be read."""
@@ -208,12 +209,15 @@ class Files(Connector[O]):
                 'the cursor knows the newest partitions only, and `incremental_by` is "file" now; reset this LOAD'
             )
         wanted = self._wanted(since) if by_partition else self._wanted(None)
+        listed = self._listed(wanted)
+        names = {file.name for file in listed}
         return manifest.compare(
             since,
-            self._found(wanted),
+            self._chosen(listed, wanted),
             time.time_ns(),
             self._within if limited else tuple,
             forget=lambda name: by_partition and not wanted.reaches(name),
+            left_out=lambda name: name in names or not wanted.admits(name.split("/")[:-1]),
         )
 
     def _within(self, files: Sequence[File]) -> Sequence[File]:
@@ -227,17 +231,17 @@ class Files(Connector[O]):
             middle = (few + many + 1) // 2
             fits = self.limits.exceeded(self.cost(ordered[:middle])) is None
             few, many = (middle, many) if fits else (few, middle - 1)
-        if not few:
-            budget.check(self.limits, self.cost(ordered[:1]))
+        if ordered and not few:
+            advice = f"raise the limit, or leave out {ordered[0].name}, which alone is more"
+            budget.check(self.limits, self.cost(ordered[:1]), advice)
         return ordered[:few]
 
     def _wanted(self, since: Cursor | None) -> listing.Wanted:
         return listing.Wanted(self.options.partition_filter, manifest.floor(since))
 
-    def _found(self, wanted: listing.Wanted) -> list[File]:
+    def _chosen(self, listed: Sequence[File], wanted: listing.Wanted) -> list[File]:
         """The files of the partitions that are wanted, which nobody has written for `min_age_seconds`."""
         options = self.options
-        listed = self._listed(wanted)
         listing.refuse_unknown(options.partition_filter, listed)
         files = self._settled([file for file in listed if wanted.takes(file)])
         chosen = listing.sampled(files, options.dev_sampling, options.dev_max_files)

@@ -67,11 +67,13 @@ def compare(
     now_ns: int,
     take: Callable[[Sequence[File]], Sequence[File]] = tuple,
     forget: Callable[[str], bool] = lambda _name: False,
+    left_out: Callable[[str], bool] = lambda _name: False,
 ) -> Changes:
     """Return what has changed since the cursor, and in `seen` what the next cursor is to hold.
 
     `take` picks which of the new and the changed files are read now; the others are so the next time.
-    `forget` says of a file that was not listed, by its name, that nobody will look for it again.
+    `forget` says of a file that is not among them, by its name, that nobody will look for it again, and
+    `left_out` that it may well be there.
     """
     before = _read(since)
     seen: dict[str, Seen] = {}
@@ -87,6 +89,7 @@ def compare(
             changed.append(file)
     names = {*seen, *(file.name for file in changed)}
     gone = {name: known for name, known in before.items() if name not in names and not forget(name)}
+    unread = {name: gone.pop(name) for name in [*filter(left_out, gone)]}
     renamed = _renamed(new, gone)
     for file, old in renamed:
         known = gone.pop(old)
@@ -104,7 +107,7 @@ def compare(
         renamed=tuple((old, file.name) for file, old in renamed),
         replaces=tuple(before[file.name].loaded_as or file.name for file in changed),
         # Gone files stay known: their rows stay loaded, and one that comes back is not loaded twice.
-        seen={**gone, **seen, **kept, **read},
+        seen={**gone, **unread, **seen, **kept, **read},
         left=len(late),
     )
 

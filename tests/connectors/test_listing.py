@@ -84,6 +84,36 @@ def test_a_limit_is_kept_before_anything_is_read(folder, limit, said):
         folder.read("CSV", path="in", **limit)
 
 
+def test_a_first_file_that_is_over_the_limit_is_named_with_its_size(folder):
+    folder.write("in/0.csv", "id\n1\n2\n")
+    limit = {"max_data_size_gb": 5e-9, "sync_mode": "incremental", "when_over_limit": "next_run"}
+    with pytest.raises(SourceFailed) as caught:
+        folder.read("CSV", path="in", **limit)
+    assert str(caught.value) == (
+        "the read would take 0.000000007 GB, and `max_data_size_gb` is 0.000000005; nothing was read: raise the limit, "
+        "or leave out in/0.csv, which alone is more"
+    )
+
+
+@pytest.mark.parametrize(
+    "narrowed", [{"dev_max_files": 1}, {"partition_filter": {"year": 2023}}], ids=["sample", "filter"]
+)
+def test_files_that_are_left_out_are_not_told_as_gone_nor_taken_for_renamed(bench, caplog, narrowed):
+    def load(**params):
+        params = {"path": "in", "sync_mode": "incremental", **params}
+        bench.pipeline(f"SOURCE s TYPE CSV PARAMS {json.dumps(params)};\nLOAD t FROM s MODE APPEND;")
+        bench.ok()
+
+    for year in (2023, 2024, 2025):
+        bench.write(f"in/year={year}/a.csv", f"id\n{year}\n")
+    load()
+    bench.write("in/year=2023/0.csv", "id\n2025\n")
+    load(**narrowed)
+    assert "no more" not in caplog.text
+    assert "was loaded already" not in caplog.text
+    assert [row[0] for row in bench.query("SELECT id FROM p.t ORDER BY ALL")] == [2023, 2024, 2025, 2025]
+
+
 def test_what_is_over_a_limit_comes_with_the_next_runs(bench):
     params = {
         "path": "in", "sync_mode": "incremental", "max_files_per_run": 2, "when_over_limit": "next_run",

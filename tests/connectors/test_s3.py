@@ -244,7 +244,7 @@ def test_a_column_inside_the_objects_is_a_cursor(bench, bucket):
     [
         ({"max_files_per_run": 2}, r"3 files, and `max_files_per_run` is 2"),
         ({"max_data_size_gb": 1e-8}, "GB, and `max_data_size_gb`"),
-        ({"cost_limit_usd": 1e-6}, r"about 0\.0000 USD \(4 requests"),
+        ({"cost_limit_usd": 1e-6}, r"about 0\.0000062\d* USD \(4 requests"),
         ({"cost_limit_usd": 1.0, "price_gb_usd": 1e9}, "and `cost_limit_usd` is 1"),
     ],
     ids=["files", "size", "requests", "transfer"],
