@@ -7,6 +7,8 @@ cast still refuses a missing field, an unknown one, and what is no list or no ob
 
 from __future__ import annotations
 
+import re
+
 from sqlflow_dagster.connectors import casts, json_numbers, nested
 from sqlflow_dagster.connectors.nested import Items, Map, Struct
 from sqlflow_dagster.errors import BadOption
@@ -37,6 +39,11 @@ def declared(name: str, kind: str) -> Sql:
         value=_value(root, parts, name, 0),
         kind=Sql(kind),
     )
+
+
+def shown(message: str) -> str:
+    """Return DuckDB's message about a value with its numbers as they stand there."""
+    return re.sub(_MARKED, r"\1", message)
 
 
 def is_nested(kind: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlflow_dagster.connectors import pool
+from sqlflow_dagster.connectors import exact_nested, pool
 from sqlflow_dagster.errors import (
     BadOption,
     NotAllowed,
@@ -290,7 +290,7 @@ class Explain:
                 f"{where(self.told)}, {self.label}: the server said nothing for {self.silence:g} s, and was given up; "
                 "it is tried again; raise `silence_seconds` where a query works longer before its first row"
             )
-        said = _said(message)
+        said = exact_nested.shown(_said(message)).removeprefix(f"{self.label}: ")
         # Once rows come, the extension does not say why they end.
         late = self.seconds is not None and time.monotonic() - self.began >= self.seconds
         if late and (not said or "max_statement_time" in said or "execution time" in said):

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlflow_dagster.connectors import pool
+from sqlflow_dagster.connectors import exact_nested, pool
 from sqlflow_dagster.errors import (
     BadOption,
     NotAllowed,
@@ -200,7 +200,7 @@ class Explain:
         repeats = "Failed to " in message.partition("\n")[0]
         said = message.rpartition('": ')[2] if repeats else message.partition("\n")[0]
         said = " ".join(said.split()).removeprefix("Invalid Input Error: ")
-        text = server[1] if server else said
+        text = exact_nested.shown(server[1] if server else said).removeprefix(f"{self.label}: ")
         if "permission denied" in text:
             return _by_code("42501", f"{where(self.told)}, {self.label}: {text}", self.told, self.label)
         if "statement timeout" in text:

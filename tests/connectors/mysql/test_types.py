@@ -197,6 +197,13 @@ def test_a_declared_type_changes_no_part_of_json(project):
     assert "'1.7' of column \"c.a\" is no INTEGER" in str(error)
 
 
+def test_an_error_names_its_table_once_and_the_value_as_it_is(project):
+    project.database.run("CREATE TABLE s (b boolean, j json)", """INSERT INTO s VALUES (7, '{"a": 1.50}')""")
+    assert str(project.error(table="s")).count(f"{project.database.name}.s: ") == 1
+    said = str(project.error(table="s", exclude_columns="b", types={"j": "STRUCT(b INTEGER)"}))
+    assert 'Object {"a":1.50} has unknown key "a"' in said
+
+
 def test_small_numbers_are_what_they_are_where_they_are_no_booleans(project):
     project.database.run("CREATE TABLE s (c boolean)", "INSERT INTO s VALUES (0), (2), (-128), (NULL)")
     project.load(table="s", tinyint1_as_boolean=False)
