@@ -34,16 +34,18 @@ def column_lineage(
     """Return the lineage of each column of a query's result, in order.
 
     `sql` has its variables' values in it. `schemas` holds the tables that exist; a name without a
-    schema is looked for along `search_path`. `columns` are the result's names where the query has
-    run; without them columns that DuckDB would name by their expression are left out.
+    schema is looked for along `search_path`. `columns` are those of the table that has the result, which
+    may have them in another order, and others too; without them columns that DuckDB would name by their
+    expression are left out.
     """
     (tree,) = syntax_trees([sql])
     found = None if tree.error else deeply(Walk(schemas, search_path).query, tree.statements[0], {}, None)
     if columns is None:
         return tuple(_lineage(column.name, column.inputs) for column in found or () if column.name)
-    if found is None or len(found) != len(columns):
-        return tuple(Lineage(name, None) for name in columns)
-    return tuple(_lineage(name, column.inputs) for name, column in zip(columns, found, strict=True))
+    if len(found or ()) == len(columns) and all(map(_may_be, found or (), columns)):
+        return tuple(_lineage(name, column.inputs) for name, column in zip(columns, found or (), strict=True))
+    inputs = {fold(column.name): column.inputs for column in found or () if column.name}
+    return tuple(_lineage(name, inputs.get(fold(name))) for name in columns)
 
 
 def output_columns(node: Node, schemas: Schemas, search_path: Sequence[str] = ()) -> tuple[str, ...] | None:
@@ -57,6 +59,10 @@ def output_columns(node: Node, schemas: Schemas, search_path: Sequence[str] = ()
 
 def _lineage(name: str, inputs: Inputs) -> Lineage:
     return Lineage(name, None if inputs is None else tuple(sorted(inputs)))
+
+
+def _may_be(column: Column, name: str) -> bool:
+    return column.name is None or same(column.name, name)
 
 
 Ctes = Mapping[str, Columns]

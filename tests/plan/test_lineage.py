@@ -258,6 +258,20 @@ def test_a_star_over_unknown_columns_leaves_every_column_unknown():
     assert [(item.column, item.inputs) for item in lineage] == [("x", None), ("a", None)]
 
 
+@pytest.mark.parametrize(
+    ("sql", "columns", "expected"),
+    [
+        ("SELECT b AS y, a AS x FROM t", ["x", "Y"], ["t.a", "t.b"]),
+        ("SELECT a AS x FROM t", ["gone", "x"], ["?", "t.a"]),
+        ("SELECT count(*), a AS x FROM t", ["x", "count_star()"], ["t.a", "?"]),
+    ],
+    ids=["order", "gone", "unnamed"],
+)
+def test_a_table_that_was_there_before_has_its_columns_by_name(sql, columns, expected):
+    lineage = column_lineage(sql, SCHEMAS, ["p"], columns)
+    assert [shown(item) for item in lineage] == [wanted(text) for text in expected]
+
+
 def test_what_does_not_parse_has_no_lineage():
     assert column_lineage("SELEC 1", {}, []) == ()
     assert [item.inputs for item in column_lineage("SELEC 1", {}, [], ["a"])] == [None]
