@@ -59,6 +59,8 @@ class S3(Files[S3Options]):
     policy: ClassVar[Policy] = replace(DEFAULTS["object_store"], rate=_A_SECOND * 60, burst=_A_SECOND)
     by_request = True
     suffixes = ()
+    # The objects that were asked for by name and not there when last listed.
+    _lacking: tuple[str, ...] = ()
 
     @cached_property
     def _objects(self) -> Objects:
@@ -116,10 +118,17 @@ class S3(Files[S3Options]):
     def _listed(self, wanted: listing.Wanted) -> list[File]:
         options = self.options
         found: dict[str, File] = {}
+        named = options.named()
+        lacking = []
         for where in options.places():
-            for file in self._objects.find(where, wanted):
+            files = list(self._objects.find(where, wanted))
+            # Of a folder, what no partition wants may have been left out.
+            if not files and where in named and (where.kind == "key" or not wanted.narrows):
+                lacking.append(str(where))
+            for file in files:
                 if where.kind not in ("prefix", "either") or self._is_data(file, where.text):
                     found[file.name] = file
+        self._lacking = tuple(lacking)
         begin, end = (_nanoseconds(text) for text in (options.modified_after, options.modified_before))
         return [
             file
@@ -154,11 +163,16 @@ class S3(Files[S3Options]):
         return ranges
 
     def _absent(self) -> Sequence[str]:
-        # A key is asked for where it is read.
-        return ()
+        return self._lacking
 
     def _missing(self) -> SourceFailed:
-        where = ", ".join(map(str, self.options.places()))
+        places = self.options.places()
+        if 0 < len(self._lacking) < len(places):
+            return SourceFailed(
+                f"there is no object {', '.join(self._lacking)}; mend `key` or `path`, or set `require_files` to false "
+                "where there may be none"
+            )
+        where = ", ".join(map(str, places))
         wanted = self.options.file_format
         form = "data, by its ending: set `file_format`" if wanted == "auto" else wanted
         return SourceFailed(

@@ -242,6 +242,12 @@ class S3Options(Connecting, CsvOptions):
         keys = [item for key in self.key for item in globs.alternatives(key)]
         return tuple(Where(self.bucket, key, "glob" if MAGIC.search(key) else "key") for key in keys)
 
+    def named(self) -> frozenset[Where]:
+        """Return the places of one key, or of one key or folder, that no wildcard means."""
+        keys = [Where(self.bucket or "", key, "key") for key in self.key if not MAGIC.search(key)]
+        found = [self._place(text) for text in self.path if not MAGIC.search(text)]
+        return frozenset([*keys, *(where for where in found if where.kind == "either")])
+
     def _place(self, text: str) -> Where:
         url = address(text)
         if url is None and "://" in text:

@@ -138,6 +138,18 @@ def test_alternatives_are_listed_one_by_one_and_nothing_between_them(bucket, rea
     assert object_store.requests() - before == {"LIST": 2, "GET": 2}
 
 
+@pytest.mark.parametrize(
+    "params",
+    [{"key": ["in/a.csv", "in/none.csv"]}, {"path": ["in/a.csv", "in/none.csv", "in/x*.csv"]}],
+    ids=str,
+)
+def test_each_object_that_is_named_must_be_there(bucket, read, params):
+    bucket.put("in/a.csv", "id\n1\n")
+    with pytest.raises(SourceFailed, match=r"there is no object s3://\S+/in/none\.csv; mend `key` or `path`"):
+        read(**params)
+    assert read(**params, require_files=False).rows == [(1,)]
+
+
 def test_one_listing_and_one_request_an_object_read_a_prefix(bucket, read, object_store):
     for number in range(20):
         bucket.put(f"in/{number:02}.csv", f"id\n{number}\n")
