@@ -158,13 +158,21 @@ def _matches(
             if path.is_dir():
                 if not text.endswith("**"):
                     yield from _below(path, suffixes, pattern, _from(place, admits))
-            elif not path.name.startswith((".", "_")) or not _wild(text):
+            elif _is_meant(path, text):
                 yield path
 
 
-def _wild(text: str) -> bool:
-    """Whether the last part would match any name: then `_SUCCESS` and the like are no data."""
-    return Path(text).name.startswith("*")
+def _is_meant(path: Path, text: str) -> bool:
+    """Whether a match is data: where the last part would match any name, `_SUCCESS` and the like are none."""
+    return not hidden(path.name) or not Path(text).name.startswith("*")
+
+
+def hidden(name: str) -> bool:
+    """Return whether a name in a folder is of no data: hidden, another program's mark, or Excel's of an open workbook.
+
+    A partition's key may begin as such a name does.
+    """
+    return name.startswith((".", "_", "~$")) and "=" not in name
 
 
 def _from(place: Place, admits: Admits) -> Callable[[Path], bool]:
@@ -182,14 +190,12 @@ def _below(
 ) -> Iterator[Path]:
     if pattern:
         for item in globs.alternatives(pattern):
-            yield from (path for path in folder.glob(item) if path.is_file())
+            yield from (path for path in folder.glob(item) if path.is_file() and _is_meant(path, item))
         return
     for base, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith((".", "_")) and admitted(Path(base, name))
-        )
+        folders[:] = sorted(name for name in folders if not hidden(name) and admitted(Path(base, name)))
         for name in sorted(names):
-            if not name.startswith((".", "_")) and has_suffix(name, suffixes):
+            if not hidden(name) and has_suffix(name, suffixes):
                 yield Path(base, name)
 
 

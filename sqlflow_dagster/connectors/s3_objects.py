@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlflow_dagster.connectors import globs, listing
 from sqlflow_dagster.connectors.budget import Prices
 from sqlflow_dagster.connectors.parallel import together
-from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.paths import File, hidden
 from sqlflow_dagster.connectors.s3_client import ObjectChanged, client_with, translated, whole
 from sqlflow_dagster.connectors.s3_get import Getter
 from sqlflow_dagster.connectors.s3_options import JOURNAL, S3Options, Where
@@ -184,4 +184,4 @@ def _folders(bucket: str, prefix: str) -> list[str]:
 
 
 def _hidden(key: str) -> bool:
-    return any(part.startswith(("_", ".")) and "=" not in part for part in key.split("/"))
+    return any(map(hidden, key.split("/")))

@@ -260,12 +260,28 @@ def test_a_file_that_was_read_may_go(inbox, more):
 
 
 def test_a_directory_means_its_files_of_the_format_hidden_ones_apart(inbox):
-    for name in ("in/.hidden.csv", "in/_tmp.csv", "in/note.txt.bak", "in/_x/y.csv", "in/.git/y.csv"):
+    for name in (
+        "in/.hidden.csv",
+        "in/_tmp.csv",
+        "in/~$a.csv",
+        "in/note.txt.bak",
+        "in/_x/y.csv",
+        "in/.git/y.csv",
+    ):
         inbox.write(name, "id,v\n9,no\n")
     inbox.write("in/deep/c.csv", "id,v\n3,z\n")
     assert sorted(row[0] for row in inbox.rows("CSV", path="in")) == [1, 2, 3]
     assert inbox.rows("CSV", path="in", pattern="a*.csv") == [(1, "x")]
+    for names in ({"path": "in", "pattern": "*.csv"}, {"path": "in/*.csv"}):
+        assert sorted(row[0] for row in inbox.rows("CSV", **names)) == [1, 2]
+    assert inbox.rows("CSV", path="in", pattern="_*.csv") == [(9, "no")]
     assert len(inbox.rows("CSV", path=["in/a.csv", "in/*.csv"])) == 2
+
+
+def test_a_partition_whose_key_begins_with_an_underscore_is_read(inbox):
+    inbox.write("days/_day=1/a.csv", "id\n1\n")
+    inbox.write("days/_day=2/_x/a.csv", "id\n2\n")
+    assert inbox.rows("CSV", path="days") == [(1, 1)]
 
 
 def test_a_folder_above_the_project_that_looks_like_a_partition_is_no_column(folder, tmp_path):
