@@ -148,18 +148,23 @@ def keys(reader: Reader) -> tuple[Name, ...]:
 
 
 def lookback(reader: Reader) -> str:
-    """Lookback = number unit | string | variable [ unit ] ; units are SECONDS to YEARS."""
+    """Lookback = number unit | string | variable [ unit ] ; units are SECONDS to YEARS.
+
+    A number by itself is for a column of numbers, and stands in quotes: without them its unit was forgotten.
+    """
     token = reader.take()
     text = reader.value_of(token).strip() if token.kind == "text" else token.text
     if token.kind != "text" and _UNIT.fullmatch(reader.peek().word):
         text = f"{text} {reader.take().word}"
     if "${" in text and token.kind in ("text", "name"):
         return text
+    if token.kind == "text" and text.isdecimal():
+        return text
     if not _INTERVAL.fullmatch(text):
         end = reader.peek().end if token.kind == "number" and reader.peek().kind == "name" else token.end
         raise Wrong(
             "LOOKBACK needs a whole number and a unit",
-            "write LOOKBACK 7 DAYS, or LOOKBACK '12 hours'",
+            "write LOOKBACK 7 DAYS, or LOOKBACK '12 hours'; for a column of numbers LOOKBACK '100'",
             token.start,
             end,
         )

@@ -81,7 +81,7 @@ def next_bounds(
         what = f"LOOKBACK {lookback}" if lookback else f"the start {start!r}"
         raise QueryFailed(
             f"{table}: {what} does not fit the column {by!r}, which is {kind}; "
-            "CAST it to a date or time in the query, or give a number for a numeric column"
+            "CAST it to a date or time in the query, or give a number for a numeric column (LOOKBACK '100')"
         ) from error
     return Bounds(row[0] if row else None, None, kind)
 

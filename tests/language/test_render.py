@@ -103,7 +103,7 @@ load_modes = (
     st.builds(Mode, st.sampled_from(["REPLACE", "APPEND"]), st.just(HERE))
     | st.builds(Mode, st.just("UPSERT"), st.just(HERE), keys=keys)
 )  # fmt: skip
-lookbacks = st.none() | st.sampled_from(["7 DAYS", "1 DAY 12 HOURS", "${n} DAYS", "${back}"])
+lookbacks = st.none() | st.sampled_from(["7 DAYS", "1 DAY 12 HOURS", "100", "${n} DAYS", "${back}"])
 modes = load_modes | st.builds(Mode, st.just("INCREMENTAL"), st.just(HERE), by=names, lookback=lookbacks)
 one = (
     st.builds(Source, names, st.just(HERE), type=names, params=objects)

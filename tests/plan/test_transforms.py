@@ -34,3 +34,10 @@ def test_a_table_incremental_by_a_column_that_cannot_be_meant_is_refused(desk, q
 def test_a_table_incremental_by_a_column_of_its_result_is_incremental(desk):
     *_, step = desk.steps(BASE + "CREATE TABLE u MODE INCREMENTAL BY Day AS SELECT day, n FROM t;")
     assert (step.mode, step.by) == ("incremental", "Day")
+
+
+def test_the_lookback_of_a_column_of_numbers_is_a_number(desk):
+    (step,) = desk.steps("CREATE TABLE t MODE INCREMENTAL BY id LOOKBACK '100' AS SELECT 1 AS id;")
+    assert (step.by, step.lookback) == ("id", "100")
+    (problem,) = desk.problems("CREATE TABLE t MODE INCREMENTAL BY id LOOKBACK 100 AS SELECT 1 AS id;")
+    assert "LOOKBACK needs a whole number and a unit" in problem
