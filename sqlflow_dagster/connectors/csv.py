@@ -27,7 +27,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, csv_bad_rows, parameters
+from sqlflow_dagster.connectors import casts, csv_bad_rows, exact_nested, parameters
 from sqlflow_dagster.connectors.base import Rejects
 from sqlflow_dagster.connectors.csv_errors import Explainer
 from sqlflow_dagster.connectors.file_options import FileOptions
@@ -282,6 +282,8 @@ class ReadsCsv(Files[C]):
             if options.rejects:
                 once = None if casts.is_text(kind) else convert()
                 value = alias if once else quote(column)
+            elif exact_nested.is_nested(kind):
+                once, value = None, exact_nested.from_text(column, kind, where)
             else:
                 once = casts.attempt(column, kind, decimal_comma=comma)
                 value = convert(tried=alias if once else None)

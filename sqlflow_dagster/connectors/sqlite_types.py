@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlflow_dagster.connectors import casts
+from sqlflow_dagster.connectors import casts, exact_nested
 from sqlflow_dagster.connectors.base import Ask
 from sqlflow_dagster.connectors.local_database import SOURCE
 from sqlflow_dagster.errors import SourceFailed
@@ -175,6 +175,8 @@ def value_sql(column: Column, kind: str, *, guessed: bool, label: str) -> Sql:
     if kind == "DOUBLE" and guessed:
         # Its texts are those that `text_sql` wrote: more digits than a number needs, to be exact.
         return sql("CAST({c} AS DOUBLE)", c=quote(column.name))
+    if exact_nested.is_nested(kind):
+        return exact_nested.from_text(column.name, kind, literal(label))
     return casts.converted(column.name, kind, guessed=guessed, where=literal(label))
 
 

@@ -599,6 +599,16 @@ def test_other_forms_are_read(folder, text, options, rows):
     assert folder.rows("CSV", path="a.csv", bad_rows="quarantine", **options) == rows
 
 
+def test_a_declared_nested_type_holds_each_part_or_refuses_it(folder):
+    types = {"j": "STRUCT(a DECIMAL(38,3), b VARCHAR[])"}
+    folder.write("a.csv", 'id;j\n1;{"a": 12345678901234567890.123, "b": ["x, y", null]}\n2;\n')
+    value = {"a": Decimal("12345678901234567890.123"), "b": ["x, y", None]}
+    assert folder.rows("CSV", path="a.csv", types=types) == [(1, value), (2, None)]
+    folder.write("a.csv", 'id;j\n1;{"a": 1.2345, "b": []}\n')
+    with pytest.raises(SourceFailed, match=r"a\.csv: the value '1\.2345' of column \"j\.a\" is no DECIMAL"):
+        folder.rows("CSV", path="a.csv", types=types)
+
+
 @pytest.mark.parametrize("type_", ["CSV", "JSONL"])
 def test_odd_folders_of_partitions_are_columns_with_their_texts(folder, type_):
     row = "id\n1\n" if type_ == "CSV" else '{"id": 1}'

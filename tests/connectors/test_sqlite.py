@@ -133,6 +133,7 @@ def test_text_that_is_not_utf8_is_an_error_that_says_what_to_do(folder):
         ("TEXT", "'2024-01-31 08:15:00'", "TIMESTAMP", dt.datetime(2024, 1, 31, 8, 15)),
         ("INTEGER", "1", "VARCHAR", "1"),
         ("REAL", "4.1", "DECIMAL(9,2)", Decimal("4.10")),
+        ("TEXT", """'{"a": [4.10, null]}'""", "STRUCT(a DECIMAL(9,2)[])", {"a": [Decimal("4.10"), None]}),
     ],
 )
 def test_a_declared_type_is_exact(folder, declared, value, kind, expected):
@@ -145,6 +146,11 @@ def test_a_value_that_a_declared_type_would_change_is_an_error(folder, value, ki
         SourceFailed, match=rf"app\.sqlite, t: the value '{value.strip(chr(39))}' of column \"c\" is no"
     ):
         column(folder, "", value, types={"c": kind})
+
+
+def test_a_part_of_json_that_a_declared_type_would_change_is_an_error(folder):
+    with pytest.raises(SourceFailed, match=r"app\.sqlite, t: the value '4\.7' of column \"c\.a\" is no INT"):
+        column(folder, "TEXT", """'{"a": 4.7}'""", types={"c": "STRUCT(a INTEGER)"})
 
 
 SHOP = """
