@@ -301,8 +301,10 @@ def _value(name: str, kind: str, mask: str | None, *, untyped: bool) -> Sql:
 
 
 def _told_alike(column: Sql, kind: str) -> Sql:
-    """The text of a value; a number's says nothing of its type, so that 1, 1.0 and 1.00 are one key."""
+    """The text of a value without what its type adds: 1, 1.0 and 1.00 are one key, as are a day and its midnight."""
     text = sql("CAST({column} AS VARCHAR)", column=column)
     if kind in ("FLOAT", "DOUBLE") or (kind.startswith("DECIMAL") and not kind.endswith("]")):
         text = sql(r"regexp_replace(regexp_replace({text}, '(\.[0-9]*?)0+$', '\1'), '\.$', '')", text=text)
+    if kind in ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"):
+        text = sql("regexp_replace({text}, ' 00:00:00$', '')", text=text)
     return text

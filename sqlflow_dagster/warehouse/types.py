@@ -10,12 +10,15 @@ import re
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from sqlflow_dagster.sql import Sql, quote, sql
+from sqlflow_dagster.sql import Sql, literal, quote, sql
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _UNSIGNED = ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
 _NUMBERS = frozenset({*_INTEGERS, *_UNSIGNED, "DECIMAL", "FLOAT", "DOUBLE", "BIGNUM"})
 _NAIVE = frozenset({"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"})
+_MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
+# What follows it in the text of each type.
+_MOMENTS = {"TIMESTAMP": "", "TIMESTAMP WITH TIME ZONE": "(Z|[+-][0-9]{2}(:[0-9]{2})?)"}
 _SCALARS = frozenset({"number", "naive", "TIMESTAMP WITH TIME ZONE", "TIME", "BOOLEAN"})
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _WIDEST_DECIMAL = 38
@@ -72,26 +75,44 @@ def misfit(connection: DuckDBPyConnection, column: str, kind: str, target: str) 
     unlike = kind != "VARCHAR" and _family(kind) != _family(target)
     if unlike or not _castable(connection, kind, target):
         return sql("{c} IS NOT NULL", c=quote(column))
-    return sql(
+    other = sql(
         "({c} IS NOT NULL AND CAST({c} AS VARCHAR) IS DISTINCT FROM"
         " CAST(TRY_CAST(TRY_CAST({c} AS {target}) AS {kind}) AS VARCHAR))",
         c=quote(column),
         target=Sql(target),
         kind=Sql(kind),
     )
+    if kind == "VARCHAR" and target in _MOMENTS:
+        return sql(
+            "({other} AND NOT {moment})", other=other, moment=_is_moment(quote(column), column, target)
+        )
+    return other
+
+
+def _is_moment(text: Sql, column: str, target: str) -> Sql:
+    """What is true where a text is a time of the type `target` in ISO 8601, with an offset where that has one."""
+    return sql(
+        "(regexp_full_match({text}, {form}) AND TRY_CAST({c} AS {target}) IS NOT NULL)",
+        text=text,
+        form=literal(_MOMENT + _MOMENTS[target]),
+        c=quote(column),
+        target=Sql(target),
+    )
 
 
 def _json_misfit(column: str, target: str) -> Sql:
     """What is true for the rows whose JSON is another value than the one of type `target` that it reads as."""
-    # Numbers without the zeros that say nothing, and times with a blank for the T.
-    same = (
-        "regexp_replace(regexp_replace(regexp_replace({text}, '(\\.[0-9]*?)0+$', '\\1'), '\\.$', ''),"
-        " '^([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})T', '\\1 ')"
-    )
+    text = sql("({c} ->> '$')", c=quote(column))
+    if target in _MOMENTS:
+        return sql(
+            "({c} IS NOT NULL AND NOT {moment})", c=quote(column), moment=_is_moment(text, column, target)
+        )
+    # Numbers without the zeros that say nothing.
+    same = r"regexp_replace(regexp_replace({text}, '(\.[0-9]*?)0+$', '\1'), '\.$', '')"
     return sql(
         "({c} IS NOT NULL AND {text} IS DISTINCT FROM {back})",
         c=quote(column),
-        text=sql(same, text=sql("({c} ->> '$')", c=quote(column))),
+        text=sql(same, text=text),
         back=sql(same, text=sql("CAST(TRY_CAST({c} AS {to}) AS VARCHAR)", c=quote(column), to=Sql(target))),
     )
 

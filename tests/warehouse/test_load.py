@@ -351,6 +351,17 @@ def test_a_hashed_key_is_the_same_whatever_number_its_type_is(depot, kind):
         assert depot.query("SELECT count(*), count(id), min(v) FROM sales.orders") == [(4, 3, number)]
 
 
+def test_a_hashed_day_is_the_same_as_a_time(depot):
+    for kind in ("DATE", "TIMESTAMP", "TIMESTAMP_NS", "VARCHAR"):
+        depot.load(
+            f"SELECT CAST(DATE '2026-01-02' AS {kind}) AS id",
+            shape=Shape(mask={"id": "hash"}),
+            keys=("id",),
+            mode="upsert",
+        )
+    assert depot.query("SELECT count(*) FROM sales.orders") == [(1,)]
+
+
 def test_a_hashed_number_keeps_the_digits_that_say_something(depot):
     values = "(1.5::DOUBLE, 1.50::DECIMAL(12,2), 1e20::DOUBLE, 100::DECIMAL(12,2), [1.0]::DECIMAL(3,1)[])"
     depot.load(

@@ -116,6 +116,26 @@ def test_permissive_sets_of_mixed_json_only_the_misfits_aside(depot, have, fitti
     assert aside == [json.loads(text) for text in others]
 
 
+@pytest.mark.parametrize("kind", ["VARCHAR", "JSON"])
+@pytest.mark.parametrize(
+    ("have", "fitting", "others"),
+    [
+        ("TIMESTAMPTZ", ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.250+02:00", "2026-01-02 03:04:05+00"],
+         ["2026-01-02T03:04:05", "soon", "2026-02-30T03:04:05Z", "2026-01-02T03:04:05.0000001Z"]),
+        ("TIMESTAMP", ["2026-01-02T03:04:05", "2026-01-02 03:04:05.5"], ["2026-01-02T03:04:05Z", "soon"]),
+    ],
+    ids=["zoned", "naive"],
+)  # fmt: skip
+def test_permissive_keeps_times_in_iso_8601_beside_those_that_are_none(depot, kind, have, fitting, others):
+    depot.load(f"SELECT '2026-01-01 00:00:00'::{have} AS x", **APPEND)
+    texts = [json.dumps(text) if kind == "JSON" else text for text in [*fitting, *others]]
+    select = " UNION ALL ".join(f"SELECT '{text}'::{kind} AS x" for text in texts)
+    done = depot.load(select, schema_policy="permissive", **APPEND)
+    assert (done.inserted, done.quarantined) == (len(fitting), len(others))
+    expected = " UNION ALL ".join(f"SELECT '{text}'::{have}" for text in ["2026-01-01 00:00:00", *fitting])
+    assert depot.query("SELECT x FROM sales.orders ORDER BY x") == depot.query(f"{expected} ORDER BY 1")
+
+
 def test_strict_refuses_any_change(depot):
     depot.load("SELECT 1 AS id, 2 AS v", **APPEND)
     for select in ("SELECT 1 AS id", "SELECT 1 AS id, 2 AS v, 3 AS w", "SELECT 1 AS id, 3000000000 AS v"):
