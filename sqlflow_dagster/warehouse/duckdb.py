@@ -92,10 +92,8 @@ class Warehouse:
 
     @property
     def catalog(self) -> str:
-        """The name of the file's catalogue in every connection: what DuckDB itself would call it."""
-        return (
-            self.path.stem if self.path.stem not in ("memory", "temp", "system") else f"{self.path.stem}_db"
-        )
+        """The name of the file's catalogue in every connection: one that no schema has, not `warehouse` alone."""
+        return f"{self.path.stem}.duckdb"
 
     @contextmanager
     def open(self) -> Iterator[DuckDBPyConnection]:

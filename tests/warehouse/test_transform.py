@@ -158,6 +158,14 @@ def test_a_table_and_a_view_give_way_to_each_other(bench, kinds):
     assert bench.rows() == [(1,)]
 
 
+def test_a_schema_may_be_called_like_the_database_file(bench):
+    for view in (False, True):
+        given = {"table": TableName("w", "t"), "search_path": ("w",)}
+        bench.run("SELECT 1 AS a", **given)
+        bench.run("SELECT a FROM t", **{**given, "table": TableName("w", "u"), "view": view})
+        assert bench.rows("w.u") == [(1,)]
+
+
 def test_a_table_that_was_a_view_may_read_the_view(bench):
     bench.run("SELECT 1 AS a", view=True)
     bench.run("SELECT a + 1 AS a FROM p.t")
