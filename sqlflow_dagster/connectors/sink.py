@@ -94,7 +94,9 @@ class CsvSinkOptions(TextSinkOptions, PartitionedSinkOptions):
     delimiter: str = Field(",", min_length=1, max_length=4, description="Between two values.")
     quote: str = Field('"', min_length=1, max_length=1, description="Around values that hold a delimiter.")
     escape: str = Field('"', min_length=1, max_length=1, description="Before a quote inside quotes.")
-    null_value: str = Field("", description="The text of NULL; an empty text is written as a quoted one.")
+    null_value: str = Field(
+        "", description="The text of NULL; where that is empty, an empty text is written as a quoted one."
+    )
     date_format: str | None = Field(None, description="How dates are written, in strftime's letters.")
     timestamp_format: str | None = Field(None, description="How times are written, in strftime's letters.")
     force_quote: tuple[str, ...] = Field((), description="Columns whose values are always quoted.")
