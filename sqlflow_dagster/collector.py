@@ -5,6 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
+
+# After so many pauses, many more than a process needs to begin, what they left is looked through once.
+_LOOK_AGAIN = 16
+_pauses = count(1)
 
 
 @contextmanager
@@ -13,13 +18,15 @@ def paused() -> Iterator[None]:
 
     Imports, a plan and its definitions are many thousands of objects that all stay: each pass of the
     collector looks through them and finds nothing, which took a fifth of the time until a run begins.
-    The next pause lets the collector see them again, so that what has been replaced goes with it.
+    A process that builds again and again collects now and then what it has replaced.
     """
     if not gc.isenabled():
         yield
         return
+    if next(_pauses) % _LOOK_AGAIN == 0:
+        gc.unfreeze()
+        gc.collect()
     gc.disable()
-    gc.unfreeze()
     try:
         yield
     finally:

@@ -53,28 +53,25 @@ def test_without_a_pause_nothing_is_kept_out_of_later_passes(collecting):
     assert gc.isenabled()
 
 
-def test_what_a_pause_leaves_is_looked_at_no_more_until_the_next(collecting):
+def test_what_a_pause_leaves_is_looked_at_no_more(collecting):
     with collector.paused():
         pass
     assert gc.get_freeze_count() > 0
-    with collector.paused():
-        assert gc.get_freeze_count() == 0
 
 
-def test_what_was_built_and_replaced_goes_at_the_next_pause(collecting):
+def test_what_was_built_and_replaced_goes_in_time(collecting):
     class Built:
         pass
 
-    with collector.paused():
-        built = Built()
-        built.itself = built
-    gone = weakref.ref(built)
-    del built
-    gc.collect()
-    assert gone() is not None
-    with collector.paused():
-        gc.collect()
-    assert gone() is None
+    gone = []
+    for _ in range(40):
+        with collector.paused():
+            built = Built()
+            built.itself = built
+            gone.append(weakref.ref(built))
+        del built
+    left = sum(reference() is not None for reference in gone)
+    assert 0 < left < 20
 
 
 def test_a_collector_that_somebody_has_turned_off_stays_off(collecting):
