@@ -210,13 +210,12 @@ class Parquet(WritesFiles, ReadsParquet[ParquetOptions]):
         return parquet_ranges.without(path, wanted, unwanted)
 
     @classmethod
-    def written_columns(cls, rows: Rows) -> Sql:
-        casts = [
-            sql("CAST({name} AS {kind}) AS {name}", name=quote(name), kind=Sql(kept))
+    def kept(cls, rows: Rows) -> dict[str, Sql]:
+        return {
+            name: sql("CAST({name} AS {kind})", name=quote(name), kind=Sql(kept))
             for name, kind in rows.columns.items()
             if (kept := _kept(kind)) != kind
-        ]
-        return sql("* REPLACE ({casts})", casts=join(", ", casts)) if casts else Sql("*")
+        }
 
 
 def _is_odd(files: Sequence[Readable], folders: Mapping[str, str], types: Mapping[str, str]) -> bool:

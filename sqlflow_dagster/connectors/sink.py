@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
@@ -13,7 +13,7 @@ from sqlflow_dagster.connectors import local_target, pack, parameters, partition
 from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.options import Options
-from sqlflow_dagster.connectors.paths import inside
+from sqlflow_dagster.connectors.paths import DEFAULT_PARTITION, inside
 from sqlflow_dagster.connectors.rooms import beside
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.failpoints import failpoint
@@ -206,7 +206,8 @@ class WritesFiles:
         """Store all rows in the file `target`, or leave what is there."""
         given = cast("Copied", options)
         kind, copied = given.packed_as(target), given.copy_options(target)
-        columns = cls.written_columns(rows)
+        kept = cls.kept(rows)
+        columns = _selected({**kept, **_told_from_null(rows, given.partition_by, kept)})
         if given.partition_by:
             return _stored_folder(rows, target, place, given, columns)
 
@@ -232,10 +233,36 @@ class WritesFiles:
         return local_target.health(path)
 
     @classmethod
-    def written_columns(cls, rows: Rows) -> Sql:
-        """Return the SELECT list under which the format keeps every value."""
+    def kept(cls, rows: Rows) -> dict[str, Sql]:
+        """Return the columns that the format cannot keep as they are, each with the expression that it keeps."""
         del rows
+        return {}
+
+
+def _selected(expressions: Mapping[str, Sql]) -> Sql:
+    if not expressions:
         return Sql("*")
+    replaced = [
+        sql("{value} AS {name}", value=value, name=quote(name)) for name, value in expressions.items()
+    ]
+    return sql("* REPLACE ({replaced})", replaced=join(", ", replaced))
+
+
+def _told_from_null(rows: Rows, partition_by: Sequence[str], kept: Mapping[str, Sql]) -> dict[str, Sql]:
+    """Refuse a text that a folder's name has for NULL: its rows and those of NULL would be written to one place."""
+    wanted = {fold(name) for name in partition_by}
+    return {
+        name: sql(
+            "CASE WHEN CAST({value} AS VARCHAR) = {mark} THEN error({problem}) ELSE {value} END",
+            value=kept.get(name, quote(name)),
+            mark=literal(DEFAULT_PARTITION),
+            problem=literal(
+                f"partition_by: a value of {name} is the text {DEFAULT_PARTITION}, as the folder of NULL is called"
+            ),
+        )
+        for name, kind in rows.columns.items()
+        if fold(name) in wanted and (kind == "VARCHAR" or kind.startswith("ENUM"))
+    }
 
 
 def _stored_folder(rows: Rows, target: str, place: Place, options: Copied, columns: Sql) -> Written:

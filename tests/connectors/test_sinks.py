@@ -387,6 +387,17 @@ def test_odd_values_and_names_of_partitions_come_back(shop, type_, name):
         assert [row[order.index("v")] for row in filtered.rows] == [number], value
 
 
+@pytest.mark.parametrize("type_", ["CSV", "PARQUET"])
+@pytest.mark.parametrize("kind", ["VARCHAR", "ENUM ('a', '__HIVE_DEFAULT_PARTITION__')"])
+def test_a_text_that_stands_for_null_in_names_of_partitions_is_refused(shop, type_, kind):
+    shop.export("SELECT 1 AS k, 2 AS v", type_, "out", partition_by="k")
+    rows = f"SELECT CAST(k AS {kind}) AS k, v FROM (VALUES ('__HIVE_DEFAULT_PARTITION__', 8), (NULL, 4)) AS t(k, v)"
+    with pytest.raises(ExportFailed, match="a value of k is the text __HIVE_DEFAULT_PARTITION__"):
+        shop.export(rows, type_, "out", partition_by="k")
+    assert [path.name for path in (shop.root / "out").iterdir()] == ["k=1"]
+    assert shop.export(rows, type_, "one").rows == 2
+
+
 def test_a_new_export_of_partitions_takes_the_place_of_the_old_one_whole(shop):
     shop.export("SELECT 1 AS k, 2 AS v UNION ALL SELECT 2, 2", "PARQUET", "out", partition_by=["k"])
     shop.export("SELECT 3 AS k, 2 AS v", "PARQUET", "out", partition_by=["k"])
