@@ -104,10 +104,10 @@ def _timezone(project: Project, pipeline: Pipeline) -> ZoneInfo:
 
 def _resumed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """The run that this one goes on with, itself as a rule: what that one has stored is not stored twice."""
-    while run.tags.get(_RESUMES) == "true":
-        parent = instance.get_run_by_id(run.tags[_PARENT_RUN])
+    while run.tags.get(_RESUMES) == "true" and (before := run.tags.get(_PARENT_RUN)):
+        parent = instance.get_run_by_id(before)
         if parent is None:
-            return run.tags[_PARENT_RUN]
+            return before
         run = parent
     return run.run_id
 

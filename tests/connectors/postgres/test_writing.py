@@ -187,10 +187,14 @@ _DROPS = (
     ids=["append", "replace", "upsert"],
 )
 def test_rows_that_the_table_keeps_out_are_an_error(export, options, hangs, value):
-    if "RULE" in hangs[0] and value == "1" and options["mode"] != "upsert":
-        pytest.skip("COPY asks no rule")
     export.run("CREATE TABLE t (k int, v int)", "INSERT INTO t VALUES (7, 7)", *hangs)
-    error = export.error(f"SELECT k::INT AS k, {value} AS v FROM range(1, 4) AS r(k)", **options)
+    query = f"SELECT k::INT AS k, {value} AS v FROM range(1, 4) AS r(k)"
+    if "RULE" in hangs[0] and value == "1" and options["mode"] != "upsert":
+        # COPY asks no rule: all rows are stored.
+        export(query, **options)
+        assert export.run("SELECT k FROM t WHERE k < 7 ORDER BY k") == [(1,), (2,), (3,)]
+        return
+    error = export.error(query, **options)
     assert isinstance(error, ExportFailed)
     assert "kept 1 of 3 rows out" in str(error)
     assert export.run("SELECT * FROM t") == [(7, 7)]
