@@ -362,9 +362,11 @@ def _allowed(settings: Settings) -> tuple[Path, ...]:
 
 
 def _place(settings: Settings) -> Place:
+    folders = ("profiles", settings.profile.paths.pipelines, settings.profile.paths.python_udfs)
     return Place(
         root=settings.root,
         spool=settings.state_directory / "spool",
         allowed=_allowed(settings),
         warehouse=settings.database,
+        own=(*(settings.root / name for name in folders), settings.state_directory),
     )

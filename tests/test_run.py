@@ -34,6 +34,26 @@ def test_a_load_a_table_and_an_export_in_one_file(bench):
     assert outcomes["total"].total_rows == 1
 
 
+OWN_TARGETS = [
+    ".env", ".git/config", "pipelines/p.sf", "pipelines/out.csv", "profiles/dev.yml", "python_udfs/f.py", "definitions.py",
+    "data/../.env", ".sqlflow/spool/x", "link", "{warehouse}", "{warehouse}.wal",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", OWN_TARGETS)
+def test_an_export_writes_over_none_of_the_projects_own_files(bench, target):
+    target = target.format(warehouse=load_project(bench.root).settings.database.relative_to(bench.root))
+    (bench.root / "link").symlink_to(bench.root / ".env")
+    bench.write(".env", "SECRET=1")
+    bench.pipeline(f'CREATE TABLE t AS SELECT 1 AS id;\nEXPORT SELECT * FROM t TO "{target}" TYPE CSV;')
+    before = (bench.root / "pipelines/p.sf").read_text()
+    with pytest.raises(SQLFlowError, match="own"):
+        bench.ok()
+    assert (bench.root / ".env").read_text() == "SECRET=1"
+    assert (bench.root / "pipelines/p.sf").read_text() == before
+    assert bench.query("FROM p.t") == [(1,)]
+
+
 def test_a_second_run_reads_from_the_boundary_and_doubles_nothing(bench):
     bench.pipeline(KEYED)
     bench.write("data/orders1.csv", csv("1,2026-01-01,1", "2,2026-01-02,2"))

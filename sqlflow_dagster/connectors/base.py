@@ -230,7 +230,7 @@ class Place:
     `warehouse` is the project's own database file, None where it is a temporary one. `once` names
     one EXPORT of one run, its retries included: a sink that adds rows stores it with them, in one
     transaction, and does nothing where it is there already. `guard` has the rules of the EXPORT, for a
-    sink that makes many requests in one write.
+    sink that makes many requests in one write. `own` are the project's files and folders that no EXPORT writes.
     """
 
     root: Path
@@ -239,6 +239,7 @@ class Place:
     warehouse: Path | None = None
     once: str | None = None
     guard: Guard = _ONCE
+    own: tuple[Path, ...] = ()
 
     @property
     def state(self) -> Path:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from sqlflow_dagster.connectors import parameters
 from sqlflow_dagster.connectors.base import Place
 from sqlflow_dagster.connectors.options import Options
-from sqlflow_dagster.connectors.paths import inside
+from sqlflow_dagster.connectors.paths import inside, written
 from sqlflow_dagster.connectors.tables import TableOptions
 from sqlflow_dagster.errors import BadOption, RetryLater, SourceFailed
 
@@ -137,7 +137,8 @@ def located(place: Place, target: str, table: str | None, schemes: Sequence[str]
             option="table",
         )
     schema, dot, name = (named or table or "").rpartition(".")
-    path = _not_the_warehouse(place, inside(place, file), "make a table by CREATE TABLE instead")
+    _not_the_warehouse(place, inside(place, file), "make a table by CREATE TABLE instead")
+    path = written(place, file)
     if path.is_dir():
         raise BadOption(f"the target {target!r} is a folder; name a file in it")
     return Target(path, schema if dot else None, name)

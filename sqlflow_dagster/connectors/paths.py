@@ -21,6 +21,8 @@ COMPRESSIONS = {
     ".lz4": "lz4", ".br": "brotli", ".snappy": "snappy", ".sz": "snappy", ".zip": "zip",
 }  # fmt: skip
 DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+# What a project is written in.
+_CODE = (".sf", ".py", ".toml", ".yml", ".yaml")
 # Whether a folder, by its parts from the top of a name on, may hold files that are wanted.
 Admits = Callable[[Sequence[str]], bool]
 
@@ -82,6 +84,23 @@ def inside(place: Place, target: str | Path) -> Path:
             "engines.duckdb.allowed_directories of the profile"
         )
     return real
+
+
+def written(place: Place, target: str) -> Path:
+    """Return the real path of what an EXPORT writes.
+
+    Raises NotAllowed for the project's own files: its pipelines, profiles, functions, state, warehouse, code, and
+    what is hidden beside them; and what `inside` raises.
+    """
+    path = inside(place, target)
+    root = Path(os.path.realpath(place.root))
+    own = [Path(os.path.realpath(item)) for item in place.own]
+    if place.warehouse is not None:
+        own += [place.warehouse.resolve(), Path(f"{place.warehouse.resolve()}.wal")]
+    is_hidden = path.is_relative_to(root) and path.relative_to(root).as_posix().startswith(".")
+    if (is_hidden and path != root) or path.suffix in _CODE or any(path.is_relative_to(item) for item in own):
+        raise NotAllowed(f"{target} is {path}, one of the project's own files; name another target, such as output/")
+    return path
 
 
 def find(

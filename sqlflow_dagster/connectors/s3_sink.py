@@ -44,7 +44,7 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
     bucket, key, kind, told = planned(target, wanted)
     with room(place.spool, "export") as folder:
         endings = "" if wanted.partition_by else "".join(PurePosixPath(key).suffixes[-2:])
-        made = kind.write(rows, f"rows{endings}", told, replace(place, root=folder, allowed=()))
+        made = kind.write(rows, f"rows{endings}", told, replace(place, root=folder, allowed=(), own=()))
         path = Path(made.target)
         store = Store(wanted, bucket, place.guard)
         with _failures(f"s3://{bucket}/{key}"):

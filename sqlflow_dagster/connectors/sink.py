@@ -13,7 +13,7 @@ from sqlflow_dagster.connectors import local_target, pack, parameters, partition
 from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.options import Options
-from sqlflow_dagster.connectors.paths import DEFAULT_PARTITION, inside
+from sqlflow_dagster.connectors.paths import DEFAULT_PARTITION, written
 from sqlflow_dagster.connectors.rooms import beside
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.failpoints import failpoint
@@ -326,7 +326,7 @@ def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
 
 def file_of(target: str, place: Place) -> Path:
     """Return the path of a file to write. Raises NotAllowed outside the project, BadOption for a folder."""
-    path = inside(place, target)
+    path = written(place, target)
     if path.is_dir():
         raise BadOption(f"the target {target!r} is a folder; name a file in it, or set `partition_by`")
     return path
@@ -339,7 +339,7 @@ def folder_of(target: str, place: Place, kind: str) -> Path:
     """
     if kind not in pack.NATIVE:
         raise BadOption(f"partition_by: files of partitions are written as none, gzip or zstd, not as {kind}")
-    path = inside(place, target)
+    path = written(place, target)
     if path.exists() and not path.is_dir():
         raise BadOption(f"the target {target!r} is a file, and `partition_by` writes a folder; name another")
     if path.is_dir() and not _is_partitioned(path):
