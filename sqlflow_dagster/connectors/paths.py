@@ -99,7 +99,9 @@ def written(place: Place, target: str) -> Path:
         own += [place.warehouse.resolve(), Path(f"{place.warehouse.resolve()}.wal")]
     is_hidden = path.is_relative_to(root) and path.relative_to(root).as_posix().startswith(".")
     if (is_hidden and path != root) or path.suffix in _CODE or any(path.is_relative_to(item) for item in own):
-        raise NotAllowed(f"{target} is {path}, one of the project's own files; name another target, such as output/")
+        raise NotAllowed(
+            f"{target} is {path}, one of the project's own files; name another target, such as output/"
+        )
     return path
 
 
