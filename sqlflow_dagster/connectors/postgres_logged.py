@@ -18,9 +18,10 @@ from sqlflow_dagster.sql import Sql, fold, quote, sql
 _TABLE = """
 SELECT c.oid, c.relkind, c.relpersistence, c.relreplident,
   EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid),
-  (SELECT md5(string_agg(coalesce(pg_relation_filenode(t.relid), 0)::text, ',' ORDER BY t.relid))
-   FROM (SELECT relid FROM pg_partition_tree(c.oid) UNION SELECT c.oid) AS t (relid)),
-  (SELECT string_agg(DISTINCT l.relid::regclass::text, ', ')
+  (SELECT string_agg(l.relid::regclass::text, ', ')
+   FROM pg_partition_tree(c.oid) AS l JOIN pg_catalog.pg_class AS p ON p.oid = l.relid
+   WHERE l.isleaf AND c.relkind = 'p' AND (p.relkind = 'f' OR p.relpersistence <> 'p')),
+  (SELECT string_agg(l.relid::regclass::text, ', ')
    FROM pg_partition_tree(c.oid) AS l JOIN pg_catalog.pg_class AS p ON p.oid = l.relid
    WHERE l.isleaf AND c.relkind = 'p' AND (p.relreplident = 'n' OR (p.relreplident = 'd' AND NOT EXISTS (
      SELECT 1 FROM pg_catalog.pg_index AS i WHERE i.indrelid = p.oid AND i.indisprimary))))
@@ -29,9 +30,36 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
 _COLUMNS = """
-SELECT attnum, attname, atttypid, atttypmod, attgenerated <> '', atthasmissing, (attmissingval::text::text[])[1],
-  xmin::text::bigint
+SELECT attnum, attname, atttypid, atttypmod, attgenerated <> '', atthasmissing, xmin::text::bigint
 FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+# Rows of a partitioned table lie in its leaves: they know what rows have that are older than a column.
+_FILES = """
+SELECT t.relid, coalesce(pg_relation_filenode(t.relid), 0), t.isleaf,
+  (SELECT coalesce(jsonb_object_agg(attname, (attmissingval::text::text[])[1]), '{}')
+   FROM pg_catalog.pg_attribute WHERE attrelid = t.relid AND atthasmissing AND NOT attisdropped)
+FROM (SELECT relid::oid, isleaf FROM pg_partition_tree(%(oid)s)
+  UNION SELECT %(oid)s, true WHERE NOT EXISTS (SELECT 1 FROM pg_partition_tree(%(oid)s))) AS t (relid, isleaf)
+ORDER BY t.relid
+"""
+# The labels of enums, and the parts of composites, of which the columns' types are made.
+_MADE_OF = """
+WITH RECURSIVE made (type) AS (
+  SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+  UNION
+  SELECT part.type FROM made JOIN pg_catalog.pg_type AS t ON t.oid = made.type CROSS JOIN LATERAL (
+    SELECT t.typelem WHERE t.typelem <> 0
+    UNION ALL SELECT t.typbasetype WHERE t.typbasetype <> 0
+    UNION ALL SELECT rngsubtype FROM pg_catalog.pg_range WHERE rngtypid = t.oid
+    UNION ALL SELECT atttypid FROM pg_catalog.pg_attribute
+      WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS part (type))
+SELECT enumtypid, format_type(enumtypid, NULL), oid, enumlabel
+FROM pg_catalog.pg_enum WHERE enumtypid IN (SELECT type FROM made)
+UNION ALL
+SELECT t.oid, format_type(t.oid, NULL), 0, a.attnum::text
+FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t.typrelid
+WHERE t.oid IN (SELECT type FROM made) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY 1, 3, 4
 """
 _IDENTITY = """
 SELECT a.attname
@@ -45,7 +73,7 @@ WHERE i.indrelid = %s AND CASE %s WHEN 'i' THEN i.indisreplident ELSE i.indispri
 class LoggedColumn:
     """A column by its number, which outlives its name.
 
-    `missing` is what rows have that are older than the column, as text, where `has_missing`. `altered`
+    `has_missing` says that rows which are older than the column have another value in it than NULL. `altered`
     is the transaction that last altered the column.
     """
 
@@ -55,19 +83,40 @@ class LoggedColumn:
     modifier: int
     generated: bool
     has_missing: bool
-    missing: str | None
     altered: int
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A table's file, or a partition's: `number` changes when its rows are written anew.
+
+    `missing` is what rows have in columns that are younger than they are, as text; NULL where there is none.
+    """
+
+    table: int
+    number: int
+    leaf: bool
+    missing: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeOf:
+    """A type that is made of named parts: an enum's labels by their number, or a composite's parts, all of number 0."""
+
+    shown: str
+    parts: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Logged:
-    """A table as the log knows it. `files` changes when all of its rows are written anew."""
+    """A table as the log knows it, with the files of its rows and the types that may change beside it."""
 
     oid: int
     identity: str
     key: tuple[str, ...]
-    files: str
+    files: tuple[File, ...]
     columns: tuple[LoggedColumn, ...]
+    types: Mapping[int, MadeOf]
     partitioned: bool
 
 
@@ -79,7 +128,7 @@ def look_at(server: Server, table: Name, label: str) -> Logged:
     found = server.rows(_TABLE, [table.schema, table.name])
     if not found:
         raise SchemaChanged(f"{label}: the table is gone; mend the SOURCE, or run `sqlflow discover`")
-    oid, kind, persistence, identity, has_children, files, bare = found[0]
+    oid, kind, persistence, identity, has_children, unlogged, bare = found[0]
     if kind not in ("r", "p") or persistence != "p":
         raise BadOption(
             f'sync_mode: {label} is no ordinary table, whose changes would be in the log; read it with "sync_mode": '
@@ -98,6 +147,12 @@ def look_at(server: Server, table: Name, label: str) -> Logged:
         if identity == "f"
         else tuple(row[0] for row in server.rows(_IDENTITY, [oid, identity]))
     )
+    if unlogged:
+        raise BadOption(
+            f"sync_mode: the partitions {unlogged} of {label} are foreign or UNLOGGED tables, whose changes are not in "
+            'the log; read it with "sync_mode": "full_refresh", or by a cursor_field',
+            option="sync_mode",
+        )
     if bare:
         raise BadOption(
             f"sync_mode: the partitions {bare} of {label} do not tell the log which row changed; give each of them a "
@@ -110,7 +165,16 @@ def look_at(server: Server, table: Name, label: str) -> Logged:
             f"{', without a primary key' if identity == 'd' else ''}. Give it a primary key, or run: {_full(table)}",
             option="sync_mode",
         )
-    return Logged(oid, identity, key, files, columns, kind == "p")
+    files = tuple(File(*row) for row in server.rows(_FILES, {"oid": oid}))
+    return Logged(oid, identity, key, files, columns, _made_of(server, oid), kind == "p")
+
+
+def _made_of(server: Server, table: int) -> dict[int, MadeOf]:
+    found: dict[int, MadeOf] = {}
+    for oid, shown, number, part in server.rows(_MADE_OF, [table]):
+        known = found.get(oid, MadeOf(shown, ()))
+        found[oid] = MadeOf(shown, (*known.parts, (number, part)))
+    return found
 
 
 def _full(table: Name) -> Sql:

@@ -7,11 +7,13 @@ read anew.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from typing import Any
 
-from sqlflow_dagster.connectors.postgres_logged import Logged, LoggedColumn
+from sqlflow_dagster.connectors.postgres_logged import File, Logged, LoggedColumn, MadeOf
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SchemaChanged, SourceFailed
 
@@ -30,7 +32,8 @@ class _Known:
 class Reached:
     """A position of the log, in which slot of which cluster, and the table as it was there.
 
-    `generated` are the numbers of the columns that Postgres computed.
+    `generated` are the numbers of the columns that Postgres computed, `newest` that of the newest partition.
+    `types` are the types that are made of parts: the number of the newest part, and a digest of all.
     """
 
     lsn: str
@@ -40,6 +43,8 @@ class Reached:
     files: str
     columns: Mapping[str, _Known]
     generated: Sequence[int] = ()
+    newest: int | None = None
+    types: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, lsn: str, slot: str, system: str, logged: Logged) -> Reached:
@@ -51,7 +56,9 @@ class Reached:
             if not c.generated
         }
         generated = tuple(c.number for c in logged.columns if c.generated)
-        return cls(lsn, slot, system, logged.oid, logged.files, columns, generated)
+        newest = max(file.table for file in logged.files)
+        types = {str(oid): _newest_and_digest(made.parts) for oid, made in logged.types.items()}
+        return cls(lsn, slot, system, logged.oid, _files(logged.files), columns, generated, newest, types)
 
     @property
     def cursor(self) -> Cursor:
@@ -61,7 +68,7 @@ class Reached:
                 {
                     "lsn": self.lsn, "slot": self.slot, "system": self.system, "table": self.table,
                     "files": self.files, "columns": {name: astuple(known) for name, known in self.columns.items()},
-                    "generated": self.generated,
+                    "generated": self.generated, "newest": self.newest, "types": self.types,
                 }
             ),
             "JSON",
@@ -74,12 +81,26 @@ def read(cursor: Cursor, label: str) -> Reached:
         found = json.loads(cursor.value)
         columns = {name: _Known(*known) for name, known in found["columns"].items()}
         where = (found["lsn"], found["slot"], found["system"], found["table"], found["files"])
-        return Reached(*where, columns, found.get("generated", ()))
+        later = (found.get("generated", ()), found.get("newest"), found.get("types", {}))
+        return Reached(*where, columns, *later)
     except (ValueError, KeyError, TypeError) as error:
         raise SourceFailed(
             f"{label}: the rows there are from another sync_mode, and their cursor is no position of the log; read "
             "everything anew with --full-refresh"
         ) from error
+
+
+def _files(files: Sequence[File]) -> str:
+    """What tells these files from others, and from themselves after they were rewritten."""
+    return _digest(",".join(str(file.number) for file in files))
+
+
+def _newest_and_digest(parts: Sequence[tuple[int, str]]) -> tuple[int, str]:
+    return max(number for number, _part in parts), _digest(json.dumps(parts))
+
+
+def _digest(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +119,11 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
     """
     if before.table != now.oid:
         raise SchemaChanged(f"{label}: the table was dropped and made anew; read it anew with --full-refresh")
+    _refuse_altered_types(before, now.types, label)
     numbers = {known.number: name for name, known in before.columns.items()}
-    rewritten = before.files != now.files
+    # All rows of a partition that is newer are in the log.
+    files = [file for file in now.files if before.newest is None or file.table <= before.newest]
+    rewritten = before.files != _files(files)
     renamed: dict[str, str] = {}
     filled: dict[str, str | None] = {}
     for column in now.columns:
@@ -112,13 +136,18 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
                 "with --full-refresh"
             )
         if was is None:
-            _refuse_default(column, label, rewritten=rewritten)
+            older = _in_older_rows(column, now.files, files)
+            if len(older) > 1 or (rewritten and None in older):
+                raise SchemaChanged(
+                    f"{label}: the column {column.name!r} is new, and the table was rewritten, so that older rows may "
+                    "have values in it that the log does not tell; read the table anew with --full-refresh"
+                )
             if column.number in before.generated:
                 raise SchemaChanged(
                     f"{label}: the column {column.name!r} is not computed any more, and the log does not tell its "
                     "values in older rows; read the table anew with --full-refresh"
                 )
-            filled[column.name] = column.missing
+            filled[column.name] = older.pop()
             continue
         known = before.columns[was]
         same_type = (known.type, known.modifier) == (column.type, column.modifier)
@@ -134,12 +163,22 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
     return Altered(renamed, filled)
 
 
-def _refuse_default(column: LoggedColumn, label: str, *, rewritten: bool) -> None:
-    if rewritten and not column.has_missing:
-        raise SchemaChanged(
-            f"{label}: the column {column.name!r} is new, and the table was rewritten, so that older rows may have "
-            "values in it that the log does not tell; read the table anew with --full-refresh"
-        )
+def _in_older_rows(column: LoggedColumn, files: Sequence[File], before: Sequence[File]) -> set[str | None]:
+    """What rows have in a column that is younger than they are: one value, unless partitions differ."""
+    leaves = [file.missing for file in files if file.leaf and (file in before or column.name in file.missing)]
+    return {missing.get(column.name) for missing in leaves} or {None}
+
+
+def _refuse_altered_types(before: Reached, types: Mapping[int, MadeOf], label: str) -> None:
+    """Rows that nobody touched show another text after a label was renamed, or a part came or went."""
+    for oid, made in types.items():
+        newest, digest = before.types.get(str(oid), (None, None))
+        known = [part for part in made.parts if newest is None or part[0] <= newest]
+        if newest is not None and digest != _digest(json.dumps(known)):
+            raise SchemaChanged(
+                f"{label}: the type {made.shown} was altered (a value renamed, or a part that came or went), so that "
+                "rows have other values which the log does not tell; read the table anew with --full-refresh"
+            )
 
 
 def names_of_now(before: Reached, now: Logged, layout: tuple[str, ...], label: str) -> list[str | None]:

@@ -40,7 +40,9 @@ class Server:
     connection: Connection
     told: Mapping[str, str] = field(repr=False)
 
-    def rows(self, query: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+    def rows(
+        self, query: str, values: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
         """Return what a statement gives."""
         with translated(self.told), self.connection.cursor() as cursor:
             cursor.execute(query, values)

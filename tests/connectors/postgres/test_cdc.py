@@ -446,6 +446,70 @@ def test_what_the_log_does_not_tell_asks_for_a_full_refresh(copy):
     assert differences(copy, dict.fromkeys(ASKED_FOR, "id, name, amount")) == {}
 
 
+PARTED = [
+    "DROP TABLE orders",
+    "CREATE TABLE orders (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)",
+    "CREATE TABLE first PARTITION OF orders FOR VALUES FROM (0) TO (100)",
+    "INSERT INTO orders SELECT n, 'n' || n FROM generate_series(1, 5) AS n",
+]
+NEW_PARTITION = "CREATE TABLE second PARTITION OF orders FOR VALUES FROM (100) TO (200)"
+
+
+@pytest.mark.parametrize(
+    ("statements", "columns"),
+    [
+        (["ALTER TABLE orders ADD c int DEFAULT 7", "UPDATE orders SET name = 'x' WHERE id = 2"], "id, name, c"),
+        (["ALTER TABLE orders RENAME name TO title", "INSERT INTO orders VALUES (6, 'x')"], "id, title"),
+        ([NEW_PARTITION, "INSERT INTO orders VALUES (100, 'x')", "ALTER TABLE orders ADD c int DEFAULT 7"], "id, c"),
+        (["ALTER TABLE orders ADD c int", NEW_PARTITION, "INSERT INTO orders VALUES (100, 'x', 7)"], "id, c"),
+    ],
+)  # fmt: skip
+def test_schema_changes_of_a_partitioned_table_are_followed_in_all_rows(copy, statements, columns):
+    copy.database.run(*PARTED)
+    copy.load(**CDC)
+    copy.database.run(*statements)
+    copy.load(**CDC)
+    assert living(copy, columns) == there(copy, columns)
+
+
+def test_older_rows_of_partitions_that_were_packed_anew_are_asked_for(copy):
+    copy.database.run(*PARTED, NEW_PARTITION, "INSERT INTO orders VALUES (100, 'x')")
+    copy.load(**CDC)
+    copy.database.run("ALTER TABLE orders ADD c int DEFAULT 7", "VACUUM FULL second")
+    error = copy.error(**CDC)
+    assert isinstance(error, SchemaChanged)
+    assert "--full-refresh" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "alter"),
+    [
+        ("mood", "sad", "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"),
+        ("mood[]", "{sad}", "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"),
+        ("feeling", "(sad,1)", "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"),
+        ("feeling", "(sad,1)", "ALTER TYPE feeling ADD ATTRIBUTE z int"),
+        ("usual", "sad", "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"),
+    ],
+)
+def test_a_type_that_shows_other_values_asks_for_a_full_refresh(copy, kind, value, alter):
+    copy.database.run(
+        "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+        "CREATE TYPE feeling AS (mood mood, much int)",
+        "CREATE DOMAIN usual AS mood",
+        f"ALTER TABLE orders ADD m {kind} DEFAULT '{value}'",
+    )
+    copy.load(**CDC)
+    copy.database.run("ALTER TYPE mood ADD VALUE 'so so' BEFORE 'ok'")
+    copy.load(**CDC)
+    copy.database.run(alter)
+    error = copy.error(**CDC)
+    assert isinstance(error, SchemaChanged)
+    assert f"the type {alter.split()[2]} was altered" in str(error)
+    copy.bench.ok(full_refresh=True)
+    columns = "id, array_to_string(m, ',')" if kind.endswith("[]") else "id, m::text"
+    assert living(copy, columns) == there(copy, columns)
+
+
 def test_a_table_that_is_only_packed_anew_is_read_on(copy):
     copy.database.run("ALTER TABLE orders ADD c int DEFAULT 7")
     copy.load(**CDC)
@@ -581,6 +645,12 @@ def test_a_gap_in_the_log_is_an_error_and_never_a_silent_new_copy(copy, spoil, k
         ("CREATE VIEW t AS SELECT 1 AS id", {}, "public.t is no ordinary table"),
         ("CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", {}, "public.t is no ordinary table"),
         (
+            "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY LIST (id);"
+            " CREATE UNLOGGED TABLE u PARTITION OF t FOR VALUES IN (1)",
+            {},
+            "the partitions u of public.t are foreign or UNLOGGED tables",
+        ),
+        (
             "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u () INHERITS (t)",
             {},
             "tables that inherit from it",
@@ -597,7 +667,18 @@ def test_a_gap_in_the_log_is_an_error_and_never_a_silent_new_copy(copy, spoil, k
             "publication: part leaves out the columns v",
         ),
     ],
-    ids=["no key", "nothing", "other key", "view", "unlogged", "children", "no column", "rows", "columns"],
+    ids=[
+        "no key",
+        "nothing",
+        "other key",
+        "view",
+        "unlogged",
+        "unlogged part",
+        "children",
+        "no column",
+        "rows",
+        "columns",
+    ],
 )
 def test_a_table_that_the_log_does_not_tell_whole_is_refused_with_what_to_run(copy, made, params, message):
     copy.database.run(made)
