@@ -29,7 +29,14 @@ from sqlflow_dagster.connectors import mysql_catalog as catalog
 from sqlflow_dagster.connectors import mysql_health
 from sqlflow_dagster.connectors.base import Attach, Family, Health, Place, Rows, Scan, Span, Stream, Written
 from sqlflow_dagster.connectors.discovered import Table
-from sqlflow_dagster.connectors.mysql_client import Connection, Connections, Explain, rows_of, where
+from sqlflow_dagster.connectors.mysql_client import (
+    Connection,
+    Connections,
+    Explain,
+    rows_of,
+    servers_mode,
+    where,
+)
 from sqlflow_dagster.connectors.mysql_options import MySQLOptions, MySQLSinkOptions, server
 from sqlflow_dagster.connectors.mysql_select import Selected, Wanted, counted, local, select
 from sqlflow_dagster.connectors.mysql_types import Choices, Column
@@ -116,7 +123,9 @@ class MySQL(ServerTables[MySQLOptions]):
                 horizon=horizon,
                 left_out=selected.left_out,
                 serial=True,
-                explain=Explain(self._told, label, self.options.timeout_seconds, silent, self._longest),
+                explain=Explain(
+                    self._told, label, remote, self.options.timeout_seconds, silent, self._longest
+                ),
             )
 
     def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
@@ -129,7 +138,10 @@ class MySQL(ServerTables[MySQLOptions]):
             asked = self.asked(own, options.cursor_field, below, span)
             wanted = Wanted(**asked, choices=self._choices)
             query = counted(relation, columns, wanted, label, self.told_apart(keys, own))
-            return None if query is None else int(rows_of(connection, query)[0][0])
+            if query is None:
+                return None
+            with servers_mode(connection):
+                return int(rows_of(connection, query)[0][0])
 
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlflow_dagster.connectors.discovered import Table
-from sqlflow_dagster.connectors.mysql_client import Connection, rows_of
+from sqlflow_dagster.connectors.mysql_client import Connection, rows_of, servers_mode
 from sqlflow_dagster.connectors.mysql_types import Choices, Column, travel
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption, NotAllowed, SourceFailed
@@ -135,7 +135,7 @@ def table_columns(
 
 def query_columns(connection: Connection, query: Sql) -> list[Column]:
     """Return the columns of a query that is already in parentheses and has a name."""
-    with connection.cursor() as cursor:
+    with servers_mode(connection), connection.cursor() as cursor:
         cursor.execute(sql("SELECT * FROM {query} LIMIT 0", query=query))
         fields = list(cursor._result.fields)  # noqa: SLF001 - `description` has no flags and no charset
     names = Counter(field.name for field in fields)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlflow_dagster.connectors import exact_nested, pool
+from sqlflow_dagster.connectors.server_words import is_about_values, unquoted
 from sqlflow_dagster.errors import (
     BadOption,
     NotAllowed,
@@ -31,6 +32,9 @@ _SESSION = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
     " autocommit = 1"
 )
+# What a user's query means is the server's affair, though: `||`, "text", and what unsigned numbers may become.
+_SERVERS_MODE = "SET @sqlflow_mode = @@SESSION.sql_mode, SESSION sql_mode = @@GLOBAL.sql_mode"
+_OUR_MODE = "SET SESSION sql_mode = @sqlflow_mode"
 _SNAPSHOT = (
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
@@ -51,6 +55,8 @@ _ALTERED = {1054, 1412}
 _TIMES = {1969, 3024}
 _NO_LOCAL = {1148, 3948, 3950, 4166}
 _CHUNK_BYTES = 2**18
+# How long a server is asked for the second time for rows, only to hear why there are none.
+_LONGEST_ASKED = 60.0
 # DuckDB passes the server's words on, without the number.
 _CODES = {
     "command denied": 1142, "doesn't exist": 1146, "Unknown column": 1054, "definition has changed": 1412,
@@ -202,7 +208,8 @@ def meaning(
     """Return the error of ours that a message of the server or of the driver stands for."""
     text = " ".join(message.split())
     place = f"{where(told)}{f', {table}' if table else ''}: {text}"
-    words = [item for item in _MEANINGS if item[0].search(text)]
+    bare = unquoted(text)
+    words = [item for item in _MEANINGS if item[0].search(bare)]
     # A server that cannot be reached, and one whose certificate is wrong, have one number.
     if words and (code is None or code in (2002, 2003, 2005, 2026, 1049, 1045)):
         _, kind, advice = words[0]
@@ -217,8 +224,12 @@ def _by_code(code: int | None, place: str, told: Mapping[str, str], table: str |
         user = told.get("username", "the user")
         return NotAllowed(f"{place}; GRANT SELECT ON {table or 'the table'} TO '{user}'")
     if code in _GONE or code in _ALTERED:
-        advice = "run again" if code in _ALTERED else "mend the SOURCE, or run `sqlflow discover`"
-        return SchemaChanged(f"{place}; it was another before: {advice}")
+        more = (
+            "; where it was altered meanwhile, run again"
+            if code in _ALTERED
+            else ", or run `sqlflow discover`"
+        )
+        return SchemaChanged(f"{place}; mend the SOURCE{more}")
     advice = "; raise `timeout_seconds`, or read less by `filters` or an index" if code in _TIMES else ""
     return SourceFailed(f"{place}{advice}")
 
@@ -234,6 +245,14 @@ def rows_of(connection: Connection, query: str, values: Sequence[Any] | None = N
     with connection.cursor() as cursor:
         cursor.execute(query, values)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+@contextmanager
+def servers_mode(connection: Connection) -> Iterator[None]:
+    """Let statements of the block mean what they mean to DuckDB's connection; after an error, end the connection."""
+    rows_of(connection, _SERVERS_MODE)
+    yield
+    rows_of(connection, _OUR_MODE)
 
 
 def send_file(connection: Connection, statement: Sql, path: Path) -> tuple[int, int]:
@@ -263,6 +282,15 @@ def send_file(connection: Connection, statement: Sql, path: Path) -> tuple[int, 
     return int(answer.affected_rows), int(answer.warning_count)
 
 
+def read_through(connection: Connection, query: Sql, seconds: float) -> None:
+    """Ask for a query's rows, and throw them away, for so long: what the server has against it is raised."""
+    connection._execute_command(_driver().constants.COMMAND.COM_QUERY, query.encode())  # noqa: SLF001 - the driver would unpack them
+    # One packet ends the columns, and one the rows.
+    end, ends = time.monotonic() + seconds, 0
+    while ends < 2 and time.monotonic() < end:
+        ends += connection._read_packet().is_eof_packet()  # noqa: SLF001
+
+
 def is_refused(error: Exception) -> bool:
     """Return whether the server's error says that it takes no LOAD DATA LOCAL."""
     return bool(error.args) and error.args[0] in _NO_LOCAL
@@ -272,12 +300,13 @@ def is_refused(error: Exception) -> bool:
 class Explain:
     """DuckDB's words about a failed scan → an error of ours, without the query.
 
-    `seconds` is what the server was given for the statement, `silent` the servers that were given up
-    for saying nothing for longer than `silence` seconds.
+    `query` is what the server was asked, `seconds` what it was given for that, `silent` the servers that were
+    given up for saying nothing for longer than `silence` seconds.
     """
 
     told: Mapping[str, str] = field(repr=False)
     label: str
+    query: Sql
     seconds: float | None = None
     silent: Sequence[Any] = ()
     silence: float = 0
@@ -305,13 +334,35 @@ class Explain:
                 f'{self.label}: a column holds a date that is none ({date}); set `zero_dates`: "null" to load NULL in '
                 "its place, or its column in `types` as VARCHAR to load it as MySQL writes it"
             )
+        if is_about_values(message):
+            return SourceFailed(f"{where(self.told)}, {self.label}: {said}")
         if not said:
-            return RetryLater(
+            return self._asked_again() or RetryLater(
                 f"{where(self.told)}, {self.label}: the server ended the read, or the connection broke; "
                 "it is tried again"
             )
         code = next((code for words, code in _CODES.items() if words in said), None)
         return meaning(said, self.told, code=code, table=self.label)
+
+    def _asked_again(self) -> SQLFlowError | None:
+        """What the server has against the SELECT; None where rows come for as long as they came before."""
+        # Of an error among streamed rows the extension passes no word on.
+        seconds = min(_LONGEST_ASKED, max(1.0, time.monotonic() - self.began))
+        try:
+            connection = connect(self.told, seconds)
+        except SQLFlowError as error:
+            return error
+        try:
+            with translated(self.told, self.label), servers_mode(connection):
+                read_through(connection, self.query, seconds)
+        except RetryLater:
+            return None
+        except SQLFlowError as error:
+            return error
+        finally:
+            # In the midst of rows there is no goodbye.
+            connection._force_close()  # noqa: SLF001
+        return None
 
 
 def _said(message: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlflow_dagster.connectors import exact_nested, pool
+from sqlflow_dagster.connectors.server_words import is_about_values, unquoted
 from sqlflow_dagster.errors import (
     BadOption,
     NotAllowed,
@@ -147,8 +148,9 @@ def meaning(
     place = f"{where(told)}{f', {table}' if table else ''}: {message}"
     if code and not code.startswith("00"):
         return _by_code(code, place, told, table)
+    bare = unquoted(message)
     for pattern, kind, advice in _MEANINGS:
-        if pattern.search(message):
+        if pattern.search(bare):
             return kind(f"{place}; {advice}")
     return SourceFailed(place)
 
@@ -165,9 +167,9 @@ def _by_code(code: str, place: str, told: Mapping[str, str], table: str | None) 
     elif code == "57014":
         found = SourceFailed(f"{place}; raise `timeout_seconds`, or read less by `filters` or an index")
     elif code in ("42P01", "3F000"):
-        found = SchemaChanged(f"{place}; it was there before: mend the SOURCE, or run `sqlflow discover`")
+        found = SchemaChanged(f"{place}; mend the SOURCE, or run `sqlflow discover`")
     elif code == "42703":
-        found = SchemaChanged(f"{place}; the table was altered meanwhile: run again")
+        found = SchemaChanged(f"{place}; mend the SOURCE; where the table was altered meanwhile, run again")
     else:
         found = SourceFailed(place)
     return found
@@ -195,12 +197,15 @@ class Explain:
 
     def __call__(self, message: str) -> SQLFlowError:
         """Return the error that the message stands for."""
-        server = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*?)\s*(?:\n|$)", message)
+        values = is_about_values(message)
+        server = None if values else re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*?)\s*(?:\n|$)", message)
         # After the query that DuckDB repeats, where it does, stands what became of it.
         repeats = "Failed to " in message.partition("\n")[0]
         said = message.rpartition('": ')[2] if repeats else message.partition("\n")[0]
         said = " ".join(said.split()).removeprefix("Invalid Input Error: ")
         text = exact_nested.shown(server[1] if server else said).removeprefix(f"{self.label}: ")
+        if values:
+            return SourceFailed(f"{where(self.told)}, {self.label}: {text}")
         if "permission denied" in text:
             return _by_code("42501", f"{where(self.told)}, {self.label}: {text}", self.told, self.label)
         if "statement timeout" in text:

@@ -188,8 +188,16 @@ def selected(
     label: str,
     dialect: Dialect[C],
 ) -> Selected[C]:
-    """Return the SELECTs of the columns that are wanted, and of the rows for which all of `where` is true."""
+    """Return the SELECTs of the columns that are wanted, and of the rows for which all of `where` is true.
+
+    Raises BadOption where none of the columns is there.
+    """
     kept = _kept(travels, wanted, dialect)
+    if wanted.columns and not kept:
+        missing = ", ".join(map(repr, wanted.columns))
+        raise BadOption(
+            f"columns: {label} has no column {missing}; it has {', '.join(travels)}", option="columns"
+        )
     values = [_aliased(item, dialect) for item in kept]
     if guards := [item.guard for item in kept if item.guard]:
         cases = (

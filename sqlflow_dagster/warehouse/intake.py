@@ -304,7 +304,8 @@ def _explained(label: str, error: duckdb.Error, explain: _Explain | None) -> SQL
     text = str(error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return WarehouseError(f"{label}: {text}; raise engines.duckdb.memory_limit")
-    if "No space left" in text or "File too large" in text:
+    of_value = isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException)
+    if not of_value and ("No space left" in text or "File too large" in text):
         return WarehouseError(f"{label}: the disk is full ({text}); nothing was stored")
     told = explain(text) if explain else text
     return told if isinstance(told, SQLFlowError) else SourceFailed(f"{label}: {told}")

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from sqlflow_dagster.connectors.mysql import MySQL
+from sqlflow_dagster.connectors.mysql_client import meaning
 from sqlflow_dagster.connectors.mysql_options import MySQLOptions
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SchemaChanged, SourceFailed
@@ -95,6 +96,57 @@ def test_a_connection_string_is_read_as_others_write_it(connection, parts):
     assert {name: value for name, value in found.items() if name in parts} == parts
     assert set(found) - set(parts) <= {"connect_timeout", "compress", "host", "port"}
     assert "p:w/" not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT (SELECT seq FROM seq_1_to_2) AS x", "Subquery returns more than 1 row"),
+        ("SELECT CAST(IF(seq = 30000, 0, seq) AS UNSIGNED) - 1 AS x FROM seq_1_to_40000", "out of range"),
+    ],
+    ids=["at once", "among the rows"],
+)
+def test_what_the_server_has_against_a_query_is_told_and_not_tried_again(project, query, message):
+    project.pipeline(query=query)
+    (outcome,) = project.bench.run().values()
+    assert isinstance(outcome.error, SourceFailed), outcome.error
+    assert message in str(outcome.error)
+    assert outcome.calls.retries == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "types"),
+    [
+        ("text", "'connection timed out'", {"closed_at": "INTEGER"}),
+        ("text", "'SSL certificate'", {"closed_at": "INTEGER[]"}),
+        ("text", "'No space left'", {"closed_at": "INTEGER"}),
+        ("date", "0", {}),
+        ("time", "'99:00:00'", {}),
+    ],
+    ids=["scalar", "nested", "disk", "date", "time"],
+)
+def test_no_word_of_a_column_or_value_is_taken_for_one_about_the_connection(project, kind, value, types):
+    project.database.run(f"CREATE TABLE s (closed_at {kind})", f"INSERT INTO s VALUES ({value})")
+    project.pipeline(table="s", types=types)
+    (outcome,) = project.bench.run().values()
+    assert isinstance(outcome.error, SourceFailed), outcome.error
+    assert outcome.calls.retries == 0
+    assert "ssl_mode" not in str(outcome.error)
+
+
+def test_no_word_in_a_name_is_taken_for_one_about_the_connection():
+    told = {"host": "ssl.example.com", "port": "3306"}
+    error = meaning(
+        "Can't connect to MySQL server on 'ssl.example.com' ([Errno 111] refused)", told, code=2003
+    )
+    assert isinstance(error, RetryLater)
+
+
+def test_columns_of_which_none_is_there_are_named(project):
+    project.database.run("CREATE TABLE s (id int)")
+    error = project.error(table="s", columns=["nix", "nil"])
+    assert isinstance(error, BadOption)
+    assert "s has no column 'nix', 'nil'; it has id" in str(error)
 
 
 def killed_while_reading(project, how, **params):

@@ -326,3 +326,18 @@ def test_tables_given_by_patterns_are_looked_up_and_loaded_each_by_its_key(order
         assert (count(orders, table=f"{other}__orders"), count(orders, table="orders")) == (1, 100)
     finally:
         orders.database.run(f"DROP DATABASE {other}")
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "kind"),
+    [("", "id", "VARCHAR"), ("ANSI_QUOTES", 1, "INTEGER")],
+    ids=["a text", "a name"],
+)
+def test_a_query_means_what_the_servers_mode_says(project, mode, value, kind):
+    database = project.database
+    database.run("CREATE TABLE s AS SELECT 1 AS id", f"SET GLOBAL sql_mode = '{mode}'")
+    try:
+        project.load(query='SELECT "id" AS x FROM s', loss_audit=True)
+    finally:
+        database.run("SET GLOBAL sql_mode = ''")
+    assert project.query("SELECT x, typeof(x) FROM p.t") == [(value, kind)]

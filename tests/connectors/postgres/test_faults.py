@@ -140,6 +140,30 @@ def test_a_backend_that_is_ended_leaves_what_was_loaded_where_no_try_is_left(pro
     assert project.query("SELECT * FROM p.t") == [(1, "x")]
 
 
+@pytest.mark.parametrize(
+    "value", ["connection timed out", "FATAL: terminating connection", "bad certificate"], ids=str
+)
+@pytest.mark.parametrize("declared", ["INTEGER", "INTEGER[]", None], ids=str)
+def test_no_word_of_a_value_is_taken_for_one_about_the_connection(project, value, declared):
+    query = (
+        f"SELECT '{value}'::text AS s"
+        if declared
+        else f"SELECT (x || '')::int AS s FROM (SELECT '{value}' AS x) t"
+    )
+    project.pipeline(query=query, types={"s": declared} if declared else {})
+    (outcome,) = project.bench.run().values()
+    assert isinstance(outcome.error, SourceFailed), outcome.error
+    assert outcome.calls.retries == 0
+    assert "sslmode" not in str(outcome.error)
+
+
+def test_columns_of_which_none_is_there_are_named(project):
+    project.database.run("CREATE TABLE s (id int)")
+    error = project.error(table="s", columns=["nix", "nil"])
+    assert isinstance(error, BadOption)
+    assert "s has no column 'nix', 'nil'; it has id" in str(error)
+
+
 def test_a_statement_that_is_cancelled_says_so(project):
     cancel = "SELECT pg_cancel_backend(%s)"
     error = killed_while_reading(project, lambda cursor, pid: cursor.execute(cancel, [pid])).error
