@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ _SESSION = (
     "DateStyle=ISO", "IntervalStyle=postgres", "TimeZone=UTC", "extra_float_digits=3", "bytea_output=hex",
     "standard_conforming_strings=on", "idle_in_transaction_session_timeout=0",
 )  # fmt: skip
+# What libpq takes from the environment, and the server prefers to the settings above.
+_ENVIRONMENT = ("PGTZ", "PGDATESTYLE")
 
 # libpq's and the server's words, in the order to look for them; what each means, and what to do.
 _MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
@@ -227,7 +230,9 @@ def _message(error: Any) -> str:
 
 
 def _driver() -> Any:
-    """The driver's module."""
+    """The driver's module, in an environment that does not set how values read."""
+    for name in _ENVIRONMENT:
+        os.environ.pop(name, None)
     try:
         import psycopg2  # noqa: PLC0415 - a driver is imported where it connects
     except ImportError as error:

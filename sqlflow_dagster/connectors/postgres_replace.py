@@ -25,6 +25,18 @@ UNION ALL SELECT 'a trigger' FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgi
 UNION ALL SELECT 'a rule' FROM pg_rewrite WHERE ev_class = %(oid)s
 UNION ALL SELECT 'a policy' FROM pg_policy WHERE polrelid = %(oid)s
 UNION ALL SELECT 'a publication' FROM pg_publication_rel WHERE prrelid = %(oid)s
+UNION ALL SELECT 'a publication' FROM pg_publication_tables AS p JOIN pg_class AS c ON c.relname = p.tablename
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = p.schemaname
+  WHERE c.oid = %(oid)s AND EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisprimary)
+UNION ALL SELECT 'a function' FROM pg_depend WHERE classid = 'pg_proc'::regclass
+  AND refclassid = 'pg_class'::regclass AND refobjid = %(oid)s
+UNION ALL SELECT 'an extension' FROM pg_depend
+  WHERE classid = 'pg_class'::regclass AND objid = %(oid)s AND deptype = 'e'
+UNION ALL SELECT 'statistics' FROM pg_statistic_ext WHERE stxrelid = %(oid)s
+UNION ALL SELECT 'an index to cluster by' FROM pg_index WHERE indrelid = %(oid)s AND indisclustered
+UNION ALL SELECT 'a label' FROM pg_seclabel WHERE classoid = 'pg_class'::regclass AND objoid = %(oid)s
+UNION ALL SELECT 'settings of columns' FROM pg_attribute
+  WHERE attrelid = %(oid)s AND attnum > 0 AND (attstattarget >= 0 OR attoptions IS NOT NULL)
 UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
 UNION ALL SELECT 'a sequence' FROM pg_depend AS d JOIN pg_class AS s ON s.oid = d.objid
   WHERE d.classid = 'pg_class'::regclass AND d.refobjid = %(oid)s AND s.relkind = 'S'
@@ -34,6 +46,12 @@ UNION ALL SELECT 'grants on columns' FROM pg_attribute WHERE attrelid = %(oid)s 
 UNION ALL SELECT 'settings of its own' FROM pg_class WHERE oid = %(oid)s
   AND (relkind <> 'r' OR relrowsecurity OR reloptions IS NOT NULL OR relpersistence <> 'p'
     OR reltablespace <> 0 OR relreplident <> 'd' OR reloftype <> 0)
+"""
+# ALTER DEFAULT PRIVILEGES may give a new table what the old one does not grant.
+_GRANTED = """
+SELECT DISTINCT CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END
+FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
+WHERE c.oid = to_regclass(%s) AND g.grantee <> c.relowner
 """
 _GRANTS = """
 SELECT CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END, g.privilege_type, g.is_grantable
@@ -71,12 +89,14 @@ def create_like(connection: Connection, old: Name, new: Name) -> None:
 def swap(connection: Connection, oid: int, old: Name, new: Name, *, like: bool) -> None:
     """Give the new table the old one's grants, owner, comment and name, and drop the old one."""
     ((owner, own, comment),) = rows_of(connection, _OWNER, [oid])
+    for (grantee,) in rows_of(connection, _GRANTED, [quote(*new)]):
+        run(connection, sql("REVOKE ALL ON {new} FROM {whom}", new=quote(*new), whom=_role(grantee)))
     for grantee, privilege, grantable in rows_of(connection, _GRANTS, [oid]):
         statement = sql(
             "GRANT {what} ON {new} TO {whom}{more}",
             what=Sql(privilege),
             new=quote(*new),
-            whom=quote(grantee) if grantee else Sql("PUBLIC"),
+            whom=_role(grantee),
             more=Sql(" WITH GRANT OPTION") if grantable else Sql(""),
         )
         run(connection, statement)
@@ -92,6 +112,10 @@ def swap(connection: Connection, oid: int, old: Name, new: Name, *, like: bool) 
     if like:
         _name_indexes(connection, indexes, new)
     run(connection, sql("ALTER TABLE {new} RENAME TO {name}", new=quote(*new), name=quote(old.name)))
+
+
+def _role(name: str | None) -> Sql:
+    return quote(name) if name else Sql("PUBLIC")
 
 
 def _name_indexes(connection: Connection, indexes: Sequence[tuple[Any, ...]], new: Name) -> None:

@@ -427,3 +427,16 @@ def test_a_cursor_that_has_no_order_as_text_is_refused(project):
     project.load(**options, types={"n": "DECIMAL(38,9)"})
     project.database.run("INSERT INTO s VALUES (9), (11)")
     assert project.bench.ok()["t"].rows == 2
+
+
+def test_values_read_the_same_whatever_zone_and_dates_the_environment_sets(project, monkeypatch):
+    monkeypatch.setenv("PGTZ", "America/New_York")
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    project.database.run(
+        "CREATE TABLE s (id int, times tstzrange, days daterange)",
+        "INSERT INTO s VALUES (1, '[2024-05-06 12:00+00,)', '[2024-05-06,2024-06-01)')",
+    )
+    project.load(table="s")
+    assert project.query("SELECT times, days FROM p.t") == [
+        ('["2024-05-06 12:00:00+00",)', "[2024-05-06,2024-06-01)")
+    ]

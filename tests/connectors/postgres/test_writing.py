@@ -132,6 +132,20 @@ def test_a_swapped_table_keeps_grants_indexes_defaults_and_comments(export):
     assert export.run("SELECT * FROM t") == [(2, "new", 3)]
 
 
+def test_a_swapped_table_grants_nothing_that_the_old_one_did_not(export):
+    export.run(
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader",
+        "CREATE TABLE t (a int)",
+        "REVOKE ALL ON t FROM reader",
+    )
+    before = described(export)
+    export("SELECT 2 AS a")
+    after = described(export)
+    assert after.pop("oid") != before.pop("oid")
+    assert export.run("SELECT has_table_privilege('reader', 't', 'SELECT')") == [(False,)]
+    assert after == before
+
+
 def described(export):
     return {
         "oid": export.run("SELECT 't'::regclass::oid"),
@@ -153,8 +167,17 @@ def described(export):
         ["ALTER TABLE t SET (fillfactor = 50)"],
         ["CREATE TABLE log (a int)", "CREATE RULE r AS ON UPDATE TO t DO ALSO INSERT INTO log VALUES (1)"],
         ["CREATE TYPE pair AS (a int, b text)", "ALTER TABLE t OF pair"],
+        ["CREATE PUBLICATION pub FOR ALL TABLES"],
+        ["CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END"],
+        ["CREATE STATISTICS s (dependencies) ON a, b FROM t"],
+        ["ALTER TABLE t ALTER a SET (n_distinct = 5)"],
+        ["ALTER TABLE t ALTER a SET STATISTICS 500"],
+        ["ALTER TABLE t CLUSTER ON t_pkey"],
     ],
-    ids=["view", "foreign key", "sequence", "publication", "trigger", "settings", "rule", "type"],
+    ids=[
+        "view", "foreign key", "sequence", "publication", "trigger", "settings", "rule", "type", "all published",
+        "function", "statistics", "distinct", "target", "cluster",
+    ],
 )  # fmt: skip
 def test_what_hangs_on_a_table_is_as_before_it_was_replaced(export, hangs):
     export.run(
