@@ -122,7 +122,8 @@ def commands() -> str:
     lines = [
         "# Command line",
         "",
-        "Results go to stdout, talk to stderr. Exit status 0 means that all was done.",
+        "Results go to stdout, talk to stderr. Exit status 0 means that all was done; with `--format json` an",
+        "error is in the JSON, too.",
     ]
     for name, command in _commands(typer.main.get_command(app), "sqlflow"):
         lines += ["", f"## {name}", "", command.help or ""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,6 +91,11 @@ def spread_variables(arguments: Sequence[str]) -> list[str]:
             spread.append("--vars")
         spread.append(argument)
     return spread
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Return whether a command line whose command did not get to its end asks for JSON."""
+    return "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
 
 
 def _object(text: str) -> dict[str, Any]:

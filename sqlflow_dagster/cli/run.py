@@ -80,9 +80,11 @@ def run(
                 planned, pipeline, full_refresh=full_refresh, partition=partition, watch=watch
             )
     except SQLFlowError as error:
-        if format == "json":
-            give_json({"pipeline": pipeline, "success": False, "error": str(error)})
-        raise
+        if format == "text":
+            raise
+        give_json({"pipeline": pipeline, "success": False, "error": str(error)})
+        say(str(error))
+        raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:
         say(
             "stopped: what was stored stays, the step under way is undone, and the next run goes on from there"

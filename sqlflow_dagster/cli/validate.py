@@ -57,8 +57,11 @@ def validate(
         problems = [dataclasses.replace(problem, path=_shown(root / problem.path)) for problem in problems]
     except ProjectError as error:
         # A profile, `.env` or the command line: there is no place in a pipeline to point at.
+        if format == "text":
+            raise
         _report_as_json([{"message": str(error)}], (), format)
-        raise
+        say(str(error))
+        raise typer.Exit(FAILED) from error
     _report(problems, notices, len(wanted), format)
 
 

@@ -54,6 +54,26 @@ def test_a_connectors_parameters_are_shown_with_their_meaning(sqlflow):
     assert schema["source"]["properties"]["path"]["description"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"], ["plan", "shop"], ["plan", "nix"], ["validate"], ["run", "shop"], ["run", "nix"], ["health"],
+        ["health", "nix"], ["discover", "nix"], ["cursors", "list"], ["cursors", "show", "nix"], ["connectors", "test", "nix"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_ends_a_command_is_in_its_json_too(sqlflow, shop, command):
+    wrong = [] if "nix" in command else ["--profile", "nix"]
+    result = sqlflow(*command, "--project", shop.root, *wrong, "--format", "json")
+    assert result.status == 1
+    told = result.json
+    assert (told.get("error") or told["problems"][0]["message"]) in result.err
+
+
+def test_a_type_that_is_not_there_is_in_the_json_too(sqlflow):
+    assert "CSV" in sqlflow("connectors", "show", "CSVV", "--format=json").json["error"]
+
+
 @pytest.mark.parametrize("arguments", [["connectors", "show", "CSVV"], ["cursors", "list"]])
 def test_errors_are_said_on_stderr_without_a_traceback(sqlflow, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
