@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 from sqlflow_dagster.connectors import casts, json_numbers, nested
-from sqlflow_dagster.connectors.nested import Items, Map, Struct
+from sqlflow_dagster.connectors.nested_sql import with_leaves
 from sqlflow_dagster.errors import BadOption
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, literal, quote, sql
 
 # Tells a number from a string where a part is itself JSON, or text; no string begins so by chance.
 _MARK = "_sqlflow_number:"
@@ -27,7 +27,7 @@ def declared(name: str, kind: str) -> Sql:
     return _exact(
         name,
         kind,
-        sql("CAST({numbers} AS JSON)", numbers=json_numbers.quoted(quote(name), mark=_MARK)),
+        sql("CAST({numbers} AS JSON)", numbers=marked(quote(name))),
         literal("types"),
     )
 
@@ -45,6 +45,10 @@ def _exact(name: str, kind: str, source: Sql, where: Sql) -> Sql:
         parts = nested.parsed(kind)
     except (ValueError, IndexError):
         raise BadOption(f"types: {kind!r} is no type", option="types") from None
+
+    def leaf(text: Sql, kind: str, place: str) -> Sql:
+        return _leaf(text, casts.type_name(kind), place, where)
+
     root = quote("_sqlflow_root")
     return sql(
         # A list of one, so that the text is read once, whatever the number of its parts.
@@ -52,8 +56,20 @@ def _exact(name: str, kind: str, source: Sql, where: Sql) -> Sql:
         source=source,
         texts=Sql(nested.name_of(nested.changed(parts, lambda _leaf: "VARCHAR"))),
         root=root,
-        value=_value(root, parts, name, where, 0),
+        value=with_leaves(root, parts, leaf, name),
         kind=Sql(kind),
+    )
+
+
+def marked(text: Sql) -> Sql:
+    """Return the text of JSON with its numbers as strings that are told from others."""
+    return json_numbers.quoted(text, mark=_MARK)
+
+
+def unmarked(text: Sql) -> Sql:
+    """Return the text of JSON with marked numbers as they stood there."""
+    return sql(
+        "regexp_replace({text}, {marked}, {by}, 'g')", text=text, marked=literal(_MARKED), by=literal(r"\1")
     )
 
 
@@ -72,58 +88,8 @@ def is_flat(kind: str) -> bool:
     return casts.is_scalar(kind.replace("[]", ""))
 
 
-def _value(text: Sql, kind: nested.Type, place: str, where: Sql, depth: int) -> Sql:
-    """The value whose parts `text` has as texts; `place` is where it stands, for people."""
-    match kind:
-        case Struct(fields):
-            packed = join(
-                ", ",
-                (
-                    sql(
-                        "{name} := {value}",
-                        name=quote(name),
-                        value=_value(_field(text, name), inner, f"{place}.{name}", where, depth),
-                    )
-                    for name, inner in fields.items()
-                ),
-            )
-            return sql(
-                "CASE WHEN {text} IS NOT NULL THEN struct_pack({packed}) END", text=text, packed=packed
-            )
-        case Items(item):
-            each = quote(f"_sqlflow_e{depth}")
-            return sql(
-                "list_transform({text}, lambda {each}: {value})",
-                text=text,
-                each=each,
-                value=_value(each, item, place, where, depth + 1),
-            )
-        case Map(value, key):
-            each = quote(f"_sqlflow_e{depth}")
-            pair = {
-                part: _value(_field(each, part), inner, place, where, depth + 1)
-                for part, inner in (("key", key), ("value", value))
-            }
-            return sql(
-                "map_from_entries("
-                "list_transform(map_entries({text}), lambda {each}: {{'key': {key}, 'value': {value}}}))",
-                text=text,
-                each=each,
-                **pair,
-            )
-        case str():
-            return _leaf(text, casts.type_name(kind), place, where)
-
-
-def _field(value: Sql, name: str) -> Sql:
-    return sql("struct_extract({value}, {name})", value=value, name=literal(name))
-
-
 def _leaf(text: Sql, kind: str, place: str, where: Sql) -> Sql:
     bare = sql("regexp_replace({text}, {mark}, '')", text=text, mark=literal(f"^{_MARK}"))
     if casts.is_scalar(kind) and not casts.is_text(kind):
         return casts.converted(place, kind, guessed=False, where=where, text=bare)
-    whole = sql(
-        "regexp_replace({bare}, {marked}, {by}, 'g')", bare=bare, marked=literal(_MARKED), by=literal(r"\1")
-    )
-    return sql("CAST({whole} AS {kind})", whole=whole, kind=Sql(kind))
+    return sql("CAST({whole} AS {kind})", whole=unmarked(bare), kind=Sql(kind))

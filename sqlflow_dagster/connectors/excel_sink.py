@@ -21,11 +21,11 @@ from xml.sax.saxutils import escape, quoteattr
 
 from pydantic import BaseModel, Field
 
+from sqlflow_dagster.connectors import json_sink
 from sqlflow_dagster.connectors.base import Place, Rows, Written
-from sqlflow_dagster.connectors.sink import FileSinkOptions, copy_options, file_of, stored
+from sqlflow_dagster.connectors.sink import FileSinkOptions, file_of, stored
 from sqlflow_dagster.connectors.worksheet import MOST_COLUMNS, MOST_ROWS, column_letters
 from sqlflow_dagster.errors import BadOption, ExportFailed
-from sqlflow_dagster.sql import literal
 
 _LONGEST_TEXT = 32_767
 _DIGITS = 15
@@ -83,7 +83,7 @@ def write_workbook(rows: Rows, target: str, options: BaseModel, place: Place) ->
     def make(path: Path) -> int:
         with tempfile.TemporaryDirectory(prefix="excel-", dir=place.spool) as folder:
             lines = Path(folder) / "rows.jsonl"
-            count = rows.copy_to(lines, copy_options("json", {"ARRAY": literal(False)}))
+            count = rows.copy_to(lines, json_sink.LINES, json_sink.row(rows.columns))
             if count + wanted.header > MOST_ROWS:
                 raise ExportFailed(
                     f"{count:,} rows, and a sheet holds {MOST_ROWS - wanted.header:,}; filter them, or export CSV"

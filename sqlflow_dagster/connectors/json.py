@@ -25,7 +25,7 @@ from sqlflow_dagster.connectors.base import Ask
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import Files, Readable, Selected, named
 from sqlflow_dagster.connectors.json_records import Form, Records
-from sqlflow_dagster.connectors.sink import JsonSinkOptions, WritesFiles
+from sqlflow_dagster.connectors.sink import JsonSinkOptions, WritesJson
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql
 
@@ -92,7 +92,7 @@ class ReadsJson(Files[L]):
         return Selected(query, explain=_explainer(tuple(filled)))
 
 
-class Json(WritesFiles, ReadsJson[JsonOptions]):
+class Json(WritesJson, ReadsJson[JsonOptions]):
     """JSON files."""
 
     sink_options_type = JsonSinkOptions

@@ -24,6 +24,10 @@ _STRING = r'"(?:[^"\\]|\\.)*"'
 _EVERY_NUMBER = rf'((?:{_STRING}|[^"0-9-]|-I)*)(-?[0-9][0-9.eE+-]*|$)'
 _SHORT = r"-?(?:[0-9]+|[0-9.]{1,16}(?:[eE][+-]?[0-9]{1,2})?)[\s,\]}]"
 _LONG_NUMBER = rf'((?:{_STRING}|[^"0-9-]|-I|{_SHORT})*)(-?[0-9][0-9.eE+-]*|$)'
+# DuckDB takes these for numbers, in any case of their letters.
+_NO_NUMBER = "-?(?i:nan|inf(?:inity)?)"
+_CHANGED = rf"[0-9.]{{16}}|[eE][+-]?[0-9]{{3}}|{_NO_NUMBER}"
+_EVERY_NO_NUMBER = rf'((?:{_STRING}|null|[^"nNiI-]|-[0-9])*)({_NO_NUMBER}|$)'
 # Sixteen digits may be too many for a double, and so may an exponent of three. Of an object's text, what stands
 # after one of these three is a number, unless it is inside a string.
 _SUSPICIOUS = r"[:,\[]\s*(-?[0-9](?:[0-9.]{15,}(?:[eE][+-]?[0-9]+)?|[0-9.]*[eE][+-]?[0-9]{3,}))"
@@ -48,6 +52,16 @@ class Digits:
 def quoted(text: Sql, mark: str = "") -> Sql:
     """Return the record's text with every number in quotes, `mark` before it."""
     return _replaced(text, _EVERY_NUMBER, mark)
+
+
+def finite(text: Sql) -> Sql:
+    """Return the record's text with NaN and Infinity, which DuckDB takes for numbers, in quotes."""
+    return _replaced(text, _EVERY_NO_NUMBER)
+
+
+def may_change(text: Sql) -> Sql:
+    """Return whether DuckDB may write anything in the text otherwise than it is, beside its spaces and zeros."""
+    return sql("regexp_matches({text}, {any})", text=text, any=literal(_CHANGED))
 
 
 def long_quoted(text: Sql) -> Sql:

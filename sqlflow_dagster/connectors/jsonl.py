@@ -8,14 +8,14 @@
 from __future__ import annotations
 
 from sqlflow_dagster.connectors.json import LinesOptions, ReadsJson
-from sqlflow_dagster.connectors.sink import JsonlSinkOptions, WritesFiles
+from sqlflow_dagster.connectors.sink import JsonlSinkOptions, WritesJson
 
 
 class JsonlOptions(LinesOptions):
     """JSONL's parameters."""
 
 
-class Jsonl(WritesFiles, ReadsJson[JsonlOptions]):
+class Jsonl(WritesJson, ReadsJson[JsonlOptions]):
     """JSONL files."""
 
     sink_options_type = JsonlSinkOptions

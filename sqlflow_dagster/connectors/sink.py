@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from sqlflow_dagster.connectors import local_target, pack, parameters, partitions
+from sqlflow_dagster.connectors import json_sink, local_target, pack, parameters, partitions
 from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.options import Options
@@ -130,25 +130,25 @@ class JsonSinkOptions(TextSinkOptions):
         "partition_by": "JSON is written as one file; export CSV or PARQUET where you need partitions"
     }
     partition_by: ClassVar[tuple[str, ...]] = ()
-    array: ClassVar[bool] = True
+    form: ClassVar[Sql] = json_sink.ARRAY
     date_format: str | None = Field(None, description="How dates are written, in strftime's letters.")
     timestamp_format: str | None = Field(None, description="How times are written, in strftime's letters.")
 
     def copy_options(self, target: str) -> Sql:
-        """Return the options of COPY."""
-        given = {
-            "ARRAY": literal(self.array),
-            "COMPRESSION": literal(_native(self.packed_as(target))),
-            "DATEFORMAT": literal(self.date_format) if self.date_format else None,
-            "TIMESTAMPFORMAT": literal(self.timestamp_format) if self.timestamp_format else None,
-        }
-        return copy_options("json", given)
+        """Return the options of COPY for the text of each row."""
+        kind = literal(_native(self.packed_as(target)))
+        return sql("{form}, COMPRESSION {kind}", form=self.form, kind=kind)
+
+    @property
+    def formats(self) -> dict[str, str | None]:
+        """How values of a type are written."""
+        return {"DATE": self.date_format, "TIMESTAMP": self.timestamp_format}
 
 
 class JsonlSinkOptions(JsonSinkOptions):
     """How an exported JSONL file is written: one object a line."""
 
-    array: ClassVar[bool] = False
+    form: ClassVar[Sql] = json_sink.LINES
 
 
 class ParquetSinkOptions(PartitionedSinkOptions):
@@ -206,8 +206,7 @@ class WritesFiles:
         """Store all rows in the file `target`, or leave what is there."""
         given = cast("Copied", options)
         kind, copied = given.packed_as(target), given.copy_options(target)
-        kept = cls.kept(rows)
-        columns = _selected({**kept, **_told_from_null(rows, given.partition_by, kept)})
+        columns = cls.selected(rows, options)
         if given.partition_by:
             return _stored_folder(rows, target, place, given, columns)
 
@@ -233,10 +232,24 @@ class WritesFiles:
         return local_target.health(path)
 
     @classmethod
+    def selected(cls, rows: Rows, options: BaseModel) -> Sql:
+        """Return the SELECT list of what is written."""
+        kept = cls.kept(rows)
+        return _selected({**kept, **_told_from_null(rows, cast("Copied", options).partition_by, kept)})
+
+    @classmethod
     def kept(cls, rows: Rows) -> dict[str, Sql]:
         """Return the columns that the format cannot keep as they are, each with the expression that it keeps."""
         del rows
         return {}
+
+
+class WritesJson(WritesFiles):
+    """The writing half of a connector of JSON."""
+
+    @classmethod
+    def selected(cls, rows: Rows, options: BaseModel) -> Sql:
+        return json_sink.row(rows.columns, cast("JsonSinkOptions", options).formats)
 
 
 def _selected(expressions: Mapping[str, Sql]) -> Sql:

@@ -28,13 +28,13 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from sqlflow_dagster.connectors import json_sink
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, located
-from sqlflow_dagster.connectors.sink import copy_options
 from sqlflow_dagster.connectors.sqlite_types import Column
 from sqlflow_dagster.errors import BadOption, ExportFailed, RetryLater
 from sqlflow_dagster.failpoints import failpoint
-from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, join, quote, sql
 
 _DIGITS = 15
 _EXACT = 2**53
@@ -66,7 +66,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     place.spool.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder:
         lines = Path(folder) / "rows.jsonl"
-        count = rows.copy_to(lines, copy_options("json", {"ARRAY": literal(False)}))
+        count = rows.copy_to(lines, json_sink.LINES, json_sink.row(rows.columns))
         with _writing(where) as connection:
             if wanted.mode != "append" or not _done_before(connection, place.once):
                 _Writer(connection, where, rows.columns, count, wanted).write(lines)

@@ -1,6 +1,7 @@
 """Exports to files: what is written is read back as it was, or the old file is still there."""
 
 import contextlib
+import json
 import os
 import resource
 import subprocess
@@ -129,6 +130,39 @@ def test_nested_values_come_back_as_they_were(shop, type_):
     assert row[0] == {"a": [1, None, 3], "b": {"c": "x", "d": [1.25]}}
     assert row[1] == []
     assert row[2] in ({"k": 1.5}, {"key": ["k"], "value": [1.5]})
+
+
+ODD_NUMBERS = """SELECT '{"a": 1.50, "b": 12345678901234567890.123456789, "c": [1e400, NaN, "1.10, NaN", -inf]}'::JSON AS j,
+    'NaN'::DOUBLE AS n, [1.5, '-inf'::DOUBLE, NULL] AS l, {'x': 'inf'::FLOAT, 'j': '0.1000000000000000000001'::JSON} AS s,
+    MAP {'k': 'nan'::DOUBLE} AS m, NULL::DOUBLE AS d, NULL::STRUCT(x DOUBLE) AS e, 'null'::JSON AS z"""
+
+
+@pytest.mark.parametrize("type_", ["JSON", "JSONL"])
+def test_json_has_each_digit_and_no_number_that_json_has_not(shop, type_):
+    shop.export(ODD_NUMBERS, type_, f"out/a.{SUFFIX[type_]}")
+    text = (shop.root / f"out/a.{SUFFIX[type_]}").read_text()
+    read = json.loads(text, parse_float=str, parse_constant=pytest.fail)
+    row = read[0] if type_ == "JSON" else read
+    big = ["1e400", "NaN", "1.10, NaN", "-inf"]
+    assert row["j"] == {"a": row["j"]["a"], "b": "12345678901234567890.123456789", "c": big}
+    assert (row["n"], row["l"], row["m"]) == ("NaN", ["1.5", "-Infinity", None], {"k": "NaN"})
+    assert row["s"] == {"x": "Infinity", "j": "0.1000000000000000000001"}
+    assert (float(row["j"]["a"]), row["d"], row["e"], row["z"]) == (1.5, None, None, None)
+
+
+@pytest.mark.parametrize(("type_", "target"), [("EXCEL", "out/a.xlsx"), ("SQLITE", "out/a.sqlite/t")])
+def test_long_numbers_inside_json_keep_their_digits_in_cells_and_tables_too(shop, type_, target):
+    number = "12345678901234567890.123456789"
+    shop.export(f"SELECT '{{\"a\": {number}}}'::JSON AS j", type_, target)
+    path = {"path": target.removesuffix("/t"), **({"table": "t"} if type_ == "SQLITE" else {})}
+    assert number in str(shop.read(type_, **path).rows[0][0])
+
+
+def test_times_are_written_in_the_format_that_is_asked_for_inside_lists_too(shop):
+    query = "SELECT DATE '2026-02-03' AS d, [DATE '2026-02-03', NULL] AS l, TIMESTAMP_NS '2026-02-03 04:05:06' AS t"
+    shop.export(query, "JSONL", "out/a.jsonl", date_format="%d.%m.%Y", timestamp_format="%H:%M")
+    text = (shop.root / "out/a.jsonl").read_text()
+    assert text == '{"d":"03.02.2026","l":["03.02.2026",null],"t":"04:05"}\n'
 
 
 def test_parquet_keeps_whole_numbers_that_it_would_round_also_in_nested_values(shop):
