@@ -1,7 +1,8 @@
 """Which files a stream has read: the cursor of a file source that has no cursor column.
 
 A file is known by name, size and times; its content's hash decides where those are not enough: it
-was touched, renamed, copied to another machine, or written within the clock's grain.
+was touched, renamed, copied to another machine, or written within the clock's grain. One is renamed where
+another of its content and its time of change is gone; an object of a bucket never is.
 """
 
 from __future__ import annotations
@@ -205,11 +206,13 @@ def _renamed(new: Iterable[File], gone: Mapping[str, Seen]) -> list[tuple[File, 
 
 
 def _same_content(known: Seen, file: File) -> bool:
-    if file.tag is not None:
-        return file.size > 0 and file.tag == known.hash
-    if known.hash is not None and file.size:
-        return digest(file) == known.hash
-    return known.mtime_ns == file.mtime_ns
+    """Whether the file is the known one under another name: a rename keeps its time, and a store has none.
+
+    Rows of a new file that only has the same content are new, as is the file of a day like the one before.
+    """
+    if file.tag is not None or known.mtime_ns != file.mtime_ns:
+        return False
+    return known.hash is None or not file.size or digest(file) == known.hash
 
 
 def digest(file: File) -> str:

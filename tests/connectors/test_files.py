@@ -104,6 +104,13 @@ def test_a_renamed_file_is_not_loaded_twice(inbox):
     assert (third.rows, third.replaces) == ([(1, "changed", "in/c.csv")], ("in/a.csv",))
 
 
+def test_a_new_file_like_one_that_was_removed_is_loaded(inbox):
+    first = read(inbox)
+    (inbox.root / "in/a.csv").unlink()
+    put(inbox, "c", "1,x\n", at=OLD + 60)
+    assert read(inbox, first.position).rows == [(1, "x")]
+
+
 def test_a_file_that_changed_after_it_was_renamed_has_its_new_name_from_then_on(inbox):
     first = read(inbox, row_provenance=True)
     (inbox.root / "in/a.csv").rename(inbox.root / "in/c.csv")

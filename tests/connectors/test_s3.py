@@ -51,6 +51,14 @@ def test_every_format_is_read_by_what_its_keys_end_with(folder, bucket, read, fo
     assert not list((folder.root / ".sqlflow/spool").iterdir())
 
 
+def test_a_new_object_like_one_that_was_removed_is_loaded(bucket, read):
+    bucket.put("in/monday.csv", "id\n1\n")
+    first = read(path_prefix="in/", sync_mode="incremental")
+    bucket.client.delete_object(Bucket=bucket.name, Key="in/monday.csv")
+    bucket.put("in/tuesday.csv", "id\n1\n")
+    assert read(first.position, path_prefix="in/", sync_mode="incremental").rows == [(1,)]
+
+
 KEYS = [
     "in/a.csv", "in/b.CSV", "in/sub/c.csv", "in/sub/d.json", "in/no_suffix", "in/_SUCCESS", "in/.hidden.csv",
     "in/_temporary/e.csv", "in/folder/", "inside.csv",
