@@ -42,11 +42,11 @@ class Explainer:
             return self._whole(message)
         path = _FILE.search(message)
         name = self._name(path.group(1) if path else "")
-        said = [text for text in message.splitlines()[1:] if text.strip()]
-        original = next((text for text in said if text.startswith("Original Line:")), "")
-        reason = next((text for text in said if not text.startswith(("Original Line", "Possible"))), "")
-        hint = next((hint for text, hint in _HINTS if text.casefold() in message.casefold()), "")
-        shown = original.removeprefix("Original Line:").strip()[:200]
+        # The line itself may be several, where line breaks stand in quotes; the reason comes after it.
+        said = [text for text in message[line.end() : message.find("\nPossible ")].splitlines() if text.strip()]
+        reason = said.pop() if said else ""
+        hint = next((hint for text, hint in _HINTS if text.casefold() in reason.casefold()), "")
+        shown = "\n".join(said).removeprefix("Original Line:").strip()[:200]
         return f"{name}:{line.group(1)}: {reason.strip()} ({shown!r})" + (f"; {hint}" if hint else "")
 
     def _whole(self, message: str) -> str:

@@ -207,8 +207,10 @@ def test_bytes_that_are_not_in_the_encoding_are_an_error_with_their_line(folder)
         ("id,v\n1,a\n2,b,c\n", r"^a.csv:3: Expected Number of Columns: 2"),
         ("id,v\n1,a\n2\n", r"^a.csv:3: Expected Number of Columns: 2"),
         ('id,v\n1,a\n2,"b\n', r"^a.csv:3: .*quote"),
+        ('id,v\n1,a\n2,"b\nc",d\n', r"^a.csv:3: Expected Number of Columns: 2 .*nc.,d"),
+        ("title\nx\n\n\na,b\n", r"^a.csv:5: Expected Number of Columns: 1 .*a,b"),
     ],
-    ids=["too many", "too few", "open quote"],
+    ids=["too many", "too few", "open quote", "several lines", "below blank lines"],
 )
 def test_a_broken_line_is_an_error_with_its_number(folder, text, says):
     folder.write("a.csv", text)
