@@ -196,3 +196,20 @@ EXPORT "maß" TO "output/maß.csv";
     bench.ok()
     assert bench.query('FROM p."ÄÖ"') == [(1, 7)]
     assert (bench.root / "output/maß.csv").read_text() == "Größe,größe2,İ\n1,2,İ\n"
+
+
+@pytest.mark.parametrize("name", ["x.csv", "data/o.csv", "a.b.json", 'a"b', "it's.parquet", "*"])
+def test_tables_may_be_called_like_files(bench, name):
+    bench.write("data/o.csv", "id,v\n1,a\n")
+    bench.write("data/p.csv", "id,v\n2,b\n")
+    called = '"{}"'.format(name.replace('"', '""'))
+    bench.pipeline(
+        'SOURCE s TYPE CSV PARAMS {"path": "data/[op].csv", "sync_mode": "incremental", "primary_key": "id"};\n'
+        f"LOAD {called} FROM s;\nCREATE VIEW v AS FROM {called};\n"
+        f"CREATE TABLE s.{called} MODE UPSERT KEY (id) AS FROM v;\n"
+    )
+    bench.ok()
+    bench.write("data/p.csv", "id,v\n2,c\n3,d\n")
+    bench.ok()
+    for schema in ("p", "s"):
+        assert bench.query(f"FROM {schema}.{called} ORDER BY id") == [(1, "a"), (2, "c"), (3, "d")]

@@ -51,9 +51,15 @@ def exists(connection: DuckDBPyConnection, relation: Sql) -> bool:
 
     DuckDB's own lists of tables would ask each attached database for all of its tables and columns,
     which takes long for a server that has many, and fails for one with names that differ in case only.
+    A query would take `p."x.csv"` for a file where there is no such table; the function cannot read a
+    quoted quote.
     """
+    if '""' in relation:
+        asked = sql("SELECT 1 FROM {relation} LIMIT 0", relation=relation)
+    else:
+        asked = sql("FROM pragma_table_info({name}) LIMIT 0", name=literal(str(relation)))
     try:
-        connection.execute(sql("SELECT 1 FROM {relation} LIMIT 0", relation=relation))
+        connection.execute(asked)
     except duckdb.CatalogException:
         return False
     except duckdb.BinderException:
@@ -64,6 +70,8 @@ def exists(connection: DuckDBPyConnection, relation: Sql) -> bool:
 
 def is_readable(connection: DuckDBPyConnection, relation: Sql) -> bool:
     """Whether there is a table, or a view whose query still fits its tables."""
+    if not exists(connection, relation):
+        return False
     try:
         connection.execute(sql("SELECT 1 FROM {relation} LIMIT 0", relation=relation))
     except (duckdb.CatalogException, duckdb.BinderException):
