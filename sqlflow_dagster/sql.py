@@ -18,6 +18,12 @@ from typing import Literal, NamedTuple
 
 from sqlflow_dagster.errors import ProjectError
 
+# The schema in which the warehouse keeps its own books.
+OWN_SCHEMA = "_sqlflow"
+# DuckDB's own: two schemas in which nobody makes a table, and three catalogues that are there in each connection.
+_TAKEN = dict.fromkeys(("information_schema", "pg_catalog", "memory", "system", "temp"), "DuckDB's own") | {
+    OWN_SCHEMA: "the product's own"
+}
 _FORMATTER = Formatter()
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PLACE = re.compile(r"\$(\d+)")
@@ -55,6 +61,11 @@ def _folded(table: TableName) -> TableName:
 def fold(name: str) -> str:
     """Return a name in the case that comparisons use: DuckDB folds the letters of ASCII and no others."""
     return name.lower() if name.isascii() else name.translate(_LOWER)
+
+
+def whose_schema(name: str) -> str | None:
+    """Return whose own a schema is, in words, in which no pipeline can have tables; None where it can."""
+    return _TAKEN.get(fold(name))
 
 
 def is_name(text: str) -> bool:

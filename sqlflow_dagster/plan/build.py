@@ -18,7 +18,7 @@ from sqlflow_dagster.plan.flatten import flatten
 from sqlflow_dagster.plan.functions import check_functions
 from sqlflow_dagster.plan.groups import group_steps
 from sqlflow_dagster.plan.loads import Sources, Wanted, make_load, read_whole
-from sqlflow_dagster.plan.names import table_name
+from sqlflow_dagster.plan.names import check_schema, table_name
 from sqlflow_dagster.plan.nodes import Export, Load, Pipeline, Plan
 from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
@@ -98,6 +98,7 @@ class _Draft:
 
 
 def _draft(file: File, settings: Settings, catalog: Catalog, report: Report) -> _Draft:
+    check_schema(report, file)
     sources = Sources(file, catalog, settings.profile.connectors, report)
     for placed in file.placed:
         if isinstance(placed.statement, tree.Source):

@@ -7,8 +7,7 @@ import re
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.plan.placed import File, Placed, noted
 from sqlflow_dagster.plan.report import Report
-from sqlflow_dagster.plan.tables import OWN_SCHEMA
-from sqlflow_dagster.sql import TableName, fold, quote
+from sqlflow_dagster.sql import OWN_SCHEMA, TableName, fold, quote, whose_schema
 
 _PASSWORD = re.compile(r"(://[^\s:/@]*):(?!\$\{)[^\s/@]+(?=@)")
 
@@ -35,6 +34,14 @@ def name_parts(report: Report, placed: Placed, table: tree.Table) -> list[str] |
     return None
 
 
+def check_schema(report: Report, file: File) -> None:
+    """Refuse a pipeline whose name can be no schema of its tables; the profile's `schema` is checked there."""
+    owner = whose_schema(file.schema)
+    if owner and file.placed:
+        message = f"no pipeline can be called {file.schema}: its tables would be in a schema of that name, which is {owner}"
+        file.placed[0].problem(report, message, "rename the file, or set `schema` of the profile")
+
+
 def table_name(report: Report, file: File, placed: Placed, table: tree.Table) -> TableName | None:
     """Return the table that a statement writes: in the pipeline's schema unless it names another."""
     parts = name_parts(report, placed, table)
@@ -42,8 +49,7 @@ def table_name(report: Report, file: File, placed: Placed, table: tree.Table) ->
         return None
     if len(parts) == 1:
         return TableName(file.schema, placed.prefix + parts[0])
-    if fold(parts[0]) == OWN_SCHEMA:
-        message = f"the schema {OWN_SCHEMA} is the product's own"
-        placed.problem(report, message, "choose another one", table.span)
+    if owner := whose_schema(parts[0]):
+        placed.problem(report, f"the schema {fold(parts[0])} is {owner}", "choose another one", table.span)
         return None
     return TableName(parts[0], placed.prefix + parts[1])

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from sqlflow_dagster.language.tree import Source
 from sqlflow_dagster.plan.dependencies import TableRef
 from sqlflow_dagster.plan.placed import File, Placed
-from sqlflow_dagster.sql import TableName, fold
+from sqlflow_dagster.sql import OWN_SCHEMA, TableName, fold
 
-OWN_SCHEMA = "_sqlflow"
 # Schemas and names of DuckDB itself: readable, made by nobody.
 _SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
 _SYSTEM_NAMES = ("duckdb_", "pg_", "sqlite_", "pragma_")
