@@ -13,12 +13,14 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from dotenv import dotenv_values
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from sqlflow_dagster.errors import SettingsError
+from sqlflow_dagster.sql import is_name, whose_schema
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,29 @@ DEFAULT_PROFILE = "dev"
 PROJECT_FILE = "sqlflow.yml"
 # YAML 1.1 counts the first to sixty, and takes the second for an octal number.
 _NO_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-9.]+)+|[-+]?0[0-9_]+")
+_MEMORY = re.compile(
+    r"none|-1|\s*[0-9]*\.?[0-9]+(e[0-9]+)?\s*([kmgt](i?b)?|(kilo|mega|giga|tera)bytes?)\s*", re.IGNORECASE
+)
 _M = TypeVar("_M", bound="_Model")
 Scalar = str | int | float | bool | None
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _memory(text: str) -> str:
+    if not _MEMORY.fullmatch(text):
+        raise ValueError(f"{text!r} is no amount of memory; write it as 512MB or 1.5GB")
+    return text
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+        raise ValueError(f"{name!r} is no time zone; write an IANA name such as Europe/Paris") from error
+    return name
 
 
 class DuckDB(_Model):
@@ -47,7 +66,7 @@ class DuckDB(_Model):
         validation_alias=AliasChoices("path", "database_path"),
         description="The database file, relative to the project; `:memory:` is `mode: memory`.",
     )
-    memory_limit: str = Field(
+    memory_limit: Annotated[str, AfterValidator(_memory)] = Field(
         "2GB",
         description="DuckDB's memory limit, e.g. `512MB`. A load needs little of it, however many its rows; joins and "
         "sorts may need more, and spill beyond it.",
@@ -56,7 +75,9 @@ class DuckDB(_Model):
     temp_directory: str | None = Field(
         None, description="Where DuckDB spills; beside the database by default."
     )
-    timezone: str = Field("UTC", description="The session's time zone, an IANA name.")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        "UTC", description="The session's time zone, an IANA name."
+    )
     lock_timeout_seconds: float = Field(
         600, ge=0, description="How long a step waits for another process to release the database."
     )
@@ -167,6 +188,14 @@ class Paths(_Model):
     python_udfs: str = "python_udfs"
 
 
+def _free_schema(name: str) -> str:
+    if owner := whose_schema(name):
+        raise ValueError(f"the schema {name} is {owner}; choose another one")
+    if not is_name(name):
+        raise ValueError("a schema has a name without control characters; leave it out for one a pipeline")
+    return name
+
+
 class Profile(_Model):
     """One environment: `profiles/<name>.yml`."""
 
@@ -175,7 +204,7 @@ class Profile(_Model):
     engines: Engines = Engines()
     connectors: dict[str, ConnectorProfile] = Field(default_factory=dict)
     # `schema` would shadow a method of pydantic's models.
-    one_schema: str | None = Field(
+    one_schema: Annotated[str, AfterValidator(_free_schema)] | None = Field(
         None, alias="schema", description="Put all pipelines' tables into this one schema."
     )
     schema_policy: Literal["strict", "guided", "permissive"] = "guided"

@@ -1,5 +1,6 @@
 """A project's folder and profile become settings; what is not known is refused by name."""
 
+import duckdb
 import pytest
 
 from sqlflow_dagster.errors import SettingsError
@@ -72,12 +73,28 @@ def test_keys_that_the_first_sqlflow_never_read_are_let_be(project, caplog):
         ("engines: {duckdb: {threads: 0}}", r"engines\.duckdb\.threads: "),
         ("defaults: {sensors: [{type: new_file, source: a}]}", r"new_files"),
         ("pipelines: {a: {pool: the database}}", r"pipelines\.a\.pool: "),
+        ("schema: Temp", r"schema: .* the schema Temp is DuckDB's own"),
+        ("schema: _sqlflow", r"schema: .* the schema _sqlflow is the product's own"),
+        ("schema: ''", r"schema: .* a schema has a name"),
+        (
+            "engines: {duckdb: {memory_limit: 2 gigs}}",
+            r"duckdb\.memory_limit: .*'2 gigs' is no amount of memory",
+        ),
+        ("engines: {duckdb: {memory_limit: 50%}}", r"duckdb\.memory_limit: "),
+        ("engines: {duckdb: {timezone: Mars/Phobos}}", r"duckdb\.timezone: .*'Mars/Phobos' is no time zone"),
+        ("engines: {duckdb: {timezone: ''}}", r"duckdb\.timezone: "),
     ],
-    ids=["misspelt", "nested", "twice", "list", "syntax", "python-tag", "alias", "range", "sensor", "pool"],
+    ids=lambda value: value[:40],
 )
 def test_a_wrong_profile_is_refused_with_its_file_and_key(project, profile, message):
     with pytest.raises(SettingsError, match=message):
         load_settings(project(profile))
+
+
+@pytest.mark.parametrize("text", ["512MB", "2 gb", "1.5GiB", "4g", "2 gigabytes", "1e3MB", "none"])
+def test_what_duckdb_takes_for_memory_is_taken(project, text):
+    engine = load_settings(project(f"engines: {{duckdb: {{memory_limit: {text}}}}}")).profile.engines.duckdb
+    duckdb.connect().execute(f"SET memory_limit = '{engine.memory_limit}'")
 
 
 def test_an_unknown_profile_names_those_there_are(project):

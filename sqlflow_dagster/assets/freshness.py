@@ -32,12 +32,14 @@ def freshness_policy(freshness: Freshness | None) -> dg.FreshnessPolicy | None:
 
 def _policy(freshness: Freshness) -> dg.FreshnessPolicy:
     if freshness.cron:
+        if freshness.fail_after or freshness.warn_after:
+            raise SettingsError("`fail_after` and `warn_after` do not go with `cron`; give `within`")
         return dg.FreshnessPolicy.cron(
             deadline_cron=freshness.cron,
             lower_bound_delta=duration(freshness.within or "1 hour"),
             timezone=freshness.timezone,
         )
-    if not freshness.fail_after:
+    if freshness.within or not freshness.fail_after:
         raise SettingsError("give `fail_after`, or `cron` with `within`")
     return dg.FreshnessPolicy.time_window(
         fail_window=duration(freshness.fail_after),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from sqlflow_dagster.cli.options import (
 )
 from sqlflow_dagster.cli.output import FAILED, count, give, give_json, say
 from sqlflow_dagster.errors import PipelineError, Problem, ProjectError, SettingsError
+
+if TYPE_CHECKING:
+    from sqlflow_dagster.project import Project
 
 Names = Annotated[
     list[str] | None,
@@ -50,7 +53,9 @@ def validate(
         root = _root(project, pipelines or [])
         files = {path.stem: path for path in load_settings(root, profile).pipeline_files}
         wanted = _wanted(pipelines or [], files)
-        notices = load_project(root, profile, variables(vars), undiscovered=True).plan.notices
+        planned = load_project(root, profile, variables(vars), undiscovered=True)
+        notices = planned.plan.notices
+        _check_definitions(planned)
     except PipelineError as error:
         others = {path.resolve() for name, path in files.items() if name not in wanted}
         problems = [problem for problem in error.problems if (root / problem.path).resolve() not in others]
@@ -63,6 +68,17 @@ def validate(
         say(str(error))
         raise typer.Exit(FAILED) from error
     _report(problems, notices, len(wanted), format)
+
+
+def _check_definitions(project: Project) -> None:
+    """Have Dagster judge what the profile says of pipelines: cron expressions, owners, tags and the like."""
+    from sqlflow_dagster.settings import PipelineProfile  # noqa: PLC0415 - slow
+
+    profile = project.settings.profile
+    if profile.pipelines or profile.defaults != PipelineProfile():
+        from sqlflow_dagster.assets.build import build_definitions  # noqa: PLC0415 - imports Dagster, a second
+
+        build_definitions(project)
 
 
 def _root(project: Path | None, pipelines: Sequence[str]) -> Path:

@@ -43,7 +43,9 @@ class Explainer:
         path = _FILE.search(message)
         name = self._name(path.group(1) if path else "")
         # The line itself may be several, where line breaks stand in quotes; the reason comes after it.
-        said = [text for text in message[line.end() : message.find("\nPossible ")].splitlines() if text.strip()]
+        said = [
+            text for text in message[line.end() : message.find("\nPossible ")].splitlines() if text.strip()
+        ]
         reason = said.pop() if said else ""
         hint = next((hint for text, hint in _HINTS if text.casefold() in reason.casefold()), "")
         shown = "\n".join(said).removeprefix("Original Line:").strip()[:200]

@@ -7,7 +7,7 @@ import re
 from sqlflow_dagster.language import tree
 from sqlflow_dagster.plan.placed import File, Placed, noted
 from sqlflow_dagster.plan.report import Report
-from sqlflow_dagster.sql import OWN_SCHEMA, TableName, fold, quote, whose_schema
+from sqlflow_dagster.sql import TableName, fold, quote, whose_schema
 
 _PASSWORD = re.compile(r"(://[^\s:/@]*):(?!\$\{)[^\s/@]+(?=@)")
 
@@ -38,7 +38,10 @@ def check_schema(report: Report, file: File) -> None:
     """Refuse a pipeline whose name can be no schema of its tables; the profile's `schema` is checked there."""
     owner = whose_schema(file.schema)
     if owner and file.placed:
-        message = f"no pipeline can be called {file.schema}: its tables would be in a schema of that name, which is {owner}"
+        name = file.schema
+        message = (
+            f"no pipeline can be called {name}: its tables would be in the schema {name}, which is {owner}"
+        )
         file.placed[0].problem(report, message, "rename the file, or set `schema` of the profile")
 
 

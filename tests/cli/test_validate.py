@@ -72,6 +72,39 @@ def test_a_wrong_profile_is_json_too(sqlflow, shop):
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        "owners: [bob]",
+        "tags: {a b: c}",
+        'schedule: {cron: "0 25 * * *"}',
+        'schedule: {cron: "0 2 * * *", timezone: Mars/Phobos}',
+        "partitions: {start: yesterday}",
+        "partitions: {start: '2024-01-01', timezone: Nope}",
+        "freshness: {fail_after: soon}",
+        "freshness: {fail_after: 1 day, cron: '0 2 * * *'}",
+        "freshness: {fail_after: 1 day, within: 1 hour}",
+        "automation: hourly",
+        "sensors: [{type: new_files, source: nope}]",
+        "sensors: [{type: upstream, assets: [x.y]}]",
+    ],
+)
+@pytest.mark.parametrize("place", ["defaults", "pipelines"])
+def test_what_dagster_refuses_of_a_profile_is_told_before_the_run(sqlflow, shop, said, place):
+    shop.write(
+        "profiles/dev.yml",
+        f"{place}: {{shop: {{{said}}}}}\n" if place == "pipelines" else f"{place}: {{{said}}}\n",
+    )
+    result = sqlflow("validate", "--project", shop.root, "--format", "json")
+    assert result.status == 1
+    key = said.partition(":")[0]
+    (problem,) = result.json["problems"]
+    assert (
+        f"profiles/dev.yml: {'pipelines.shop' if place == 'pipelines' else 'defaults'}" in problem["message"]
+    )
+    assert key in problem["message"].casefold() or key[:-1] in problem["message"].casefold()
+
+
+@pytest.mark.parametrize(
     "arguments",
     [["nope"], ["--profile", "nope"], ["--vars", "nope"], ["--project", "/no/such/folder"]],
     ids=["pipeline", "profile", "vars", "project"],
