@@ -14,13 +14,13 @@ import dagster as dg
 from sqlflow_dagster import health
 from sqlflow_dagster.assets.names import Keys
 from sqlflow_dagster.connectors import registry
-from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
+from sqlflow_dagster.errors import BadOption, SourceError
 from sqlflow_dagster.health import Finding
 from sqlflow_dagster.plan.nodes import Export, Group, Load, Source
 from sqlflow_dagster.session import Outcome, Session
 
 NAME = "reachable"
-_NOT_THERE = (RetryLater, NotAllowed, SourceFailed)
+_NOT_THERE = (SourceError, BadOption)
 
 
 def declared(group: Group, keys: Keys) -> list[dg.AssetCheckSpec]:

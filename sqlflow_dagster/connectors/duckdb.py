@@ -148,7 +148,15 @@ class DuckDB(Tables[DuckDBOptions]):
             return Health(ok=False, message=str(error))
         size = self._path().stat().st_size
         facts = {"tables": tables, "bytes": size, "latency": time.perf_counter() - begin}
-        return Health(ok=True, message=f"{tables} tables, {size:,} bytes", facts=facts)
+        return self.looked_at(Health(ok=True, message=f"{tables} tables, {size:,} bytes", facts=facts))
+
+    def look_at(self, stream: Stream) -> None:
+        path, name = self._path(), self.table_of(stream)
+        if name is not None and self._is_table(footprint(path), name):
+            return
+        with opened(path, self.place.spool) as connection:
+            relation = self._relation(connection, path, name)
+            connection.execute(sql("DESCRIBE SELECT * FROM {relation}", relation=relation))
 
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:

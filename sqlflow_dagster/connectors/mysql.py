@@ -35,6 +35,7 @@ from sqlflow_dagster.connectors.mysql_client import (
     Explain,
     rows_of,
     servers_mode,
+    translated,
     where,
 )
 from sqlflow_dagster.connectors.mysql_options import MySQLOptions, MySQLSinkOptions, server
@@ -160,9 +161,20 @@ class MySQL(ServerTables[MySQLOptions]):
         try:
             with self._slot() as (slot, _), slot.transaction() as connection:
                 latency = time.perf_counter() - begin
-                return mysql_health.health(connection, where(self._told), latency)
+                found = mysql_health.health(connection, where(self._told), latency)
+            return self.looked_at(found)
         except SQLFlowError as error:
             return Health(ok=False, message=str(error))
+
+    def look_at(self, stream: Stream) -> None:
+        table = self.table_of(stream)
+        label = label_of(stream, table)
+        with self._slot() as (slot, _), slot.transaction() as connection, translated(self._told, label):
+            relation, columns, keys = self._relation(connection, table, label)
+            asked = self.asked(keys, self.options.cursor_field, None, Span())
+            selected = select(relation, columns, Wanted(**asked, choices=self._choices), label)
+            with servers_mode(connection):
+                rows_of(connection, sql("{select} LIMIT 0", select=selected.remote()))
 
     def account(self) -> str:
         parts = self.place_of_data()

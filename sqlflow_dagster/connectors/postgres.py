@@ -50,6 +50,7 @@ from sqlflow_dagster.connectors.postgres_client import (
     Explain,
     servers,
     startup,
+    translated,
     where,
 )
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions, PostgresSinkOptions, server
@@ -203,9 +204,19 @@ class Postgres(ServerTables[PostgresOptions]):
             with self._slot() as slot, slot.transaction() as connection:
                 latency = time.perf_counter() - begin
                 prefix = self.options.slot_prefix if self.options.sync_mode == "cdc" else None
-                return postgres_health.health(connection, where(self._told), latency, prefix)
+                found = postgres_health.health(connection, where(self._told), latency, prefix)
+            return self.looked_at(found)
         except SQLFlowError as error:
             return Health(ok=False, message=str(error))
+
+    def look_at(self, stream: Stream) -> None:
+        table = self.table_of(stream)
+        label = label_of(stream, table)
+        with self._slot() as slot, slot.transaction() as connection, translated(self._told, label):
+            relation, columns, keys = self._relation(connection, table, label)
+            wanted = self._wanted(connection, columns, keys, stream.cursor_field, None, Span())
+            selected = select(relation, columns, wanted, label)
+            rows_of(connection, sql("{select} LIMIT 0", select=selected.remote()))
 
     def account(self) -> str:
         parts = self.place_of_data()

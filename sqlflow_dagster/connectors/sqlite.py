@@ -127,12 +127,9 @@ class Sqlite(Tables[SqliteOptions]):
         # Its values have types of their own, and are compared with a cursor by the warehouse.
         if keys or below or options.filters or options.start_date or options.end_date:
             return None
-        name = self.table_of(stream)
-        relation = (
-            quote(name.name) if name else sql("({query}\n)", query=Sql((options.query or "").rstrip("; \n")))
-        )
+        counted = sql("SELECT count(*) FROM {relation}", relation=self._relation(stream))
         with opened(self._path(), options.timeout_seconds) as connection:
-            row = connection.execute(sql("SELECT count(*) FROM {relation}", relation=relation)).fetchone()
+            row = connection.execute(counted).fetchone()
         return int(row[0])
 
     def check(self) -> Health:
@@ -145,7 +142,11 @@ class Sqlite(Tables[SqliteOptions]):
             return Health(ok=False, message=str(error))
         size = path.stat().st_size
         facts = {"tables": tables, "bytes": size, "latency": time.perf_counter() - begin}
-        return Health(ok=True, message=f"{tables} tables, {size:,} bytes", facts=facts)
+        return self.looked_at(Health(ok=True, message=f"{tables} tables, {size:,} bytes", facts=facts))
+
+    def look_at(self, stream: Stream) -> None:
+        with opened(self._path(), self.options.timeout_seconds) as connection:
+            connection.execute(sql("SELECT * FROM {relation} LIMIT 0", relation=self._relation(stream)))
 
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
@@ -161,6 +162,14 @@ class Sqlite(Tables[SqliteOptions]):
 
         where = located_table(target, options, place)
         return local_target.table_health(where, "main", lambda: _tables_of(where.path))
+
+    def _relation(self, stream: Stream) -> Sql:
+        name = self.table_of(stream)
+        return (
+            quote(name.name)
+            if name
+            else sql("({query}\n)", query=Sql(_statements(self.options.query or "")[0]))
+        )
 
     def _path(self) -> Path:
         path = database(self.place, self.options.path)

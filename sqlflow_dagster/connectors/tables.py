@@ -11,6 +11,7 @@ import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, ClassVar, NamedTuple, TypeVar
@@ -18,10 +19,10 @@ from typing import Annotated, ClassVar, NamedTuple, TypeVar
 from pydantic import BeforeValidator, Field
 
 from sqlflow_dagster.connectors import discovered, parameters
-from sqlflow_dagster.connectors.base import Connector, Stream
+from sqlflow_dagster.connectors.base import Connector, Health, Stream
 from sqlflow_dagster.connectors.discovered import Table
 from sqlflow_dagster.connectors.options import SourceOptions
-from sqlflow_dagster.errors import BadOption, NotDiscovered, SourceFailed
+from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError, SourceError, SourceFailed
 from sqlflow_dagster.sql import fold
 
 _NAME = re.compile(r'\s*(?:(?P<schema>"(?:[^"]|"")+"|[^".]+)\.)?(?P<name>"(?:[^"]|"")+"|[^".]+)\s*')
@@ -124,6 +125,24 @@ class Tables(Connector[O]):
         self._found = found
         self.__dict__.pop("_streams", None)
         return self.streams()
+
+    def look_at(self, stream: Stream) -> None:
+        """Raise what would keep a stream from being read, as far as that shows without a row of it."""
+        del stream
+
+    def looked_at(self, found: Health) -> Health:
+        """Return how the far side is, with what keeps the streams from being read that the options name."""
+        if not found.ok or (self.options.query is None and self._named is None):
+            return found
+        problems = [problem for stream in self.streams() if (problem := self._problem(stream))]
+        return replace(found, ok=not problems, message="; ".join([found.message, *problems]))
+
+    def _problem(self, stream: Stream) -> str | None:
+        try:
+            self.look_at(stream)
+        except (SourceError, ProjectError) as error:
+            return str(error)
+        return None
 
     def table_of(self, stream: Stream) -> Name | None:
         """Return the table that a stream reads, None where it is the query's."""

@@ -70,3 +70,29 @@ def test_targets_are_tested_also_by_the_name_of_the_profiles_connector_and_left_
 
 def test_a_project_without_sources_has_none_to_fail(sqlflow, shop):
     assert sqlflow("connectors", "test", "--project", shop.root).status == 0
+
+
+@pytest.mark.parametrize(("type_", "suffix"), [("SQLITE", "sqlite"), ("DUCKDB", "duckdb")])
+def test_a_table_or_column_that_is_not_there_is_told_before_it_is_read(sqlflow, bench, type_, suffix):
+    import sqlite3
+
+    import duckdb
+
+    path = bench.root / f"a.{suffix}"
+    with (sqlite3.connect if type_ == "SQLITE" else duckdb.connect)(str(path)) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER)")
+    connection.close()
+    sources = {
+        "good": '"table": "t"', "fine": '"query": "SELECT a FROM t;"', "any": '"tables": "t*"',
+        "bad": '"tables": ["t", "nix"]', "wrong": '"query": "SELECT nix FROM t"',
+    }  # fmt: skip
+    bench.pipeline(
+        "".join(
+            f'SOURCE {name} TYPE {type_} PARAMS {{"path": "a.{suffix}", {what}}};\n'
+            for name, what in sources.items()
+        )
+    )
+    result = sqlflow("connectors", "test", "--project", bench.root, "--format", "json")
+    assert result.status == 1
+    assert {row["name"].removeprefix("p.") for row in result.json if not row["reachable"]} == {"bad", "wrong"}
+    assert all("nix" in row["message"] for row in result.json if not row["reachable"])

@@ -322,6 +322,31 @@ def test_health_tells_version_sizes_and_what_may_not_be_seen(project):
     assert "Connection refused" in away.message
 
 
+def test_health_tells_what_keeps_the_named_tables_from_being_read(project):
+    database = project.database
+    database.run(
+        "CREATE TABLE orders (id int)", "CREATE VIEW v AS SELECT id FROM orders", "CREATE TABLE closed (id int)",
+        f"CREATE USER IF NOT EXISTS half@'%' IDENTIFIED BY '{CANARY}'", f"GRANT SELECT ON {database.name}.orders TO half@'%'",
+        f"GRANT INSERT ON {database.name}.closed TO half@'%'",
+    )  # fmt: skip
+    half = {"username": "half", "password": CANARY}
+    wanted = [
+        ({"tables": ["orders", "v"]}, None),
+        ({"tables": "*"}, None),
+        ({"query": "SELECT id FROM orders"}, None),
+        ({**half, "table": "orders"}, None),
+        ({"tables": ["orders", "ordres"]}, "there is no table .*ordres; did you mean .*orders"),
+        ({"table": "orders", "cursor_field": "nix", "sync_mode": "incremental"}, "has no column 'nix'"),
+        ({"query": "SELECT nix FROM orders"}, "Unknown column 'nix'"),
+        ({**half, "table": "closed"}, "SELECT command denied.*GRANT SELECT ON .*closed"),
+    ]
+    for params, message in wanted:
+        found = health(project, **params)
+        assert found.ok is (message is None), (params, found.message)
+        assert re.search(message or "MariaDB", found.message), found.message
+        assert CANARY not in found.message
+
+
 TLS = [
     ({"ssl_mode": "disabled"}, None, False),
     ({"ssl_mode": "preferred"}, None, True),

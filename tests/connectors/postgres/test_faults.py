@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 
@@ -278,6 +279,35 @@ def test_health_tells_version_sizes_and_what_may_not_be_read(project):
     assert not health.ok
     assert "Connection refused" in health.message
     json.dumps(dict(facts))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"tables": ["orders", "v"]}, None),
+        ({"table": "orders", "sync_mode": "cdc", "primary_key": "id"}, None),
+        ({"query": "SELECT id FROM orders"}, None),
+        ({"tables": ["orders", "ordres"]}, "no table public.ordres; did you mean public.orders"),
+        ({"table": "orders", "cursor_field": "nix", "sync_mode": "incremental"}, "has no column 'nix'"),
+        ({"query": "SELECT nix FROM orders"}, 'column "nix" does not exist'),
+        (
+            {"table": "orders", "username": "reader", "password": CANARY},
+            "permission denied.*GRANT SELECT ON public.orders",
+        ),
+    ],
+    ids=["tables", "cdc", "query", "no table", "no cursor", "no column", "no rights"],
+)
+def test_health_tells_what_keeps_the_named_tables_from_being_read(project, params, message):
+    project.database.run("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT id FROM orders")
+    options = parse(PostgresOptions, {"connection": project.database.url, **params})[0]
+    with Postgres(options, project.place) as source:
+        health = source.check()
+    if message:
+        assert not health.ok
+        assert re.search(message, health.message), health.message
+    else:
+        # Whether the server's log may be read is another matter.
+        assert health.ok or "wal_level" in health.message, health.message
 
 
 @pytest.mark.parametrize(
