@@ -20,6 +20,7 @@ from sqlflow_dagster.errors import (
     SchemaChanged,
     SourceFailed,
 )
+from tests.connectors.writers import inserting
 
 TESTS = Path(__file__).parents[2]
 CDC = {"sync_mode": "cdc", "primary_key": "id", "table": "orders"}
@@ -349,6 +350,22 @@ def test_a_quiet_table_moves_its_slot_on_and_stores_nothing(copy):
     assert after == position(copy)["lsn"] != before
     assert outcome.facts["slot"] == name
     assert outcome.facts["slot_bytes_behind"] < 10_000
+
+
+@pytest.mark.parametrize("busy", ["orders", "other"])
+def test_a_run_ends_where_the_log_ended_when_it_began_however_much_is_written(copy, busy):
+    copy.database.run("CREATE SEQUENCE ids START 10", "CREATE TABLE other (id int, name text)")
+    copy.load(**CDC)
+    copy.database.run("INSERT INTO orders SELECT -n FROM generate_series(1, 5000) AS n")
+    insert = f"INSERT INTO {busy} SELECT nextval('ids'), 'x'"
+    with inserting(copy.database.connect, insert, count=1) as done:
+        copy.load(**CDC)
+        assert done() > 0
+    (reached,) = copy.database.run(f"SELECT pg_current_wal_insert_lsn() - '{position(copy)['lsn']}'::pg_lsn")
+    assert reached[0] > 0
+    assert copy.query("SELECT count(*) FROM p.t WHERE id < 0") == [(5000,)]
+    copy.load(**CDC)
+    assert living(copy) == there(copy)
 
 
 def test_a_full_refresh_makes_a_new_slot_with_a_new_snapshot(copy):
