@@ -222,9 +222,8 @@ def _message(error: Any) -> str:
     """The server's words in one line: what, and its detail and hint."""
     diag = error.diag
     said = [part for part in (diag.message_primary, diag.message_detail, diag.message_hint) if part]
-    if diag.context and diag.context.startswith("COPY "):
-        # Which row and column it was.
-        said.append(diag.context.partition(":")[0].partition("\n")[0])
+    # Which row and column it was.
+    said += [line.partition(":")[0] for line in (diag.context or "").splitlines() if line.startswith("COPY ")]
     text = ". ".join(said) if said else str(error)
     return " ".join(text.split())
 

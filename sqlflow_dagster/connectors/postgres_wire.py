@@ -30,12 +30,13 @@ _TIMES = {
     "TIMESTAMP WITH TIME ZONE": "timestamptz",
 }  # fmt: skip
 _ELEMENTS = {
-    **{kind: name for kind, name in _AS_IT_IS.items() if kind != "VARCHAR"},
-    "VARCHAR": "varchar", "TIMESTAMP": "timestamp", "TIMESTAMP WITH TIME ZONE": "timestamptz",
+    **{kind: name for kind, name in _AS_IT_IS.items() if kind != "VARCHAR"}, "VARCHAR": "varchar",
 }  # fmt: skip
 _LIMITED = re.compile(r"character varying\((\d+)\)")
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _NAME_BYTES = 63
+# Digits behind the point that the format keeps: it counts them in fours, of which 38 make too many.
+_SCALE = 36
 _JSONB = "chr(1) || "
 
 
@@ -107,8 +108,9 @@ def _final(name: str, wire: Wire, declared: str | None) -> Wire:
     return Wire(name, wire.value, wire.sent, declared or wire.final)
 
 
-def _wire(name: str, kind: str) -> Wire:
-    c = quote(name)
+def _wire(name: str, kind: str, value: Sql | None = None) -> Wire:
+    """How a column goes, or the `value` of its name."""
+    c = value or quote(name)
     decimal = _DECIMAL.fullmatch(kind)
     if kind in _AS_IT_IS:
         sent = _AS_IT_IS[kind]
@@ -118,6 +120,8 @@ def _wire(name: str, kind: str) -> Wire:
         return Wire(name, sql("CAST({c} AS {kind})", c=c, kind=Sql(_WIDER[kind])), sent, sent)
     if decimal:
         sent = f"numeric({decimal[1]},{decimal[2]})"
+        if int(decimal[2]) > _SCALE:
+            return Wire(name, sql("CAST({c} AS VARCHAR)", c=c), "text", sent)
         return Wire(name, c, sent, sent)
     if kind == "TIMESTAMP_NS" or kind in _TIMES:
         value = _in_range(c, name, kind) if kind in _TIMES else _whole_microseconds(c, name)
@@ -143,6 +147,10 @@ def _array(name: str, element: str) -> Wire:
     if element in _ELEMENTS:
         sent = f"{_ELEMENTS[element]}[]"
         return Wire(name, c, sent, sent.replace("varchar", "text"))
+    if element in _WIDER or element in _TIMES or element == "TIMESTAMP_NS":
+        each = _wire(name, element, Sql("x"))
+        sent = f"{each.sent}[]"
+        return Wire(name, sql("list_transform({c}, lambda x: {v})", c=c, v=each.value), sent, sent)
     one = _by_text("x", element) if not element.endswith("]") else None
     decimal = _DECIMAL.fullmatch(element)
     if one is None or (one.final == "jsonb" and element != "JSON"):
