@@ -234,7 +234,7 @@ class Postgres(ServerTables[PostgresOptions]):
         cursor = None if options.by_xmin else options.cursor_field
         wanted = self._wanted(connection, columns, keys, cursor, since, span)
         selected = select(relation, columns, replace(wanted, where=by_xmin), label)
-        horizon = self._horizon(connection, selected, cursor, label) if cursor else None
+        horizon = self._horizon(connection, table, selected, cursor) if cursor else None
         self.warn_of_key(keys, label)
         return selected, position, horizon
 
@@ -295,13 +295,16 @@ class Postgres(ServerTables[PostgresOptions]):
         )
         return written, position
 
-    def _horizon(self, connection: Connection, selected: Selected, cursor: str, label: str) -> Cursor | None:
+    def _horizon(
+        self, connection: Connection, table: Name | None, selected: Selected, cursor: str
+    ) -> Cursor | None:
         """Where a cursor that is a time has to stop: a transaction still open may bring older ones."""
         kind = self.time_of(selected, cursor, "set lookback_window, or read by xmin")
         if kind is None:
             return None
         found = catalog.horizon(connection)
-        self.warn_of_doubts(found.doubts, label)
+        aside = catalog.doubts_of(connection, table) if table is not None else []
+        self.warn_of_doubts([*found.doubts, *aside], selected.label)
         column = cast("catalog.Times", _TIMES[kind])
         return Cursor(catalog.as_column(connection, found.utc, column), kind)
 

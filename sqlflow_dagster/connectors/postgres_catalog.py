@@ -96,6 +96,28 @@ GROUP BY m
 _ZONELESS_DATE = _ZONELESS.replace("::timestamp::", "::timestamp::date::")
 
 
+# What a table, its partitions, or the tables of a view are, whose rows come from elsewhere or from another time.
+_ASIDE = """
+WITH RECURSIVE below (oid) AS (
+  SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname = %s AND c.relname = %s
+  UNION
+  SELECT x.oid FROM below CROSS JOIN LATERAL (
+    SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = below.oid
+    UNION ALL SELECT d.refobjid FROM pg_catalog.pg_rewrite AS r JOIN pg_catalog.pg_depend AS d
+      ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+      AND d.refclassid = 'pg_catalog.pg_class'::regclass
+    WHERE r.ev_class = below.oid AND r.rulename = '_RETURN') AS x (oid))
+SELECT c.relkind, string_agg(c.oid::regclass::text, ', ' ORDER BY c.oid)
+FROM below JOIN pg_catalog.pg_class AS c ON c.oid = below.oid
+WHERE c.relkind IN ('f', 'm') GROUP BY c.relkind ORDER BY c.relkind
+"""
+_WHY_ASIDE = {
+    "f": "its rows are those of the foreign table {}, and what is open on that server is not known here",
+    "m": "its rows are those of the materialized view {}, which shows some of them after later ones, when it is refreshed",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Horizon:
     """Up to where all changes are visible, in UTC and in the server's own zone; and what is not known."""
@@ -191,6 +213,12 @@ def horizon(connection: Connection) -> Horizon:
         )
         utc = replayed[0][0]
     return Horizon("-infinity" if prepared else utc, hidden, standby, prepared)
+
+
+def doubts_of(connection: Connection, table: Name) -> list[str]:
+    """Return why rows of a table may become visible after those of later transactions, for a warning."""
+    found = _rows(connection, _ASIDE, [*table])
+    return [f"{_WHY_ASIDE[kind].format(names)}; set lookback_window" for kind, names in found]
 
 
 def as_column(connection: Connection, utc: str, kind: Times) -> str:

@@ -198,6 +198,32 @@ def test_what_the_user_may_not_see_is_said(orders, caplog):
     assert "pg_read_all_stats" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("table", "warned"),
+    [
+        ("far", "the foreign table far, and what is open on that server is not known"),
+        ("a_view", "the foreign table far, and"),
+        ("parted", "the foreign table part, and"),
+        ("stale", "the materialized view stale, which shows"),
+        ("orders", ""),
+    ],
+)
+def test_rows_of_elsewhere_that_may_come_late_are_told(orders, caplog, table, warned):
+    orders.database.run(
+        "CREATE FOREIGN DATA WRAPPER fdw",
+        "CREATE SERVER elsewhere FOREIGN DATA WRAPPER fdw",
+        "CREATE FOREIGN TABLE far (id int, updated_at timestamptz) SERVER elsewhere",
+        "CREATE VIEW a_view AS SELECT id, updated_at FROM far",
+        "CREATE TABLE parted (id int, updated_at timestamptz) PARTITION BY RANGE (id)",
+        "CREATE FOREIGN TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (9) SERVER elsewhere",
+        "CREATE MATERIALIZED VIEW stale AS SELECT * FROM orders",
+    )
+    orders.pipeline(**{**INCREMENTAL, "table": table})
+    orders.bench.run()
+    assert warned in caplog.text
+    assert bool(warned) == ("set lookback_window" in caplog.text)
+
+
 def test_reading_by_xmin_misses_no_change_whatever_the_columns(project):
     database = project.database
     database.run(
