@@ -114,7 +114,7 @@ WHERE c.relkind IN ('f', 'm') GROUP BY c.relkind ORDER BY c.relkind
 """
 _WHY_ASIDE = {
     "f": "its rows are those of the foreign table {}, and what is open on that server is not known here",
-    "m": "its rows are those of the materialized view {}, which shows some of them after later ones, when it is refreshed",
+    "m": "its rows are those of the materialized view {}, which has each one not before it is refreshed",
 }
 
 

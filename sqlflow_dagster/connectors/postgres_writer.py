@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlflow_dagster.connectors import postgres_replace
-from sqlflow_dagster.connectors.postgres_client import Connection, translated
+from sqlflow_dagster.connectors.postgres_casts import converted, goes_straight, refuse_changed
+from sqlflow_dagster.connectors.postgres_client import Connection
 from sqlflow_dagster.connectors.postgres_options import PostgresSinkOptions
 from sqlflow_dagster.connectors.postgres_replace import rows_of, run
 from sqlflow_dagster.connectors.postgres_wire import Wire, as_it_fits, as_json
 from sqlflow_dagster.connectors.tables import Name
-from sqlflow_dagster.errors import ExportFailed, SourceError
-from sqlflow_dagster.sql import Sql, join, literal, quote, sql
+from sqlflow_dagster.errors import ExportFailed
+from sqlflow_dagster.sql import Sql, join, quote, sql
 
 _STAGE = quote("pg_temp", "_sqlflow_rows")
 _BUFFER = 1 << 20
@@ -50,31 +50,6 @@ WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 GROUP BY i.indexrelid
 """
-# Pairs of types between which a cast may change a value without a word.
-_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision", "money")
-_MOMENTS = ("date", "time", "timestamp")
-# What holds all of a text that a column may change: by the first word of the column's type.
-_WHOLE = {
-    "character": "bpchar", "name": "text", '"char"': "text", "bit": "varbit", "numeric": "numeric",
-    "interval": "interval", "timestamp": "timestamptz", "date": "timestamptz", "time": "timetz",
-}  # fmt: skip
-
-
-# What says of a text, by the first word of a column's type, that `v`, made of it, lost a part by which `back` cannot
-# tell them apart: parts of a microsecond, a day before a time, and parts of a cent.
-_NANOSECONDS = sql("{c} ~ {pattern}", c=Sql("e.c"), pattern=literal(r"\.[0-9]{6}[0-9]*[1-9]"))
-_NO_TIME = sql(
-    "e.c !~* {pattern}",
-    pattern=literal(
-        r"^\s*t?\d{1,2}(:?\d{2}){0,2}(\.\d+)?\s*([ap]m)?\s*(z|[a-z]{3,4}|[+-]\d{1,2}(:?\d{2}){0,2})?\s*$"
-    ),
-)
-_DIGITS = "btrim(regexp_replace(e.{0}, '[^0-9]', '', 'g'), '0')"
-_LOST = {
-    "timestamp": _NANOSECONDS, "date": _NANOSECONDS, "interval": _NANOSECONDS,
-    "time": sql("({nano} OR {no_time})", nano=_NANOSECONDS, no_time=_NO_TIME),
-    "money": Sql(f"{_DIGITS.format('c')} <> {_DIGITS.format('v')}"),
-}  # fmt: skip
 
 
 @dataclass
@@ -185,7 +160,7 @@ class Writer:
 
     def _fill(self, name: Name) -> None:
         """Add the rows to a table: straight, or where types differ by way of a stage and casts."""
-        if all(map(_goes_straight, self.columns)):
+        if all(map(goes_straight, self.columns)):
             stored = self._copy(quote(*name))
         else:
             self._stage()
@@ -221,7 +196,7 @@ class Writer:
                 "INSERT INTO {table} ({names}) SELECT {values} FROM {stage} AS s {tail}",
                 table=quote(*name),
                 names=join(", ", (quote(wire.name) for wire in self.columns)),
-                values=join(", ", map(_cast, self.columns)),
+                values=join(", ", map(converted, self.columns)),
                 stage=_STAGE,
                 tail=tail or Sql(""),
             ),
@@ -247,43 +222,8 @@ class Writer:
     def _check_casts(self) -> None:
         """Refuse what a column of the table cannot hold, by its name and a value."""
         for wire in self.columns:
-            if not _goes_straight(wire):
-                self._check_cast(wire)
-
-    def _check_cast(self, wire: Wire) -> None:
-        c = quote("s", wire.name)
-        cast_ = _cast(wire)
-        # A composite of NULLs IS NULL, and is none.
-        changed = sql("{cast} IS NOT DISTINCT FROM NULL", cast=cast_)
-        if back := _back(wire.sent, wire.base or wire.final):
-            parts = {"cast": cast_, "back": Sql(back), "c": c}
-            changed = sql("CAST({cast} AS {back}) IS DISTINCT FROM CAST({c} AS {back})", **parts)
-        if lost := _lost(wire.sent, wire.base or wire.final, c, cast_):
-            changed = sql("({changed} OR {lost})", changed=changed, lost=lost)
-        query = sql(
-            "SELECT CAST({c} AS text) FROM {stage} AS s WHERE {c} IS NOT NULL AND {changed} LIMIT 1",
-            c=c,
-            stage=_STAGE,
-            changed=changed,
-        )
-        run(self.connection, Sql("SAVEPOINT cast_check"))
-        try:
-            with translated({}):
-                found = rows_of(self.connection, query)
-        except SourceError as error:
-            run(self.connection, Sql("ROLLBACK TO SAVEPOINT cast_check"))
-            said = str(error).partition(": ")[2]
-            raise ExportFailed(
-                f"{self._label}: its column {wire.name!r} is {wire.final}: {said}; CAST it in the query, or mend "
-                "the table; nothing was stored"
-            ) from error
-        # A row is told to be ours by the transaction that wrote it, which is none inside a savepoint.
-        run(self.connection, Sql("RELEASE SAVEPOINT cast_check"))
-        if found:
-            raise ExportFailed(
-                f"{self._label}: its column {wire.name!r} is {wire.final}, which cannot hold {found[0][0]!r} as it is; "
-                "CAST it in the query, or mend the table; nothing was stored"
-            )
+            if not goes_straight(wire):
+                refuse_changed(self.connection, _STAGE, wire, self._label)
 
     @property
     def _keys(self) -> list[str]:
@@ -327,7 +267,7 @@ class Writer:
             self.connection, sql("SELECT 1 FROM {stage} WHERE {null} LIMIT 1", stage=_STAGE, null=null)
         )
         others = [wire for wire in self.columns if wire.name not in keys]
-        casts = {wire.name: _cast(wire) for wire in self.columns}
+        casts = {wire.name: converted(wire) for wire in self.columns}
         same = join(
             " AND ",
             (sql("t.{k} IS NOT DISTINCT FROM {cast}", k=quote(key), cast=casts[key]) for key in keys),
@@ -359,7 +299,7 @@ class Writer:
             return
         # A trigger may leave out updates that change nothing.
         theirs = join(", ", (sql("t.{n}", n=quote(wire.name)) for wire in self.columns))
-        ours = join(", ", map(_cast, self.columns))
+        ours = join(", ", map(converted, self.columns))
         there = same or sql(
             "CAST(ROW({theirs}) AS text) = CAST(ROW({ours}) AS text)", theirs=theirs, ours=ours
         )
@@ -392,63 +332,3 @@ class Writer:
             self._create(new)
         self._fill(new)
         postgres_replace.swap(self.connection, oid, self.name, new, like=like)
-
-
-# What goes as it is, and is called otherwise on the way.
-_SAME = {
-    ("varchar[]", "character varying[]"),
-    ("text", "character varying"), ("timestamp", "timestamp without time zone"),
-    ("timestamptz", "timestamp with time zone"), ("time", "time without time zone"),
-    ("timetz", "time with time zone"), ("timestamp[]", "timestamp without time zone[]"),
-    ("timestamptz[]", "timestamp with time zone[]"), ("time[]", "time without time zone[]"),
-    ("timetz[]", "time with time zone[]"), ("varbit", "bit varying"),
-}  # fmt: skip
-
-
-def _cast(wire: Wire) -> Sql:
-    """The staged column in the table's type. A text that is too long is an error, and is not cut."""
-    c = quote("s", wire.name)
-    if wire.sent == wire.final or (wire.sent == "text" and _is_text(wire.final)):
-        return c
-    if wire.final in ("regclass", "regclass[]"):
-        # From text it looks a relation up; by way of what has no such cast it reads `-` and numbers too.
-        c = sql("CAST({c} AS {kind})", c=c, kind=Sql(wire.final.replace("regclass", "bpchar")))
-    return sql("CAST({c} AS {kind})", c=c, kind=Sql(wire.final))
-
-
-def _back(sent: str, final: str) -> str | None:
-    """The type in which a value and what became of it are compared, where a cast may change it."""
-    if final.endswith("[]"):
-        back = _back(sent.removesuffix("[]"), final.removesuffix("[]"))
-        return f"{back}[]" if back else None
-    if sent in ("text", "varchar"):
-        return "text" if final.startswith("character varying") else _WHOLE.get(re.split(r"[ (]", final)[0])
-    if sent == "interval" and final.startswith("interval"):
-        return sent
-    numbers = sent.startswith(_NUMBERS) and final.startswith(_NUMBERS)
-    moments = sent.startswith(_MOMENTS) and final.startswith(_MOMENTS)
-    return sent if numbers or moments else None
-
-
-def _lost(sent: str, final: str, text: Sql, cast: Sql) -> Sql | None:
-    """The test whether a text became what has not all of it, where a type compared by `_back` does not show that."""
-    lost = _LOST.get(re.split(r"[ (\[]", final)[0])
-    if lost is None or sent.removesuffix("[]") not in ("text", "varchar"):
-        return None
-    pair = "unnest(CAST({c} AS text[]), CAST({v} AS text[]))"
-    if not final.endswith("[]"):
-        pair = "(VALUES (CAST({c} AS text), CAST({v} AS text)))"
-    pairs = sql(pair, c=text, v=cast)
-    return sql("EXISTS (SELECT 1 FROM {pairs} AS e (c, v) WHERE {lost})", pairs=pairs, lost=lost)
-
-
-def _goes_straight(wire: Wire) -> bool:
-    """Whether a column of the table takes what is sent without a cast."""
-    sent, final = wire.sent, wire.final
-    if sent == final or (sent, final) in _SAME:
-        return True
-    return (sent == "text" and _is_text(final)) or (sent[:8] == "numeric(" and final == "numeric")
-
-
-def _is_text(final: str) -> bool:
-    return final.startswith(("character", "text")) and not final.endswith("[]")

@@ -204,7 +204,7 @@ def test_what_the_user_may_not_see_is_said(orders, caplog):
         ("far", "the foreign table far, and what is open on that server is not known"),
         ("a_view", "the foreign table far, and"),
         ("parted", "the foreign table part, and"),
-        ("stale", "the materialized view stale, which shows"),
+        ("stale", "the materialized view stale, which has"),
         ("orders", ""),
     ],
 )
