@@ -103,6 +103,8 @@ def _load_once(
     spec = load_spec(session, step, connector, stream, start)
     if state.stored and not spec.fresh:
         stream = replace(stream, stored=state.stored)
+        if spec.schema_policy != "strict":
+            spec = replace(spec, shape=replace(spec.shape, stored=tuple(state.stored)))
     audit = Audit(session, step, connector, stream) if step.loss_audit else None
     before = audit.begin() if audit else ""
     try:

@@ -1,5 +1,7 @@
 """Whole runs: a `.sf` file and files of data become tables, exports and cursors."""
 
+import json
+
 import pytest
 
 from sqlflow_dagster import state
@@ -32,6 +34,49 @@ def test_a_load_a_table_and_an_export_in_one_file(bench):
     assert (bench.root / "output/total.csv").read_text() == "amount\n3.30\n"
     assert outcomes["orders"].inserted == 2
     assert outcomes["total"].total_rows == 1
+
+
+NAMED = [
+    {"columns": ["id", "note"]}, {"mask": ["note"]}, {"exclude_columns": ["note"]}, {"types": {"note": "VARCHAR"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("named", NAMED, ids=lambda named: next(iter(named)))
+def test_a_column_that_is_named_may_be_missing_from_later_files_but_not_be_called_otherwise(
+    bench, form, named
+):
+    def put(name, **row):
+        text = (
+            ",".join(row) + "\n" + ",".join(row.values()) + "\n" if form == "csv" else json.dumps(row) + "\n"
+        )
+        bench.write(f"in/{name}.{form}", text)
+
+    def load(policy="guided"):
+        params = {"path": "in", "sync_mode": "incremental", "schema_policy": policy, **named}
+        source = f"SOURCE s TYPE {form.upper()} PARAMS {json.dumps(params)};"
+        bench.pipeline(f"{source}\nLOAD t FROM s MODE APPEND;")
+        return bench.ok()["t"]
+
+    put("a", id="1", note="x")
+    load()
+    put("b", id="2")
+    if form == "csv" or "types" not in named:
+        with pytest.raises(SQLFlowError, match="column 'note'"):
+            load("strict")
+    outcome = load()
+    assert "types" in named or "the source has no column note any more" in outcome.notices
+    assert [row[0] for row in bench.query("SELECT id::INTEGER FROM p.t ORDER BY id")] == [1, 2]
+    columns = [row[0] for row in bench.query("DESCRIBE p.t")]
+    assert columns == (["id"] if "exclude_columns" in named else ["id", "note"])
+    if columns == ["id", "note"]:
+        assert bench.query("SELECT note FROM p.t WHERE id = 2") == [(None,)]
+    put("c", id="3", notes="secret")
+    if "columns" in named or "types" in named:
+        load()
+        return
+    with pytest.raises(SQLFlowError, match="column 'note'; did you mean 'notes'"):
+        load()
 
 
 OWN_TARGETS = [

@@ -153,7 +153,7 @@ class ReadsCsv(Files[C]):
         _check_names(sniffed.samples)
         _check_keys(sniffed.samples, folders, options.primary_key)
         folders = {key: self._as_kept(kind, kept.get(fold(key))) for key, kind in folders.items()}
-        types = self._types(sniffed, folders)
+        types = self._types(sniffed, folders, kept)
         types = {name: self._as_kept(kind, kept.get(fold(name))) for name, kind in types.items()}
         by_file = {sample.file: sample for sample in sniffed.samples}
         groups = groupby(
@@ -192,12 +192,15 @@ class ReadsCsv(Files[C]):
             encoding=options.encoding,
         )
 
-    def _types(self, sniffed: Sniffed, folders: Mapping[str, str]) -> dict[str, str]:
-        """The type of every column, the declared ones as declared; they must be there."""
+    def _types(self, sniffed: Sniffed, folders: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, str]:
+        """The type of every column, the declared ones as declared; they must be there, or have been."""
+        known = {} if self.options.schema_policy == "strict" else kept
         names = {fold(name): name for sample in sniffed.samples for name in sample.names}
         names |= {fold(name): name for name in folders}
         types = dict(sniffed.types)
         for name, kind in self.options.types.items():
+            if fold(name) not in names and fold(name) in known:
+                continue
             if fold(name) not in names:
                 raise SourceFailed(
                     f"`types` has the column {name!r}, and the files have {', '.join(names.values())}"

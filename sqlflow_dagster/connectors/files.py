@@ -122,7 +122,8 @@ class Files(Connector[O]):
         """Return the SELECT of all rows; with `row_provenance` it ends with `_sqlflow_file`.
 
         `kept` are the types that columns, by their folded names, have in the table: values stay text or JSON there,
-        whatever they look like. None where the files hold nothing, not even names of columns.
+        whatever they look like; for declared columns it is empty. None where the files hold nothing, not even names of
+        columns.
         """
 
     def ranges(self, path: Path, needs: Sequence[str]) -> list[tuple[int, int]] | None:
@@ -326,11 +327,11 @@ class Files(Connector[O]):
                     )
 
     def _kept(self, stream: Stream) -> dict[str, str]:
-        """The types in the table of columns that are not declared; of those to be hashed it is one text's hash."""
+        """The types in the table, empty for columns that are declared; of those to be hashed it is one text's hash."""
         kept = {fold(name): kind for name, kind in stream.stored.items()}
         kept |= {fold(name): "VARCHAR" for name, how in self.options.mask.items() if how == "hash"}
         declared = {fold(name) for name in self.options.types}
-        return {name: kind for name, kind in kept.items() if name not in declared}
+        return {name: "" if name in declared else kind for name, kind in kept.items()}
 
     def _not_empty(self, files: Sequence[File]) -> None:
         """Refuse files of which none holds anything: taking them for no rows could empty a table."""

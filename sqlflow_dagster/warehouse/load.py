@@ -126,7 +126,9 @@ class _Load:
     def commit(self, *, complete: bool) -> None:
         """Commit all that came since the last commit."""
         if self.intake.seen:
-            self.intake.wanted.check_named(self.intake.seen)
+            gone = self.intake.wanted.check_named(self.intake.seen)
+            if gone:
+                self.notices.append(f"the source has no column {', '.join(gone)} any more")
         if self.direct:
             self._guarded(lambda: self._store(complete=complete))
             return

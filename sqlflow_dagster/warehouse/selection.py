@@ -126,15 +126,28 @@ class Wanted:
                 "does not tell apart; rename one at the source"
             )
 
-    def check_named(self, seen: Collection[str]) -> None:
-        """Raise LoadRefused for a column that the parameters name and no batch of a read had.
+    def check_named(self, seen: Collection[str]) -> tuple[str, ...]:
+        """Return the columns that the parameters name and that are NULL now, or not there to be left out.
 
-        A page may lack a column; one that is never there is misspelt, and would be stored as it is.
+        A page may lack a column; raises LoadRefused for one that is never there: it is misspelt, or has another name
+        now, and would be stored as it is.
         """
-        shape = self.shape
+        shape, gone = self.shape, self._gone(seen)
         named = [*shape.columns, *(condition.column for condition in shape.conditions)]
         named += [] if shape.several else [*shape.exclude, *shape.mask]
-        self._refuse_missing(named, seen)
+        self._refuse_missing(named, [*seen, *gone])
+        return gone
+
+    def _gone(self, seen: Collection[str]) -> tuple[str, ...]:
+        """The named columns that the source once had and has no more, where none that is there may be one of them."""
+        shape, folded = self.shape, [fold(name) for name in seen]
+        stored = {fold(name) for name in shape.stored}
+        known = {*stored, *map(fold, shape.exclude)}
+        gone = [name for name in shape.columns if fold(name) in stored]
+        if stored and all(name in known or name.startswith("_sqlflow") for name in folded):
+            gone += [name for name in shape.mask if fold(name) in stored]
+            gone += [name for name in shape.exclude if not difflib.get_close_matches(fold(name), folded)]
+        return tuple(name for name in dict.fromkeys(gone) if fold(name) not in folded)
 
     def _refuse_missing(self, named: Sequence[str], columns: Collection[str]) -> None:
         folded = {fold(name): name for name in columns}

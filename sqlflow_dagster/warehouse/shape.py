@@ -20,7 +20,8 @@ class Window:
 class Shape:
     """Columns to keep and to leave out, what to mask, rows to keep, and bounds of the cursor column.
 
-    `several` says that this holds for several streams, of which one may lack what another has.
+    `several` says that this holds for several streams, of which one may lack what another has. `stored` are columns
+    of the table that rows are added to, each of which the source had once.
     """
 
     columns: tuple[str, ...] = ()
@@ -30,3 +31,4 @@ class Shape:
     start: str | None = None
     end: str | None = None
     several: bool = False
+    stored: tuple[str, ...] = ()
