@@ -39,6 +39,12 @@ _HEAD = 64 * 2**10
 _NEXT = re.compile(rb"\}\s*\{")
 
 
+# What other tools call the place of the records.
+PATHS = dict.fromkeys(
+    ("records_path", "record_path", "records_key", "json_path", "data_selector", "field_path"), "data_path"
+)
+
+
 class LinesOptions(FileOptions):
     """How the records stand in the files."""
 
@@ -49,6 +55,8 @@ class LinesOptions(FileOptions):
 
 class JsonOptions(LinesOptions):
     """JSON's parameters."""
+
+    aliases: ClassVar[Mapping[str, str]] = PATHS
 
     data_path: Annotated[str | None, BeforeValidator(parameters.path)] = Field(
         None, description="Where in each file the records are: `data.items`."
@@ -67,16 +75,17 @@ class ReadsJson(Files[L]):
 
     def select(self, files: Sequence[Readable], kept: Mapping[str, str]) -> Selected | None:
         options = self.options
-        layouts = {item: _layout(item) for item in files}
+        path = getattr(options, "data_path", None)
+        parts = _parts(path) if path else ()
+        layouts = {item: None if _has_none(item, parts) else _layout(item) for item in files}
         filled = {item: layout for item, layout in layouts.items() if layout}
         if not filled:
             return None
         if self.layout:
             filled = dict.fromkeys(filled, self.layout)
-        path = getattr(options, "data_path", None)
-        largest = max(item.path.stat().st_size for item in filled) + 1024 if path else 0
+        largest = max(item.path.stat().st_size for item in filled) + 1024 if parts else 0
         form = Form(
-            path=tuple(path.removeprefix("$").strip(".").replace("[*]", "").split(".")) if path else (),
+            path=parts,
             largest=max(options.max_object_bytes, largest),
             types=options.types,
             kept={name: kind for name, kind in kept.items() if kind in ("VARCHAR", "JSON")},
@@ -98,6 +107,13 @@ class Json(WritesJson, ReadsJson[JsonOptions]):
     sink_options_type = JsonSinkOptions
     options_type = JsonOptions
     suffixes = (".json",)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """The names of a path, also of a JSON path (`$.data.items[*]`) or a JSON pointer (`/data/items`)."""
+    if path.startswith("/"):
+        return tuple(path.strip("/").split("/"))
+    return tuple(part for part in path.removeprefix("$").replace("[*]", "").split(".") if part)
 
 
 def _explainer(files: Sequence[Readable]) -> Callable[[str], str]:
@@ -123,6 +139,22 @@ def _explainer(files: Sequence[Readable]) -> Callable[[str], str]:
         return text
 
     return explain
+
+
+def _has_none(item: Readable, path: tuple[str, ...]) -> bool:
+    """Whether the file is one small object with an empty list, or null, at the path: a page without records."""
+    if not path or item.path.stat().st_size > _HEAD:
+        return False
+    try:
+        value = json.loads(item.path.read_bytes())
+    except (ValueError, RecursionError):
+        # DuckDB says what is wrong with it, or reads what is no single document.
+        return False
+    for part in path:
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return value is None or value == []
 
 
 def _layout(item: Readable) -> str | None:

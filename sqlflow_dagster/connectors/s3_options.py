@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validat
 from sqlflow_dagster.connectors import globs, parameters
 from sqlflow_dagster.connectors.csv import CsvOptions
 from sqlflow_dagster.connectors.file_options import compression_name
+from sqlflow_dagster.connectors.json import PATHS
 from sqlflow_dagster.connectors.sink import CsvSinkOptions
 from sqlflow_dagster.errors import BadOption
 
@@ -147,7 +148,7 @@ class S3Options(Connecting, CsvOptions):
     """S3's parameters, and those of the format of its objects."""
 
     aliases: ClassVar[Mapping[str, str]] = {
-        **ALIASES,
+        **ALIASES, **PATHS,
         "uri": "path", "s3_uri": "path", "prefix": "path_prefix", "s3_prefix": "path_prefix", "object_key": "key",
         "keys": "key", "key_pattern": "key", "globs": "pattern", "csv_delimiter": "delimiter", "csv_header": "header",
         "csv_encoding": "encoding", "max_data_size": "max_data_size_gb", "cost_limit": "cost_limit_usd",

@@ -56,12 +56,34 @@ def test_a_field_of_a_late_file_is_a_column(folder):
 def test_records_below_a_path_are_read(folder):
     folder.write("a.json", '{"data": {"items": [{"id": 1, "x": {"y": 2}}, {"id": 2}]}, "next": null}')
     assert folder.rows("JSON", path="a.json", data_path="data.items") == [(1, {"y": 2}), (2, None)]
+    for name, path in (
+        ("records_path", "/data/items"),
+        ("data_selector", "$.data.items"),
+        ("field_path", ["data", "items"]),
+    ):
+        assert folder.rows("JSON", path="a.json", **{name: path}) == [(1, {"y": 2}), (2, None)]
     assert (
         folder.rows("JSON", path="a.json", data_path="$.data.items[*]", row_provenance=True)[0][-1]
         == "a.json"
     )
     with pytest.raises(SourceFailed, match="items"):
         folder.rows("JSON", path="a.json", data_path="items")
+
+
+@pytest.mark.parametrize("page", ['{"n": 0, "data": {"items": []}}', '{"data": {"items": null}}'])
+def test_a_page_without_records_has_no_rows(folder, page):
+    folder.write("in/a.json", page)
+    read = {"path": "in", "data_path": "data.items", "types": {"id": "BIGINT"}}
+    assert folder.rows("JSON", **read) == []
+    assert folder.read("JSON", path="in", data_path="data.items", sync_mode="incremental").rows == []
+    with pytest.raises(SourceFailed, match=r"in/a\.json: empty"):
+        folder.rows("JSON", path="in", data_path="data.items")
+    folder.write("in/b.json", '{"data": {"items": [{"id": 1}]}}')
+    assert folder.rows("JSON", **read) == [(1,)]
+    folder.write("in/a.json", '{"data": {"error": "none of yours"}}')
+    folder.write("in/b.json", '{"data": {"items": []}}')
+    with pytest.raises(SourceFailed, match="`data_path` has 'items'"):
+        folder.rows("JSON", **read)
 
 
 def test_declared_types_are_exact(folder):
