@@ -1,5 +1,7 @@
 """Projects as people write them, run whole: many files, odd layout, environments, functions, increments."""
 
+import json
+
 import pytest
 
 from sqlflow_dagster.language.render import format_script
@@ -213,3 +215,15 @@ def test_tables_may_be_called_like_files(bench, name):
     bench.ok()
     for schema in ("p", "s"):
         assert bench.query(f"FROM {schema}.{called} ORDER BY id") == [(1, "a"), (2, "c"), (3, "d")]
+
+
+@pytest.mark.parametrize(
+    "names", [{"path": "data/*"}, {"path": "data/**/*"}, {"path": "data", "pattern": "*"}], ids=str
+)
+def test_a_wildcard_over_the_folder_of_the_warehouse_means_the_files_beside_it(bench, names):
+    bench.write("data/a.csv", "id\n1\n")
+    bench.write("data/warehouse.duckdb.csv", "id\n2\n")
+    bench.pipeline(f"SOURCE s TYPE CSV PARAMS {json.dumps(names)};\nLOAD t FROM s;\n")
+    for _ in range(2):
+        bench.write("data/warehouse.duckdb.tmp/duckdb_temp_storage_DEFAULT-0.tmp", "x")
+        assert bench.ok()["t"].rows == 2

@@ -115,7 +115,8 @@ def find(
     """Return the files that `paths` name, each once, sorted by name.
 
     A directory means all files below it with one of `suffixes` (compressed or not), or those that
-    match the glob `pattern`. Hidden files and those that begin with `_` are left out of directories.
+    match the glob `pattern`. Hidden files and those that begin with `_` are left out of directories,
+    and the project's warehouse of all that a wildcard matches.
     Of a directory without a pattern, folders that `admits` refuses are not looked into.
     """
     wanted = tuple(suffixes)
@@ -164,7 +165,7 @@ def _matches(
 ) -> Iterator[Path]:
     whole = Path(place.root, Path(text).expanduser())
     if whole.is_dir():
-        yield from _below(inside(place, whole), suffixes, pattern, _from(place, admits))
+        yield from _below(place, inside(place, whole), suffixes, pattern, _from(place, admits))
     elif whole.exists() or not _MAGIC.search(text):
         inside(place, whole)
         if whole.exists():
@@ -178,14 +179,24 @@ def _matches(
             path = Path(match)
             if path.is_dir():
                 if not text.endswith("**"):
-                    yield from _below(path, suffixes, pattern, _from(place, admits))
-            elif _is_meant(path, text):
+                    yield from _below(place, path, suffixes, pattern, _from(place, admits))
+            elif _is_meant(place, path, text):
                 yield path
 
 
-def _is_meant(path: Path, text: str) -> bool:
-    """Whether a match is data: where the last part would match any name, `_SUCCESS` and the like are none."""
+def _is_meant(place: Place, path: Path, text: str) -> bool:
+    """Whether a match is data: neither the warehouse, nor `_SUCCESS` and the like where any name would match."""
+    if place.warehouse and _belongs_to(place.warehouse.resolve(), path.resolve()):
+        return False
     return not hidden(path.name) or not Path(text).name.startswith("*")
+
+
+def _belongs_to(database: Path, path: Path) -> bool:
+    """Whether a file is a database, its log, its lock, or what DuckDB spills beside it."""
+    names = (f"{database.name}{suffix}" for suffix in ("", ".wal", ".lock"))
+    return (
+        path in map(database.with_name, names) or database.with_name(f"{database.name}.tmp") in path.parents
+    )
 
 
 def hidden(name: str) -> bool:
@@ -207,11 +218,15 @@ def _from(place: Place, admits: Admits) -> Callable[[Path], bool]:
 
 
 def _below(
-    folder: Path, suffixes: tuple[str, ...], pattern: str | None, admitted: Callable[[Path], bool]
+    place: Place,
+    folder: Path,
+    suffixes: tuple[str, ...],
+    pattern: str | None,
+    admitted: Callable[[Path], bool],
 ) -> Iterator[Path]:
     if pattern:
         for item in globs.alternatives(pattern):
-            yield from (path for path in folder.glob(item) if path.is_file() and _is_meant(path, item))
+            yield from (path for path in folder.glob(item) if path.is_file() and _is_meant(place, path, item))
         return
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not hidden(name) and admitted(Path(base, name)))
