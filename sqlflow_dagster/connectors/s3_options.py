@@ -9,10 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
-from sqlflow_dagster.connectors import globs, parameters
+from sqlflow_dagster.connectors import airbyte_format, globs, parameters
 from sqlflow_dagster.connectors.csv import CsvOptions
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.json import PATHS
+from sqlflow_dagster.connectors.options import Spread
 from sqlflow_dagster.connectors.sink import CsvSinkOptions
 from sqlflow_dagster.errors import BadOption
 
@@ -78,7 +79,10 @@ def _where(bucket: str, text: str) -> Where:
 def _format(value: Any) -> Any:
     """A format's name, also as Airbyte writes it: `{"filetype": "csv"}`."""
     if isinstance(value, Mapping):
-        value = value.get("filetype") or value.get("format_type")
+        names = value.keys() & {"filetype", "format_type"}
+        if len(names) != 1 or len(value) != 1:
+            raise ValueError("write the format's name, and what else is in the object beside it")
+        value = value[names.pop()]
     name = parameters.lower(value)
     return _FORMATS.get(name, name) if isinstance(name, str) else value
 
@@ -153,6 +157,7 @@ class S3Options(Connecting, CsvOptions):
         "keys": "key", "key_pattern": "key", "globs": "pattern", "csv_delimiter": "delimiter", "csv_header": "header",
         "csv_encoding": "encoding", "max_data_size": "max_data_size_gb", "cost_limit": "cost_limit_usd",
     }  # fmt: skip
+    spread: ClassVar[Mapping[str, Spread]] = {"format": airbyte_format.parameters}
     idle: ClassVar[Mapping[str, str]] = {
         "rate_limit": None, "timeout_seconds": None,  # type: ignore[dict-item]  # these two are honoured here
         "json_flatten": "nested objects stay whole here; take their parts in SQL",
