@@ -80,6 +80,7 @@ class _Open:
     type: str
     style: int
     formula: bool = False
+    inline: bool = False
 
 
 class _Reader:
@@ -101,8 +102,14 @@ class _Reader:
             self._data = tag == "sheetData"
         elif tag == "c":
             self._begin(given)
-        elif tag == "v" or (tag == "t" and not self._spoken):
-            self._inside = True
+        elif tag == "v":
+            self._inside = self._cell is None or not self._cell.inline
+        elif tag == "t":
+            self._inside = not self._spoken
+        elif tag == "is" and self._cell and self._cell.type == "inlineStr":
+            # Some writers put a number beside the text that the cell shows.
+            self._parts.clear()
+            self._cell.inline = True
         elif tag == "f" and self._cell:
             self._cell.formula = True
         elif tag == "rPh":

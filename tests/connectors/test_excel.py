@@ -285,6 +285,14 @@ def test_an_empty_style_is_none(folder):
     assert read_sheet(folder, sheet).rows == [(2,)]
 
 
+def test_a_number_beside_the_text_of_a_cell_is_no_part_of_it(folder):
+    rows = '<row r="1"><c r="A1" t="inlineStr"><is><t>a</t></is></c><c r="B1" t="inlineStr"><is><t>b</t></is></c></row>'
+    rows += '<row r="2"><c r="A2" t="inlineStr"><v>1.0</v><is><r><t>1</t></r><r><t>.</t></r></is></c>'
+    rows += '<c r="B2" t="inlineStr"><is><t>x</t></is><v>2</v></c></row>'
+    rows += '<row r="3"><c r="A3" t="inlineStr"><v>only</v></c></row>'
+    assert read_sheet(folder, rows).rows == [("1.", "x"), ("only", None)]
+
+
 def test_texts_are_those_that_were_written(folder):
     strings = (
         "<si><t>a</t></si>"
