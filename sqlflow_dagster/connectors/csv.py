@@ -66,7 +66,8 @@ class CsvOptions(FileOptions):
         "null_value": "null_values", "null_string": "null_values", "null_sequence": "null_values",
         "dateformat": "date_format", "timestampformat": "timestamp_format",
         "datetime_format": "timestamp_format", "skip": "skip_rows", "skiprows": "skip_rows",
-        "skip_before": "skip_rows", "skip_rows_before_header": "skip_rows", "decimal": "decimal_separator", "names": "column_names",
+        "skip_before": "skip_rows", "skip_rows_before_header": "skip_rows",
+        "decimal": "decimal_separator", "names": "column_names",
         "on_error": "bad_rows", "ignore_errors": "bad_rows", "max_line_size": "max_line_bytes",
     }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {

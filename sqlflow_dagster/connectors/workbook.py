@@ -105,12 +105,31 @@ def fed(
     end: Callable[[str], None] | None = None,
     text: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Parse XML piece by piece and yield after each. Names come without their namespaces' prefixes."""
+    """Parse XML piece by piece and yield after each. Names come without their namespaces' prefixes.
+
+    Extensions (`extLst`) are left out: elements of theirs are called like those that they extend.
+    """
+    extended = 0
+
+    def opened(name: str, attributes: Attributes) -> None:
+        nonlocal extended
+        tag = name.rpartition(":")[2]
+        if extended or tag == "extLst":
+            extended += 1
+        else:
+            start(tag, attributes)
+
+    def closed(name: str) -> None:
+        nonlocal extended
+        if extended:
+            extended -= 1
+        elif end is not None:
+            end(name.rpartition(":")[2])
+
     parser = expat.ParserCreate()
     parser.buffer_text = True
-    parser.StartElementHandler = lambda name, attributes: start(name.rpartition(":")[2], attributes)
-    if end is not None:
-        parser.EndElementHandler = lambda name: end(name.rpartition(":")[2])
+    parser.StartElementHandler = opened
+    parser.EndElementHandler = closed
     parser.CharacterDataHandler = text
     parser.StartDoctypeDeclHandler = _refuse_doctype
     while piece := stream.read(_CHUNK):

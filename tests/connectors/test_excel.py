@@ -336,6 +336,16 @@ def test_a_number_is_a_date_where_its_format_says_so(folder, code, serial, expec
     assert read_sheet(folder, sheet, {"header": False}, styles=styles).rows == [(expected,)]
 
 
+def test_an_extension_of_a_workbook_says_nothing_of_its_dates(folder):
+    extended = '<extLst><ext xmlns:x15="urn:x"><x15:workbookPr chartTrackingRefBase="1"/></ext></extLst>'
+    named = f'<workbook {MAIN} xmlns:r="{OFFICE}"><workbookPr date1904="1"/><sheets><sheet name="S" r:id="r1"/></sheets>'
+    styles = '<cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs>'
+    sheet = '<row><c s="1"><v>41331</v></c></row>'
+    more = {"xl/workbook.xml": f"{named}{extended}</workbook>"}
+    rows = read_sheet(folder, sheet, {"header": False}, styles=styles, **more).rows
+    assert rows == [(dt.date(2017, 2, 27),)]
+
+
 def test_dates_since_1904_are_those_of_their_workbook(folder):
     made = openpyxl.Workbook()
     made.epoch = openpyxl.utils.datetime.CALENDAR_MAC_1904
