@@ -246,6 +246,9 @@ class _Reading:
     def query(self, ask: Ask) -> Sql:
         """Return the SELECT of all rows from the cursor on, each value as it is."""
         columns = self._wanted(self._columns(ask))
+        if not columns:
+            missing = ", ".join(map(repr, self.options.columns))
+            raise SourceFailed(f"{self._label}: `columns` has {missing}, none of which is there")
         relation = sql("{table} WHERE {where}", table=self._from(), where=self._where(ask, columns))
         declared = {fold(name): kind for name, kind in self.options.types.items()}
         unknown = [name for name in self.options.types if fold(name) not in {fold(c.name) for c in columns}]

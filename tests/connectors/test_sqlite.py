@@ -189,6 +189,10 @@ def test_tables_views_and_queries_are_read(shop):
         ({"query": "SELECT nope FROM orders"}, "no such column: nope"),
         ({"query": "DELETE FROM orders"}, "syntax error"),
         ({"table": "orders", "types": {"gone": "DATE"}}, "`types` has the column 'gone'"),
+        (
+            {"table": "orders", "columns": ["gone", "nil"]},
+            "`columns` has 'gone', 'nil', none of which is there",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_an_error_that_names_the_file(shop, params, match):
