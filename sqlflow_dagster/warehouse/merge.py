@@ -12,7 +12,7 @@ from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.sql import Sql, fold, free_name, join, literal, quote, sql
 from sqlflow_dagster.warehouse import changes as change_rows
-from sqlflow_dagster.warehouse import marks, room, schema, tables, types
+from sqlflow_dagster.warehouse import marks, room, schema, tables, text_cursor, types
 
 if TYPE_CHECKING:
     from sqlflow_dagster.warehouse.changes import Changes
@@ -62,6 +62,8 @@ def prepare(connection: DuckDBPyConnection, intake: Intake, spec: LoadSpec) -> P
     if spec.cursor_field is None:
         return Prepared(notices=tuple(notices))
     newest = _newest(connection, intake.rows, intake.columns, spec.cursor_field)
+    if spec.incremental and newest.cursor and newest.cursor.type == "VARCHAR":
+        text_cursor.check(connection, spec.table, intake.rows, spec.cursor_field)
     if newest.nulls and (spec.boundary or (spec.window and spec.mode != "upsert")):
         raise LoadRefused(
             f"{spec.table}: {newest.nulls} rows have NULL in the cursor column {spec.cursor_field!r}; without a "

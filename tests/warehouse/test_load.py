@@ -1,6 +1,7 @@
 """Loads into one table: nothing lost, nothing doubled, an older row never over a newer one."""
 
 import hashlib
+import json
 from decimal import Decimal
 
 import pyarrow as pa
@@ -617,3 +618,36 @@ def test_attached_databases_are_read_in_one_transaction_with_the_swap(depot, tmp
     for mode in ("replace", "append"):
         depot.load(feed=feed, mode=mode)
     assert depot.query() == [(7,)] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (["8", "9"], "'9' comes after '10'"),
+        (["99", "1000"], "'99' comes after '1000'"),
+        (["1.9", "1.10"], "compared by their letters"),
+        (["-1", "-2"], "compared by their letters"),
+        (["2024-01-02T10:00:00Z", "2024-01-02T11:00:00+05:00", "2024-01-02 12:00:00Z"], "'2024-01-02T11:00:00+05:00' comes after"),
+        (["02 Jan 2024", "2024-01-02T10:00:00Z"], None),
+        (["2024", "2025"], None),
+        (["20240131", "20240201"], None),
+        (["1717171717", "1717171718"], None),
+        (["00007", "00010"], None),
+        (["2024-01-02T10:00:00Z", "2024-01-02T11:00:00Z"], None),
+        (["a9", "a10"], None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_cursor_whose_letters_are_in_another_order_than_what_it_says_is_refused(bench, values, says):
+    rows = [{"id": n, "u": value} for n, value in enumerate(values)]
+    bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    bench.pipeline(
+        'SOURCE s TYPE JSONL PARAMS {"path": "a.jsonl", "sync_mode": "incremental", "cursor_field": "u", '
+        '"primary_key": "id", "types": {"u": "VARCHAR"}};\nLOAD t FROM s;'
+    )
+    (outcome,) = bench.run().values()
+    if says is None:
+        assert outcome.error is None
+    else:
+        assert isinstance(outcome.error, LoadRefused), outcome
+        assert says in str(outcome.error)
