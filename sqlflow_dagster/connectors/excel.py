@@ -70,7 +70,11 @@ class ExcelOptions(FileOptions):
     range: Annotated[str | None, BeforeValidator(_range)] = Field(
         None, description="Cells, e.g. `A3:F200`, `B:D` or `A3:F`; the whole sheet by default."
     )
-    header: bool = Field(True, description="Whether the first row that holds a value names the columns.")
+    header: bool | None = Field(
+        None,
+        description="Whether the first row that holds a value names the columns; true, and refused where it looks "
+        "like data.",
+    )
     skip_rows: int = Field(0, ge=0, description="Rows of the sheet or range before the header.")
     column_names: Annotated[tuple[str, ...], BeforeValidator(parameters.names)] = Field(
         (), description="Names of the columns, instead of the header's."

@@ -29,6 +29,8 @@ from sqlflow_dagster.sql import fold
 
 _RANGE = re.compile(r"\$?([A-Z]{1,3})?\$?([0-9]{1,7})?:\$?([A-Z]{1,3})?\$?([0-9]{1,7})?")
 _EXACT = 2**53
+_YEAR = re.compile(r"(19|20)\d\d")
+_NUMBERS = {"whole", "number"}
 _TYPES: dict[frozenset[Kind], str] = {
     frozenset({"truth"}): "BOOLEAN",
     frozenset({"date"}): "DATE",
@@ -54,7 +56,7 @@ class Reading:
     """Which cells are read, and how."""
 
     area: Area = Area()
-    header: bool = True
+    header: bool | None = None
     skip_rows: int = 0
     names: tuple[str, ...] = ()
     null_errors: bool = False
@@ -67,6 +69,7 @@ class Values:
 
     kinds: set[Kind] = field(default_factory=set)
     largest: int = 0
+    years: bool = True
 
     @property
     def type(self) -> str:
@@ -88,6 +91,14 @@ class Values:
         self.kinds.add(cell.kind)
         if cell.kind == "whole":
             self.largest = max(self.largest, abs(int(cell.text)))
+            self.years = self.years and bool(_YEAR.fullmatch(cell.text))
+
+    def has_like(self, cell: Cell) -> bool:
+        """Whether a cell is a value of the same kind; a year is one among years alone."""
+        if cell.kind not in _NUMBERS:
+            return cell.kind != "text" and self.kinds == {cell.kind}
+        among_years = self.kinds == {"whole"} and self.years
+        return bool(self.kinds) and self.kinds <= _NUMBERS and (among_years or not _YEAR.fullmatch(cell.text))
 
     def join(self, other: Values) -> None:
         """Note the values of a column of the same name."""
@@ -144,13 +155,27 @@ def write(label: str, rows: Iterable[Row], reading: Reading, path: Path) -> Tabl
     """
     table = Table()
     found = _within(rows, reading)
-    head = next(found, None) if reading.header else None
+    head = next(found, None) if reading.header is not False else None
     header = [] if head is None else _texts(head, reading.area.left)
     with path.open("w", encoding="utf-8", newline="") as target:
         for row in found:
             _write(label, row, reading, table, target)
     _name(label, table, header, reading, head.number if head else 1)
+    if head is not None and reading.header is None:
+        _check_header(label, head, table, reading.area.left)
     return table
+
+
+def _check_header(label: str, head: Row, table: Table, left: int) -> None:
+    """Refuse a first row that is data: nobody said it is a header, and a column's value stands in it."""
+    for cell in head.cells:
+        alone = not table.longest_line and cell.kind != "text" and not _YEAR.fullmatch(cell.text)
+        if alone or (cell.text and table.values[cell.column - left].has_like(cell)):
+            how = "which is hardly a name" if alone else "as its column does"
+            raise SourceFailed(
+                f"{label}: the first row looks like data (cell {column_letters(cell.column)}{head.number} holds "
+                f"{cell.text}, {how}); set `header` to false where it is, to true where it names the columns"
+            )
 
 
 def _within(rows: Iterable[Row], reading: Reading) -> Iterator[Row]:

@@ -210,6 +210,40 @@ def test_names_that_no_table_can_have_are_made_ones(folder):
         folder.read("EXCEL", path="a.xlsx", schema_policy="strict")
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1, "x", 2.5], [2, "y", 3.5]],
+        [["a", dt.date(2024, 1, 1)], ["b", dt.date(2024, 1, 2)]],
+        [["a", True], ["b", False]],
+        [[2019, 2020], [2021, 2022]],
+        [["x", 7]],
+    ],
+    ids=["numbers", "dates", "truths", "years among years", "alone"],
+)
+def test_a_first_row_of_data_is_not_taken_for_names(folder, rows):
+    book(folder, "a.xlsx", ("S", rows))
+    with pytest.raises(SourceFailed, match=r"^a.xlsx: the first row looks like data \(cell [AB]1 holds "):
+        folder.read("EXCEL", path="a.xlsx")
+    assert len(folder.rows("EXCEL", path="a.xlsx", header=False)) == len(rows)
+    assert len(folder.rows("EXCEL", path="a.xlsx", header=True)) == len(rows) - 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [["region", 2019, 2020], ["north", 1.5, 2], ["south", 2, 3]],
+        [["region", dt.date(2024, 1, 1)], ["north", 7]],
+        [["region", 1, 2], ["north", "a", "b"]],
+        [["region", 2024]],
+    ],
+    ids=["years", "months", "numbers above texts", "alone"],
+)
+def test_numbers_and_dates_may_name_columns_of_other_values(folder, rows):
+    book(folder, "a.xlsx", ("S", rows))
+    assert len(folder.rows("EXCEL", path="a.xlsx")) == len(rows) - 1
+
+
 def test_a_gap_between_columns_is_no_column_and_empty_rows_are_no_rows(folder):
     book(
         folder,
