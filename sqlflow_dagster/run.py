@@ -16,6 +16,7 @@ from sqlflow_dagster.connectors.base import Written
 from sqlflow_dagster.errors import SQLFlowError
 from sqlflow_dagster.language.variables import expand_sql
 from sqlflow_dagster.loading import load_stream, states
+from sqlflow_dagster.parts import of_partitions
 from sqlflow_dagster.plan.lineage import column_lineage
 from sqlflow_dagster.plan.nodes import Export, Load, Step, Transform
 from sqlflow_dagster.resilience.counts import counting
@@ -44,6 +45,25 @@ def run_steps(session: Session, steps: Sequence[Step]) -> Iterator[Outcome]:
         outcome = run_step(session, step)
         yield outcome
         if outcome.error:
+            return
+
+
+def run_partitions(sessions: Sequence[Session], steps: Sequence[Step]) -> Iterator[Outcome]:
+    """Yield an outcome for each step as it is done for the last session; they differ in their partition only.
+
+    After a session in which a step failed there is none.
+    """
+    done: dict[int, list[Outcome]] = {id(step): [] for step in steps}
+    for session in sessions:
+        broken = False
+        for outcome in run_steps(session, steps):
+            broken |= outcome.error is not None
+            done[id(outcome.step)].append(outcome)
+            if outcome.error:
+                yield outcome
+            elif session is sessions[-1]:
+                yield of_partitions(done[id(outcome.step)])
+        if broken:
             return
 
 

@@ -100,7 +100,7 @@ class ConnectorProfile(_Model):
 
 
 class Schedule(_Model):
-    """When a pipeline's job runs by itself."""
+    """When a pipeline's job runs by itself. Where only some tables have partitions, a tick is one run of all."""
 
     cron: str = Field(description="Five cron fields, or `@daily` and the like.")
     timezone: str = Field("UTC", description="IANA time zone of the cron expression.")
@@ -127,14 +127,20 @@ class Freshness(_Model):
 
 
 class Partitions(_Model):
-    """Time partitions of a pipeline's tables."""
+    """Time partitions of a pipeline's tables: LOADs that are incremental by a column, and INCREMENTAL BY.
+
+    Where it has others too, there are three jobs: `NAME_partitions` for a partition of the ones, `NAME` for the
+    others, and `NAME_all`, which the schedule runs, for both, each table after those that it reads.
+    """
 
     every: Literal["hour", "day", "week", "month"] = "day"
     start: str = Field(description="The first partition's start, ISO 8601.")
     end: str | None = None
     timezone: str = "UTC"
     per_run: int | None = Field(
-        1, ge=1, description="Partitions that a backfill puts into one run; `null` for all of them."
+        1,
+        ge=1,
+        description="Partitions that are stored at once, and put into one run by a backfill; `null` for all.",
     )
 
 

@@ -1,4 +1,8 @@
-"""A profile's schedules and partitions → Dagster's; one job for each pipeline."""
+"""A profile's schedules and partitions → Dagster's.
+
+Where a pipeline has partitioned and other assets, each tick is one run of all of them: runs that begin at the same tick
+have no order, and what one reads the other may not have stored yet.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +29,22 @@ _KINDS: dict[str, Callable[..., TimePartitions]] = {
     "month": dg.MonthlyPartitionsDefinition,
 }
 _LAST_DAY_OF_ALL_MONTHS = 28
+# A run's tags for the first and the last of its partitions.
+_FIRST, _LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _LONGEST_BETWEEN_TICKS = timedelta(days=800)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job of a pipeline: its name, Dagster's definition, and the time partitions it has."""
+    """One job of a pipeline: its name, Dagster's definition, and the time partitions it has.
+
+    `whole` are those of its assets, without partitions, that can be stored before there is any partition.
+    """
 
     name: str
     definition: PipelineJob
     partitions: TimePartitions | None
+    whole: tuple[dg.AssetKey, ...] | None = None
 
 
 # --- partitions
@@ -103,25 +113,27 @@ def _ranged(step: Step) -> bool:
 # --- schedules
 
 
-def schedules(project: Project, pipeline: Pipeline, jobs: Sequence[Job]) -> list[dg.ScheduleDefinition]:
-    """Return a schedule for each job of a pipeline, if the profile has one.
+def schedules(
+    project: Project, pipeline: Pipeline, name: str, jobs: Sequence[Job]
+) -> list[dg.ScheduleDefinition]:
+    """Return the schedule of a pipeline, if the profile has one: of the last of its jobs, which has all assets.
 
     Raises SettingsError for a cron expression or time zone that Dagster refuses.
     """
     schedule = project.settings.profile.pipeline(pipeline.name).schedule
-    if schedule is None:
+    if schedule is None or not jobs:
         return []
     try:
-        return [_schedule(job, schedule) for job in jobs]
+        return [_schedule(name, jobs[-1], schedule)]
     except dg.DagsterInvalidDefinitionError as error:
         raise SettingsError(f"{place(project, pipeline)}.schedule: {error}") from error
 
 
-def _schedule(job: Job, schedule: Schedule) -> dg.ScheduleDefinition:
+def _schedule(name: str, job: Job, schedule: Schedule) -> dg.ScheduleDefinition:
     status = dg.DefaultScheduleStatus.RUNNING if schedule.enabled else dg.DefaultScheduleStatus.STOPPED
-    requests = _requests(job.partitions, schedule) if job.partitions else None
+    requests = _requests(job, job.partitions, schedule) if job.partitions else None
     return dg.ScheduleDefinition(
-        name=legal_name(f"{job.name}_schedule"),
+        name=legal_name(f"{name}_schedule"),
         job=job.definition,
         cron_schedule=schedule.cron,
         execution_timezone=schedule.timezone,
@@ -131,17 +143,29 @@ def _schedule(job: Job, schedule: Schedule) -> dg.ScheduleDefinition:
 
 
 def _requests(
-    partitions: TimePartitions, schedule: Schedule
+    job: Job, partitions: TimePartitions, schedule: Schedule
 ) -> Callable[[dg.ScheduleEvaluationContext], Iterator[dg.RunRequest | dg.SkipReason]]:
     def requests(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         keys = due_partitions(partitions, schedule, context.scheduled_execution_time)
-        if not keys:
+        tick = context.scheduled_execution_time.isoformat()
+        if keys and job.whole is not None:
+            yield _request(tick, keys)
+        elif keys:
+            yield from (_request(tick, [key]) for key in keys)
+        elif job.whole:
+            yield dg.RunRequest(run_key=tick, asset_selection=job.whole)
+        else:
             yield dg.SkipReason("no partition has ended yet")
-        for key in keys:
-            tick = context.scheduled_execution_time.isoformat()
-            yield dg.RunRequest(run_key=f"{tick}|{key}", partition_key=key)
 
     return requests
+
+
+def _request(tick: str, keys: Sequence[str]) -> dg.RunRequest:
+    """The one run of partitions that follow each other."""
+    first, last = keys[0], keys[-1]
+    if first == last:
+        return dg.RunRequest(run_key=f"{tick}|{first}", partition_key=first)
+    return dg.RunRequest(run_key=f"{tick}|{first}...{last}", tags={_FIRST: first, _LAST: last})
 
 
 def due_partitions(partitions: TimePartitions, schedule: Schedule, tick: datetime) -> list[str]:

@@ -55,7 +55,7 @@ def build_definitions(
     for pipeline in planned.plan.pipelines:
         made = _jobs(planned, pipeline, named[pipeline.name], names, ops[pipeline.name])
         jobs += made
-        schedules += automation.schedules(planned, pipeline, made)
+        schedules += automation.schedules(planned, pipeline, named[pipeline.name], made)
         sensing += sensors.sensors(planned, pipeline, made, ops)
     return dg.Definitions(
         assets=_definitions(ops, names),
@@ -209,17 +209,31 @@ def _definitions(ops: Mapping[str, Sequence[GroupOp]], names: Names) -> list[dg.
 def _jobs(
     project: Project, pipeline: Pipeline, name: str, names: Names, ops: Sequence[GroupOp]
 ) -> list[automation.Job]:
-    """The pipeline's job; partitioned and other assets never share one, so there may be two."""
+    """The pipeline's job; where some assets are partitioned, one for them, one for the others, and one for all."""
     specs = [spec for op in ops for spec in op.specs]
     whole = [spec.key for spec in specs if spec.partitions_def is None]
     parts = [spec.key for spec in specs if spec.partitions_def is not None]
     description = markdown.text(pipeline.description) or None
     jobs = [automation.Job(name, pipeline_job(name, whole, description), None)] if whole else []
-    if parts:
-        parts_name = names.take(f"{name}_partitions") if whole else name
-        partitions = automation.partitions_of(project, pipeline)
-        jobs.append(automation.Job(parts_name, pipeline_job(parts_name, parts, description), partitions))
+    if not parts:
+        return jobs
+    partitions = automation.partitions_of(project, pipeline)
+    parts_name = names.take(f"{name}_partitions") if whole else name
+    jobs.append(automation.Job(parts_name, pipeline_job(parts_name, parts, description), partitions))
+    if whole:
+        all_name = names.take(f"{name}_all")
+        job = pipeline_job(all_name, [*whole, *parts], description)
+        jobs.append(automation.Job(all_name, job, partitions, _before_any(specs)))
     return jobs
+
+
+def _before_any(specs: Sequence[dg.AssetSpec]) -> tuple[dg.AssetKey, ...]:
+    """The assets that neither are partitioned nor made from one that is."""
+    late: set[dg.AssetKey] = set()
+    for spec in specs:
+        if spec.partitions_def or any(dep.asset_key in late for dep in spec.deps):
+            late.add(spec.key)
+    return tuple(spec.key for spec in specs if spec.key not in late)
 
 
 def _check_profile(project: Project) -> None:

@@ -15,7 +15,7 @@ from sqlflow_dagster.assets.names import Keys, Names, legal_name
 from sqlflow_dagster.assets.outs import OutAlike
 from sqlflow_dagster.assets.resources import KEY
 from sqlflow_dagster.assets.secrets import Redactor, redactor
-from sqlflow_dagster.assets.session import begin_run, session_of
+from sqlflow_dagster.assets.session import begin_run, sessions_of
 from sqlflow_dagster.errors import (
     LoadRefused,
     NotAllowed,
@@ -43,6 +43,11 @@ class GroupOp:
     group: Group
     keys: Keys
     specs: tuple[dg.AssetSpec, ...]
+
+    @property
+    def partitions(self) -> dg.PartitionsDefinition[Any] | None:
+        """The partitions that its assets have, None for none."""
+        return next((spec.partitions_def for spec in self.specs if spec.partitions_def), None)
 
     @property
     def last_steps(self) -> Mapping[dg.AssetKey, Step]:
@@ -99,7 +104,7 @@ def group_asset(op: GroupOp, name: str) -> dg.AssetsDefinition:
 def _backfill_policy(op: GroupOp) -> dg.BackfillPolicy | None:
     """How many partitions of a backfill become one run; a run of several replaces the range of all of them."""
     partitions = op.project.settings.profile.pipeline(op.pipeline.name).partitions
-    if partitions is None or not any(spec.partitions_def for spec in op.specs):
+    if partitions is None or not op.partitions:
         return None
     if partitions.per_run is None:
         return dg.BackfillPolicy.single_run()
@@ -117,32 +122,33 @@ def execute(context: AssetExecutionContext, op: GroupOp) -> Iterator[Any]:
     """Yield a result for each asset as it is stored; at the end fail if any of them did."""
     begin_run(context)
     try:
-        session = session_of(context, op.project, op.pipeline)
+        sessions = sessions_of(context, op.project, op.pipeline, op.partitions)
     except SQLFlowError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     try:
-        yield from _results(context, op, session)
+        yield from _results(context, op, sessions)
     except (dg.Failure, dg.RetryRequested):
         raise
     # The edge of our code: a driver's error may repeat its secrets, and Dagster stores what it says.
     except Exception as error:
         text = _chain_text(error)
-        clean = redactor(session, op.pipeline)(text)
+        clean = redactor(sessions[-1], op.pipeline)(text)
         if clean == text:
             raise
         raise dg.Failure(clean) from None
 
 
-def _results(context: AssetExecutionContext, op: GroupOp, session: Session) -> Iterator[Any]:
-    from sqlflow_dagster.run import run_steps  # noqa: PLC0415 - slow, and loading definitions needs none
+def _results(context: AssetExecutionContext, op: GroupOp, sessions: Sequence[Session]) -> Iterator[Any]:
+    from sqlflow_dagster.run import run_partitions  # noqa: PLC0415 - slow, and loading definitions needs none
 
+    session = sessions[-1]
     selected = context.selected_asset_keys
     steps = [step for step in op.group.steps if op.keys.of(step) in selected]
     waiting = [op.keys.of(step) for step in steps]
     failed: list[Outcome] = []
     outcomes: list[Outcome] = []
     tables: list[checks.Table] = []
-    for outcome in run_steps(session, steps):
+    for outcome in run_partitions(sessions, steps):
         outcomes.append(outcome)
         key = op.keys.of(outcome.step)
         waiting.remove(key)

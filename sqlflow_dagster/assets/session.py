@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -53,24 +53,37 @@ def begin_run(context: dg.AssetExecutionContext) -> None:
         log.warning("the run %s was marked failed: its process is gone", run_id)
 
 
-def session_of(context: dg.AssetExecutionContext, project: Project, pipeline: Pipeline) -> Session:
-    """Return the session of a run.
+def sessions_of(
+    context: dg.AssetExecutionContext,
+    project: Project,
+    pipeline: Pipeline,
+    partitions: dg.PartitionsDefinition[Any] | None,
+) -> list[Session]:
+    """Return the sessions of a step: one, or where the run has more partitions than the profile puts into one, more.
 
-    Raises ProjectError for variables in run config that shape the graph, are secret or no scalars.
+    A step without `partitions` knows nothing of those that the run has for others.
+
+    Raises ProjectError for variables in run config that shape the graph, are secret or no scalars, and for
+    partitions that are no ranges of time.
     """
     resource: SQLFlowResource = getattr(context.resources, KEY)
     _check_variables(context.run.run_id, project, pipeline, resource.vars)
-    window, partition = _partition(context)
-    return Session(
-        project=project,
-        run_id=_resumed(context.instance, context.run),
-        run_date=window.start[:10] if window else _run_date(context, _timezone(project, pipeline)),
-        store=RunStorage(context.instance),
-        variables=resource.vars,
-        full_refresh=resource.full_refresh,
-        window=window,
-        partition=partition,
-    )
+    profile = project.settings.profile.pipeline(pipeline.name)
+    per_run = profile.partitions.per_run if profile.partitions else None
+    run_id, store = _resumed(context.instance, context.run), RunStorage(context.instance)
+    return [
+        Session(
+            project=project,
+            run_id=run_id,
+            run_date=window.start[:10] if window else _run_date(context, _timezone(project, pipeline)),
+            store=store,
+            variables=resource.vars,
+            full_refresh=resource.full_refresh,
+            window=window,
+            partition=partition,
+        )
+        for window, partition in (_windows(context, partitions, per_run) if partitions else [(None, None)])
+    ]
 
 
 def _check_variables(run_id: str, project: Project, pipeline: Pipeline, given: Mapping[str, Any]) -> None:
@@ -87,14 +100,26 @@ def _check_variables(run_id: str, project: Project, pipeline: Pipeline, given: M
     _checked.add((run_id, pipeline.name))
 
 
-def _partition(context: dg.AssetExecutionContext) -> tuple[Window | None, str | None]:
-    """The partition's window and name; of a run of several partitions, that of all of them."""
+def _windows(
+    context: dg.AssetExecutionContext, partitions: dg.PartitionsDefinition[Any], per_run: int | None
+) -> list[tuple[Window | None, str | None]]:
+    """The windows and names of a run's partitions, `per_run` of them at a time."""
     if not context.has_partition_key and not context.has_partition_key_range:
-        return None, None
-    span = context.partition_time_window
-    keys = context.partition_key_range
-    name = keys.start if keys.start == keys.end else f"{keys.start}...{keys.end}"
-    return Window(span.start.isoformat(sep=" "), span.end.isoformat(sep=" ")), name
+        return [(None, None)]
+    if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        raise ProjectError(
+            "partitions of a translator must be a TimeWindowPartitionsDefinition: a step replaces a range of time"
+        )
+    keys = context.partition_keys
+    most = per_run or len(keys)
+    return [_window(partitions, keys[begin : begin + most]) for begin in range(0, len(keys), most)]
+
+
+def _window(partitions: dg.TimeWindowPartitionsDefinition, keys: Sequence[str]) -> tuple[Window, str]:
+    """The window and name of partitions that follow each other."""
+    first, last = (partitions.time_window_for_partition_key(key) for key in (keys[0], keys[-1]))
+    name = keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
+    return Window(first.start.isoformat(sep=" "), last.end.isoformat(sep=" ")), name
 
 
 def _timezone(project: Project, pipeline: Pipeline) -> ZoneInfo:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import dagster as dg
 import pytest
@@ -79,13 +80,26 @@ class Deployment:
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Run `dagster …` in a process of its own, on this instance."""
+        return self._process("-m", "dagster", *arguments, **environment)
+
+    def scheduler(self, *arguments: str) -> tuple[int, str]:
+        """Run `scheduler.py` on this instance; what it starts outlives it, and writes into the same file."""
+        script = str(Path(__file__).with_name("scheduler.py"))
+        with (self.home / "scheduler.log").open("w+") as told:
+            ended = self._process(script, str(REPOSITORY / "definitions.py"), *arguments, told=told)
+            return ended.returncode, Path(told.name).read_text()
+
+    def _process(
+        self, *arguments: str, told: IO[str] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess:
         env = {**os.environ, "DAGSTER_HOME": str(self.home), "SQLFLOW_PROJECT": str(self.bench.root)}
         env |= {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(self.site)]), **environment}
         return subprocess.run(
-            [sys.executable, "-m", "dagster", *arguments],
+            [sys.executable, *arguments],
             cwd=REPOSITORY,
             env=env,
-            capture_output=True,
+            stdout=told or subprocess.PIPE,
+            stderr=told or subprocess.PIPE,
             text=True,
             check=False,
         )

@@ -1,5 +1,7 @@
 """The profile's schedules, sensors and partitions run the right job, once each."""
 
+import signal
+import time
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -104,20 +106,147 @@ def test_a_scheduled_run_takes_its_date_from_the_tick_and_a_retry_from_the_first
     assert deployment.query("SELECT day FROM p.t") == [("2026-03-02",)]
 
 
-def test_every_partition_of_a_schedule_is_one_run(deployment):
-    deployment.profile(DAILY + "    schedule: {cron: '0 6 * * 1'}\n")
-    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + PARTITIONED)
+def asked(deployment, tick: str) -> list[dg.RunRequest]:
+    """What the schedule of `p` asks for at a tick, told in UTC."""
     repository = deployment.definitions().get_repository_def()
-    schedules = {schedule.job_name: schedule for schedule in repository.schedule_defs}
+    (schedule,) = repository.schedule_defs
     context = dg.build_schedule_context(
         instance=deployment.instance,
-        scheduled_execution_time=datetime(2026, 1, 12, 6, tzinfo=UTC),
+        scheduled_execution_time=datetime.fromisoformat(tick).replace(tzinfo=UTC),
         repository_def=repository,
     )
-    requests = schedules["p_partitions"].evaluate_tick(context).run_requests
+    return list(schedule.evaluate_tick(context).run_requests or [])
+
+
+def ticked(deployment, tick: str):
+    """Run what the schedule of `p` asks for at a tick, as the daemon does."""
+    (request,) = asked(deployment, tick)
+    (schedule,) = deployment.definitions().get_repository_def().schedule_defs
+    tags = {**request.tags, ".dagster/scheduled_execution_time": f"{tick}:00+00:00"}
+    options = {"asset_selection": request.asset_selection} if request.asset_selection else {}
+    return deployment.run(schedule.job_name, partition_key=request.partition_key, tags=tags, **options)
+
+
+def test_every_partition_of_a_schedule_is_one_run(deployment):
+    deployment.profile(DAILY + "    schedule: {cron: '0 6 * * 1'}\n")
+    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + "LOAD a FROM far.a;")
+    requests = asked(deployment, "2026-01-12T06:00")
     assert [request.partition_key for request in requests] == [f"2026-01-{day:02}" for day in range(5, 12)]
     assert len({request.run_key for request in requests}) == 7
-    assert len(schedules["p"].evaluate_tick(context).run_requests) == 1
+
+
+# Read whole, by partition, and whole again; each table says what its partition and its day are.
+BOTH_WAYS = (
+    "LOAD u FROM far.u;\n"
+    "CREATE TABLE days MODE INCREMENTAL BY at AS "
+    "SELECT \"at\", id, '${partition_start|none}'[:10] AS part, '${run_date}' AS day FROM u;\n"
+    "CREATE TABLE total AS SELECT count(*) AS n, '${partition_start|none}' AS part, '${run_date}' AS day FROM days;\n"
+    "CREATE TABLE ticks MODE APPEND AS SELECT n FROM total;\n"
+    'EXPORT SELECT n FROM total TO "output/n.csv";'
+)
+
+
+def test_a_tick_is_one_run_in_which_each_table_comes_after_those_that_it_reads(deployment):
+    berlin = "timezone: Europe/Berlin}"
+    daily = DAILY.replace("}", f", {berlin}")
+    deployment.profile(f"{daily}    schedule: {{cron: '30 0 * * *', {berlin}\n")
+    deployment.pipeline(deployment.far({"u": [EVENTS[:15], EVENTS]}) + BOTH_WAYS)
+    for tick, rows, day in (("2026-01-02T23:30", 5, "2026-01-03"), ("2026-01-03T23:30", 15, "2026-01-04")):
+        run = ticked(deployment, tick)
+        assert run.success, run.failures
+        assert run.stored[:3] == ["p/u", "p/days", "p/total"]
+        assert deployment.query("SELECT * FROM p.total") == [(rows, "none", day)]
+    assert deployment.query("SELECT part, day, count(*) FROM p.days GROUP BY ALL ORDER BY ALL") == [
+        ("2026-01-02", "2026-01-02", 5),
+        ("2026-01-03", "2026-01-03", 10),
+    ]
+    assert deployment.query("SELECT n FROM p.ticks ORDER BY n") == [(5,), (15,)]
+    assert (deployment.bench.root / "output/n.csv").read_text() == "n\n15\n"
+
+
+@pytest.mark.parametrize(("per_run", "parts"), [(1, 3), (2, 2), ("null", 1)])
+def test_all_partitions_of_a_tick_are_stored_before_what_reads_them(deployment, per_run, parts):
+    daily = DAILY.replace("}", f", per_run: {per_run}}}")
+    deployment.profile(daily + "    schedule: {cron: '0 6 4 * *'}\n")
+    deployment.pipeline(deployment.far({"u": [EVENTS]}) + BOTH_WAYS)
+    run = ticked(deployment, "2026-01-04T06:00")
+    assert run.success, run.failures
+    assert deployment.query("SELECT count(*), count(DISTINCT part) FROM p.days") == [(30, parts)]
+    assert deployment.query("SELECT n FROM p.ticks") == [(30,)]
+    assert run.metadata("p/days")["rows"] == 30
+    events = run.result.get_asset_materialization_events()
+    assert [event.partition for event in events if event.asset_key.path[-1] == "days"] == [
+        "2026-01-01",
+        "2026-01-02",
+        "2026-01-03",
+    ]
+
+
+def test_what_reads_a_step_that_failed_is_not_stored_by_the_tick(deployment):
+    deployment.profile(DAILY + "    schedule: {cron: '0 6 4 * *'}\n")
+    failed = ["SourceFailed", "gone"]
+    deployment.pipeline(deployment.far({"u": [EVENTS[:10], failed, EVENTS]}) + BOTH_WAYS)
+    assert ticked(deployment, "2026-01-04T06:00").success
+    run = ticked(deployment, "2026-02-04T06:00")
+    assert (run.success, run.stored) == (False, [])
+    assert deployment.query("SELECT n FROM p.ticks") == [(10,)]
+
+
+def test_a_partition_that_fails_keeps_what_reads_it_from_being_stored_and_is_tried_alone(deployment):
+    deployment.profile(
+        DAILY + "    schedule: {cron: '0 6 4 * *'}\n    retry: {max_retries: 1, delay_seconds: 0}\n"
+    )
+    refused = ["SourceFailed", "no second day"]
+    streams = {"a": [EVENTS, refused, refused, EVENTS, EVENTS]}
+    deployment.pipeline(deployment.far(streams, INCREMENTAL) + PARTITIONED)
+    first = ticked(deployment, "2026-01-04T06:00")
+    assert (first.success, first.stored) == (False, [])
+    assert deployment.query("SELECT id FROM p.a ORDER BY id") == [(n,) for n in range(10)]
+    again = deployment.run(
+        "p_all",
+        tags={
+            **first.result.dagster_run.tags,
+            "dagster/is_resume_retry": "true",
+            "dagster/parent_run_id": first.run_id,
+        },
+    )
+    assert again.success, again.failures
+    assert (again.metadata("p/a")["rows"], deployment.query("SELECT n FROM p.total")) == (30, [(30,)])
+
+
+def test_before_the_first_partition_ended_a_tick_stores_what_reads_none(deployment):
+    deployment.profile(DAILY + "    schedule: {cron: '0 6 * * *'}\n")
+    deployment.pipeline(deployment.far({"u": [EVENTS]}) + BOTH_WAYS)
+    run = ticked(deployment, "2026-01-01T06:00")
+    assert run.success, run.failures
+    assert run.stored == ["p/u"]
+    assert ticked(deployment, "2026-01-02T06:00").success
+
+
+def test_a_tick_is_run_once_by_a_daemon_that_is_killed_before_it_kept_that_it_had_begun_it(deployment):
+    launch = "run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}\n"
+    (deployment.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n" + launch)
+    deployment.profile(DAILY + "    schedule: {cron: '0 6 * * *'}\n")
+    deployment.pipeline(
+        "CREATE TABLE u AS SELECT TIMESTAMP '2026-01-02 08:00' AS at;\n"
+        "CREATE TABLE days MODE INCREMENTAL BY at AS SELECT * FROM u;\n"
+        "CREATE TABLE ticks MODE APPEND AS SELECT count(*) AS n FROM days;"
+    )
+    moments = ("2026-01-03T05:00+00:00", "2026-01-03T06:01+00:00")
+    code, told = deployment.scheduler(*moments, "RUN_LAUNCHED")
+    assert code == -signal.SIGKILL, told
+    code, told = deployment.scheduler(*moments)
+    assert code == 0, told
+    deadline = time.monotonic() + 120
+    while any(not run.is_finished for run in deployment.instance.get_runs()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    (run,) = deployment.instance.get_runs()
+    assert (run.job_name, run.status, run.tags["dagster/partition"]) == (
+        "p_all",
+        dg.DagsterRunStatus.SUCCESS,
+        "2026-01-02",
+    )
+    assert deployment.query("SELECT n FROM p.ticks") == [(1,)]
 
 
 # --- sensors
