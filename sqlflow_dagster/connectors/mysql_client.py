@@ -46,10 +46,14 @@ _CERTIFICATES = "look at `ssl_mode`, `ssl_ca`, `ssl_cert` and `ssl_key`, and at 
 _USER = "look at `username` and `password`, and at what the server lets this user do from here"
 # The server's numbers: of what goes away by itself, of what access mends, of what the catalogue has no more.
 _LATER = {
-    1040, 1041, 1053, 1077, 1079, 1080, 1129, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1205, 1206, 1213, 1226,
+    1040, 1041, 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1205, 1206, 1213, 1226,
     1290, 1317, 1836, 1927, 2002, 2003, 2006, 2013, 2055, 3032, 4031,
 }  # fmt: skip
-_DENIED = {1044, 1045, 1095, 1130, 1142, 1143, 1227, 1251, 1370, 1524, 1698, 1820, 3118, 3159, 3955}
+# Who may not come in at all, or not before its password is changed or its host forgiven.
+_KEPT_OUT = {1045, 1129, 1130, 1251, 1524, 1698, 1820, 1862, 3118, 3955, 4151}
+_DENIED = {1044, 1095, 1142, 1143, 1227, 1370}
+# A server that cannot be reached, and one whose certificate is wrong, have one number.
+_BY_WORDS = {1049, 2002, 2003, 2005, 2026, 3159}
 _GONE = {1051, 1146, 1356}
 _ALTERED = {1054, 1412}
 _TIMES = {1969, 3024}
@@ -69,6 +73,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
         ("unknown database", BadOption, "mend `database`, or create it"),
         ("cryptography", ProjectError, "pip install 'sqlflow-dagster[mysql]', or set `ssl_mode` to required"),
         ("access denied|not allowed to connect|authentication plugin|host .* is blocked", NotAllowed, _USER),
+        ("insecure transport", BadOption, "set `ssl_mode` to required"),
         ("eof (while|occurred)|closed connection", RetryLater, _THERE),
         (
             "SSL|TLS|certificate|hostname (mismatch|verification)",
@@ -210,8 +215,7 @@ def meaning(
     place = f"{where(told)}{f', {table}' if table else ''}: {text}"
     bare = unquoted(text)
     words = [item for item in _MEANINGS if item[0].search(bare)]
-    # A server that cannot be reached, and one whose certificate is wrong, have one number.
-    if words and (code is None or code in (2002, 2003, 2005, 2026, 1049, 1045)):
+    if words and (code is None or code in _BY_WORDS):
         _, kind, advice = words[0]
         return kind(f"{place}; {advice}")
     return _by_code(code, place, told, table)
@@ -220,9 +224,11 @@ def meaning(
 def _by_code(code: int | None, place: str, told: Mapping[str, str], table: str | None) -> SQLFlowError:
     if code in _LATER:
         return RetryLater(f"{place}; it is tried again")
+    if code in _KEPT_OUT:
+        return NotAllowed(f"{place}; {_USER}")
     if code in _DENIED:
         user = told.get("username", "the user")
-        return NotAllowed(f"{place}; GRANT SELECT ON {table or 'the table'} TO '{user}'")
+        return NotAllowed(f"{place}; GRANT SELECT ON {table or 'its tables'} TO '{user}'")
     if code in _GONE or code in _ALTERED:
         more = (
             "; where it was altered meanwhile, run again"

@@ -79,7 +79,8 @@ _MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
         ),
     )
 )
-_LATER_CLASSES = ("08", "53", "57P", "40", "55P03", "58")
+# But not a limit that is set (53400), or a file that is not there (58P01).
+_LATER_CLASSES = ("08", "530", "531", "532", "533", "57P", "40", "55P03", "580")
 
 
 def startup(
@@ -167,7 +168,7 @@ def _by_code(code: str, place: str, told: Mapping[str, str], table: str | None) 
         found = NotAllowed(
             f'{place}; GRANT SELECT ON {table or "the table"} TO "{user}", and USAGE on its schema'
         )
-    elif code == "57014":
+    elif code == "57014" and "user request" not in place:
         found = SourceFailed(f"{place}; raise `timeout_seconds`, or read less by `filters` or an index")
     elif code in ("42P01", "3F000"):
         found = SchemaChanged(f"{place}; mend the SOURCE, or run `sqlflow discover`")

@@ -53,6 +53,37 @@ def test_each_wrong_parameter_has_its_error_and_the_next_step(project):
 
 
 @pytest.mark.parametrize(
+    ("identified", "says"),
+    [("VIA unix_socket", "Access denied"), ("BY 'x' ACCOUNT LOCK", "account is locked")],
+    ids=["by socket only", "locked"],
+)
+def test_a_user_who_may_not_come_in_is_told_where_to_look(project, identified, says):
+    project.database.run(
+        "CREATE TABLE s (id int)", f"CREATE OR REPLACE USER kept@'%' IDENTIFIED {identified}"
+    )
+    error = project.error(table="s", username="kept", password="x")
+    assert isinstance(error, NotAllowed), error
+    assert says in str(error)
+    assert "look at `username` and `password`" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kind"),
+    [
+        (1129, "Host '10.0.0.1' is blocked because of many connection errors; unblock with 'mysqladmin flush-hosts'", NotAllowed),
+        (3159, "Connections using insecure transport are prohibited while --require_secure_transport=ON.", BadOption),
+        (1040, "Too many connections", RetryLater),
+        (1205, "Lock wait timeout exceeded; try restarting transaction", RetryLater),
+        (1242, "Subquery returns more than 1 row", SourceFailed),
+        (1690, "BIGINT UNSIGNED value is out of range in '(`closed`.`timeout` - 1)'", SourceFailed),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
+)  # fmt: skip
+def test_only_what_waiting_mends_is_tried_again(code, words, kind):
+    assert type(meaning(words, {"host": "h"}, code=code)) is kind
+
+
+@pytest.mark.parametrize(
     ("params", "message"),
     [
         ({"hots": "x"}, "hots: unknown parameter; did you mean 'host'"),

@@ -12,6 +12,7 @@ import pytest
 
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.postgres import Postgres
+from sqlflow_dagster.connectors.postgres_client import meaning
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions
 from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SchemaChanged, SourceFailed
 from tests.tls import TlsFront, certificate
@@ -156,6 +157,23 @@ def test_no_word_of_a_value_is_taken_for_one_about_the_connection(project, value
     assert isinstance(outcome.error, SourceFailed), outcome.error
     assert outcome.calls.retries == 0
     assert "sslmode" not in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kind"),
+    [
+        ("53400", "temporary file size exceeds temp_file_limit (1024kB)", SourceFailed),
+        ("58P01", 'could not access file "$libdir/postgis-3": No such file or directory', SourceFailed),
+        ("57014", "canceling statement due to user request", SourceFailed),
+        ("53300", "too many connections for role", RetryLater),
+        ("40P01", "deadlock detected", RetryLater),
+        ("57P01", "terminating connection due to administrator command", RetryLater),
+    ],
+)
+def test_only_what_waiting_mends_is_tried_again(code, words, kind):
+    error = meaning(words, {"host": "h"}, code=code)
+    assert type(error) is kind
+    assert "timeout_seconds" not in str(error)
 
 
 def test_columns_of_which_none_is_there_are_named(project):
