@@ -35,7 +35,10 @@ class Options(BaseModel):
     `spread` maps a name under which other tools have an object to what makes parameters of it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+    # Built when first used: most classes only lend their fields to others.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
     aliases: ClassVar[Mapping[str, str]] = {}
     refused: ClassVar[Mapping[str, str]] = {}

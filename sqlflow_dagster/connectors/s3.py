@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -36,7 +36,7 @@ from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.s3_fetch import Fetcher, Narrow, packed, requests
 from sqlflow_dagster.connectors.s3_health import health
 from sqlflow_dagster.connectors.s3_objects import Objects
-from sqlflow_dagster.connectors.s3_options import Connecting, S3Options, S3SinkOptions
+from sqlflow_dagster.connectors.s3_options import Connecting, FormatOptions, S3Options, S3SinkOptions
 from sqlflow_dagster.errors import BadOption, SourceFailed, SQLFlowError
 from sqlflow_dagster.resilience.policy import DEFAULTS, Policy
 
@@ -46,6 +46,8 @@ _LISTING = frozenset(
     {"path", "pattern", "sync_mode", "cursor_field", "incremental_by", "when_over_limit", "lookback_window"}
 )
 _SEVERAL = ("date_format", "timestamp_format")
+# The parameters that are S3's own, whatever the format.
+_OWN = (S3Options.model_fields.keys() - FormatOptions.model_fields.keys()) | Connecting.model_fields.keys()
 # What S3 takes of a prefix in a second (docs.aws.amazon.com, "Optimizing Amazon S3 performance").
 _A_SECOND = 3_500
 
@@ -224,7 +226,7 @@ def _told(options: S3Options, kind: type[FileOptions], name: str) -> dict[str, A
         value = getattr(options, field)
         if field in kind.model_fields:
             told[field] = _alone(kind, field, value) if field in _SEVERAL else value
-        elif field not in _everyones():
+        elif field not in _OWN:
             raise BadOption(f"{field}: objects of the format {name} have no such parameter", option=field)
     return told
 
@@ -236,13 +238,6 @@ def _alone(kind: type[FileOptions], field: str, value: Any) -> Any:
     if len(value) > 1:
         raise BadOption(f"{field}: this format takes one", option=field)
     return value[0] if value else None
-
-
-@cache
-def _everyones() -> frozenset[str]:
-    """The parameters that are S3's own, whatever the format."""
-    formats = {field for name in _FORMATS for field in _kind(name).options_type.model_fields}
-    return frozenset((set(S3Options.model_fields) - formats) | set(Connecting.model_fields))
 
 
 def _kind(name: str) -> type[Files[Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from sqlflow_dagster.connectors import airbyte_format, globs, parameters
 from sqlflow_dagster.connectors.csv import CsvOptions
@@ -90,6 +90,8 @@ def _format(value: Any) -> Any:
 class Connecting(BaseModel):
     """The parameters that say which store is asked, and by whom."""
 
+    model_config = ConfigDict(defer_build=True)
+
     bucket: str | None = Field(None, min_length=1, description="Bucket; also in `path`: `s3://bucket/…`.")
     access_key_id: str | None = Field(
         None,
@@ -148,7 +150,21 @@ class Connecting(BaseModel):
         return found
 
 
-class S3Options(Connecting, CsvOptions):
+class FormatOptions(CsvOptions):
+    """The parameters of all formats of objects: CSV's, and what the others have beside them."""
+
+    data_path: Annotated[str | None, BeforeValidator(parameters.path)] = Field(
+        None, description="JSON: where in each object the records are, `data.items`."
+    )
+    max_object_bytes: int = Field(
+        16 * 2**20, ge=1024, le=2**32 - 1, description="JSON and JSONL: largest record."
+    )
+    binary_as_string: bool = Field(
+        False, description="Parquet: whether old writers' untyped binary columns are text."
+    )
+
+
+class S3Options(Connecting, FormatOptions):
     """S3's parameters, and those of the format of its objects."""
 
     aliases: ClassVar[Mapping[str, str]] = {
@@ -180,15 +196,6 @@ class S3Options(Connecting, CsvOptions):
     file_format: Annotated[Format, BeforeValidator(_format)] = Field(
         "auto",
         description="`csv`, `tsv`, `json`, `jsonl`, `parquet`, `avro`; by default what the keys end with.",
-    )
-    data_path: Annotated[str | None, BeforeValidator(parameters.path)] = Field(
-        None, description="JSON: where in each object the records are, `data.items`."
-    )
-    max_object_bytes: int = Field(
-        16 * 2**20, ge=1024, le=2**32 - 1, description="JSON and JSONL: largest record."
-    )
-    binary_as_string: bool = Field(
-        False, description="Parquet: whether old writers' untyped binary columns are text."
     )
     modified_after: Annotated[str | None, BeforeValidator(parameters.moment)] = Field(
         None, description="Objects stored before this moment are left out, ISO 8601."

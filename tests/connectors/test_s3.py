@@ -10,6 +10,7 @@ import pytest
 
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.registry import find
+from sqlflow_dagster.connectors.s3_options import Connecting, FormatOptions, S3Options
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceFailed
 
 from .test_avro import avro
@@ -330,6 +331,12 @@ def test_parameters_that_contradict_each_other_are_refused(params, said):
 def test_a_parameter_of_another_format_is_refused_before_anything_is_asked(folder, form, params, name):
     with pytest.raises(BadOption, match=f"{name}: "):
         folder.open("S3", bucket="b", file_format=form, **params).streams()
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "json", "jsonl", "parquet", "avro"])
+def test_no_parameter_of_a_format_counts_as_one_of_s3_itself(form):
+    taken = find(form).options_type.model_fields.keys() & S3Options.model_fields.keys()
+    assert taken - FormatOptions.model_fields.keys() - Connecting.model_fields.keys() == set()
 
 
 def test_names_of_other_tools_mean_the_same(folder):
