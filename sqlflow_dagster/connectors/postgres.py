@@ -236,6 +236,12 @@ class Postgres(ServerTables[PostgresOptions]):
         selected = select(relation, columns, replace(wanted, where=by_xmin), label)
         horizon = self._horizon(connection, table, selected, cursor) if cursor else None
         self.warn_of_key(keys, label)
+        if table is not None and catalog.hides_rows(connection, table):
+            log.warning(
+                "%s: row-level security leaves out the rows that this user may not see; ALTER ROLE … BYPASSRLS, or its "
+                "policies, show it more",
+                label,
+            )
         return selected, position, horizon
 
     def _wanted(

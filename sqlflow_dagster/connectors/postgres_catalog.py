@@ -16,7 +16,7 @@ from sqlflow_dagster.connectors.postgres_client import Connection
 from sqlflow_dagster.connectors.postgres_types import Column, Type, travel
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption, SourceFailed
-from sqlflow_dagster.sql import Sql, sql
+from sqlflow_dagster.sql import Sql, quote, sql
 
 _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 _NONE = 0xFFFF
@@ -219,6 +219,12 @@ def doubts_of(connection: Connection, table: Name) -> list[str]:
     """Return why rows of a table may become visible after those of later transactions, for a warning."""
     found = _rows(connection, _ASIDE, [*table])
     return [f"{_WHY_ASIDE[kind].format(names)}; set lookback_window" for kind, names in found]
+
+
+def hides_rows(connection: Connection, table: Name) -> bool:
+    """Return whether the server leaves out rows of a table for this user, by row-level security."""
+    relation = quote(*table)
+    return bool(_rows(connection, "SELECT row_security_active(%s::regclass)", [relation])[0][0])
 
 
 def as_column(connection: Connection, utc: str, kind: Times) -> str:

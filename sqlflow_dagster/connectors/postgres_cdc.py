@@ -131,6 +131,12 @@ def _snapshot(table: _Table) -> Iterator[Scan]:
         logged.check_server(server, where(source.told))
         before = logged.look_at(server, table.name, label)
         logged.check_key(before, table.key, label, table.name)
+        if catalog.hides_rows(server.connection, table.name):
+            raise BadOption(
+                f"sync_mode: row-level security leaves out rows of {label} for this user, and the log has all; let "
+                "the user see all of them (ALTER ROLE … BYPASSRLS), or read it by a cursor_field",
+                option="sync_mode",
+            )
         logged.ensure_publication(server, table.publication, table.name, before, label)
         slots.drop(server, table.slot, label)
         follow = held.enter_context(_log(source))

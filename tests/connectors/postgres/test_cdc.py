@@ -877,6 +877,14 @@ def test_a_user_without_the_right_is_told_what_to_run(copy):
     assert "ALTER ROLE … REPLICATION" in str(error)
 
 
+def test_a_user_from_whom_rows_are_hidden_is_refused_as_the_log_has_them(copy):
+    copy.database.run("GRANT SELECT ON orders TO reader", "ALTER TABLE orders ENABLE ROW LEVEL SECURITY")
+    error = copy.error(**CDC, username="reader", password="CANARY-5f0c")
+    assert isinstance(error, BadOption)
+    assert "row-level security leaves out rows of public.orders" in str(error)
+    assert slots(copy) == []
+
+
 def test_a_canceled_run_does_not_read_the_log_to_its_end(copy, monkeypatch):
     from sqlflow_dagster.resilience.guard import Guard
 

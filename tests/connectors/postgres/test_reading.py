@@ -224,6 +224,19 @@ def test_rows_of_elsewhere_that_may_come_late_are_told(orders, caplog, table, wa
     assert bool(warned) == ("set lookback_window" in caplog.text)
 
 
+def test_rows_that_are_hidden_from_the_user_are_told(orders, caplog):
+    orders.database.run(
+        "GRANT SELECT ON orders TO reader",
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY one ON orders USING (id = 1)",
+    )
+    orders.load(table="orders")
+    assert "row-level security" not in caplog.text
+    outcome = orders.load(table="orders", username="reader", password="CANARY-5f0c")["t"]
+    assert outcome.rows == 1
+    assert "public.orders: row-level security leaves out the rows that this user may not see" in caplog.text
+
+
 def test_reading_by_xmin_misses_no_change_whatever_the_columns(project):
     database = project.database
     database.run(
