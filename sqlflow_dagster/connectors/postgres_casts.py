@@ -59,6 +59,13 @@ def converted(wire: Wire) -> Sql:
     return sql("CAST({c} AS {kind})", c=c, kind=Sql(wire.final))
 
 
+def compared(wire: Wire) -> Sql:
+    """Return the staged column as the table's column compares: `char` without regard to blanks at the end."""
+    if wire.final.startswith("character") and not wire.final.startswith("character varying"):
+        return sql("CAST({c} AS bpchar)", c=quote("s", wire.name))
+    return converted(wire)
+
+
 def goes_straight(wire: Wire) -> bool:
     """Return whether a column of the table takes what is sent without a cast."""
     sent, final = wire.sent, wire.final

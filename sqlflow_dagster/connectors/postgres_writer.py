@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlflow_dagster.connectors import postgres_replace
-from sqlflow_dagster.connectors.postgres_casts import converted, goes_straight, refuse_changed
+from sqlflow_dagster.connectors.postgres_casts import compared, converted, goes_straight, refuse_changed
 from sqlflow_dagster.connectors.postgres_client import Connection
 from sqlflow_dagster.connectors.postgres_options import PostgresSinkOptions
 from sqlflow_dagster.connectors.postgres_replace import rows_of, run
@@ -164,7 +164,6 @@ class Writer:
             stored = self._copy(quote(*name))
         else:
             self._stage()
-            self._check_casts()
             stored = self._insert(name)
         if stored != self.count:
             self._check_stored()
@@ -203,6 +202,7 @@ class Writer:
         )
 
     def _stage(self) -> None:
+        """Bring the rows into a table of their own, and refuse those that the columns would change."""
         if self.staged:
             return
         self.staged = True
@@ -211,6 +211,7 @@ class Writer:
         run(self.connection, sql(made, stage=quote("_sqlflow_rows"), parts=join(", ", parts)))
         self._copy(_STAGE)
         run(self.connection, sql("ANALYZE {stage}", stage=_STAGE))
+        self._check_casts()
 
     def _copy(self, table: Sql) -> int:
         names = join(", ", (quote(wire.name) for wire in self.columns))
@@ -237,15 +238,16 @@ class Writer:
         return [folded[key.casefold()] for key in self.options.keys]
 
     def _check_keys(self) -> None:
-        """Refuse two rows of one key: which of them is to stay cannot be known."""
+        """Refuse two rows of one key, as the table has it: which of them is to stay cannot be known."""
         keys = self._keys
         self._stage()
-        listed = join(", ", map(quote, keys))
-        shown = join(", ", (sql("CAST({k} AS text)", k=quote(key)) for key in keys))
+        values = [compared(wire) for wire in self.columns if wire.name in keys]
+        listed = join(", ", values)
+        shown = join(", ", (sql("CAST({v} AS text)", v=value) for value in values))
         twice = rows_of(
             self.connection,
             sql(
-                "SELECT {shown} FROM {stage} GROUP BY {listed} HAVING count(*) > 1 LIMIT 1",
+                "SELECT {shown} FROM {stage} AS s GROUP BY {listed} HAVING count(*) > 1 LIMIT 1",
                 shown=shown,
                 listed=listed,
                 stage=_STAGE,
@@ -259,7 +261,6 @@ class Writer:
 
     def _merge(self, oid: int) -> None:
         """Update the rows whose key is there, and add the others; rows without a key match each other."""
-        self._check_casts()
         keys = self._keys
         unique = [set(row[0]) for row in rows_of(self.connection, _UNIQUE, [oid])]
         null = join(" OR ", (sql("{k} IS NULL", k=quote(key)) for key in keys))
@@ -270,7 +271,11 @@ class Writer:
         casts = {wire.name: converted(wire) for wire in self.columns}
         same = join(
             " AND ",
-            (sql("t.{k} IS NOT DISTINCT FROM {cast}", k=quote(key), cast=casts[key]) for key in keys),
+            (
+                sql("t.{k} IS NOT DISTINCT FROM {v}", k=quote(wire.name), v=compared(wire))
+                for wire in self.columns
+                if wire.name in keys
+            ),
         )
         if set(keys) in unique and not empty:
             sets = join(", ", (sql("{n} = EXCLUDED.{n}", n=quote(wire.name)) for wire in others))
@@ -310,6 +315,11 @@ class Writer:
 
     def _replace(self, oid: int) -> None:
         """Swap the table for a new one that has its place; in place where others hang on it."""
+        if rows_of(self.connection, "SELECT row_security_active(%s::oid)", [oid])[0][0]:
+            raise ExportFailed(
+                f"{self._label}: row-level security hides rows of the table from this user, which `replace` would "
+                "leave; let the user see all (ALTER ROLE … BYPASSRLS), or use mode `upsert`; nothing was stored"
+            )
         if hangs := postgres_replace.needed_by(self.connection, oid):
             run(self.connection, sql("LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE", t=quote(*self.name)))
             run(self.connection, sql("DELETE FROM {rows}", rows=self._own_rows))

@@ -338,6 +338,44 @@ def test_upsert_makes_a_table_with_its_key_and_null_keys_match(export):
 
 
 @pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("char(3)", ["x", "x "]),
+        ("timestamptz", ["2024-01-01 00:00+00", "2024-01-01 01:00+01"]),
+        ("inet", ["10.0.0.1", "10.0.0.1/32"]),
+    ],
+)
+@pytest.mark.parametrize("unique", ["", "PRIMARY KEY"], ids=["no key", "key"])
+def test_keys_that_are_one_in_the_table_are_told_as_one(export, key, values, unique):
+    export.run(f"CREATE TABLE t (k {key} {unique}, v text)")
+    rows = ", ".join(f"('{value}', {n})" for n, value in enumerate(values))
+    error = export.error(f"SELECT * FROM (VALUES {rows}) AS v (k, v)", mode="upsert", keys="k")
+    assert "more than once" in str(error)
+    assert export.run("SELECT * FROM t") == []
+
+
+def test_a_key_with_blanks_at_its_end_is_found_again_in_a_char_column(export):
+    export.run("CREATE TABLE t (k char(3), v text)", "INSERT INTO t VALUES ('x', 'old')")
+    export("SELECT 'x ' AS k, 'new' AS v", mode="upsert", keys="k")
+    assert export.run("SELECT * FROM t") == [("x  ", "new")]
+
+
+def test_rows_that_are_hidden_from_the_user_are_not_left_by_replace(export):
+    export.run(
+        "CREATE TABLE t (a int)",
+        "INSERT INTO t VALUES (1), (2)",
+        "GRANT ALL ON t TO reader",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON t USING (a > 1)",
+    )
+    reader = {"username": "reader", "password": "CANARY-5f0c"}
+    error = export.error("SELECT 3 AS a", **reader)
+    assert isinstance(error, ExportFailed)
+    assert "row-level security hides rows" in str(error)
+    assert export.run("SELECT a FROM t ORDER BY 1") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
     ("column", "value", "message"),
     [
         ("int", "3000000000", "its column 'c' is integer: integer out of range"),
