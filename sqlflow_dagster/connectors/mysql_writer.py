@@ -52,6 +52,8 @@ UNION ALL SELECT 'a foreign key' FROM information_schema.KEY_COLUMN_USAGE
   WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND REFERENCED_TABLE_NAME IS NOT NULL
 UNION ALL SELECT 'a foreign key' FROM information_schema.KEY_COLUMN_USAGE
   WHERE REFERENCED_TABLE_SCHEMA = %s AND REFERENCED_TABLE_NAME = %s
+UNION ALL SELECT 'its history' FROM information_schema.TABLES
+  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND TABLE_TYPE = 'SYSTEM VERSIONED'
 """
 _UNIQUE = """
 SELECT INDEX_NAME, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARATOR '\n'), MAX(SUB_PART IS NOT NULL)
@@ -330,7 +332,7 @@ class Writer:
 
 def needed_by(connection: Connection, name: Name) -> list[str]:
     """Return what hangs on a table, so that it cannot be swapped without changing more than its rows."""
-    return [str(row[0]) for row in rows_of(connection, _NEEDED_BY, [*name] * 3)]
+    return [str(row[0]) for row in rows_of(connection, _NEEDED_BY, [*name] * 4)]
 
 
 def is_transactional(connection: Connection, engine: str) -> bool:

@@ -163,6 +163,17 @@ def test_a_table_with_triggers_or_foreign_keys_is_filled_in_place(export):
     assert export.run("SELECT a FROM t") == [(2,)]
 
 
+def test_a_table_that_keeps_its_history_keeps_it_when_replaced(export):
+    export.run(
+        "CREATE TABLE t (a int, b int, s timestamp(6) AS ROW START, e timestamp(6) AS ROW END,"
+        " PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
+        "INSERT INTO t (a) VALUES (1)",
+    )  # fmt: skip
+    export("SELECT 2 AS a")
+    assert export.run("SELECT a FROM t") == [(2,)]
+    assert export.run("SELECT a FROM t FOR SYSTEM_TIME ALL ORDER BY a") == [(1,), (2,)]
+
+
 def test_append_adds_rows_and_columns_that_are_left_out_have_their_defaults(export):
     export.run(
         "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, a int, b varchar(9) DEFAULT 'x', g int AS (a * 2))"
