@@ -79,7 +79,7 @@ class CsvOptions(FileOptions):
     delimiter: str | None = Field(
         None, min_length=1, max_length=4, description="Between two values; found out among `,` tab `;` `|`."
     )
-    header: bool | None = Field(
+    header: Annotated[bool | None, BeforeValidator(parameters.header)] = Field(
         None,
         description="Whether the first line names the columns; true, and refused where it looks like data.",
     )

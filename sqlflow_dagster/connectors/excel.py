@@ -70,7 +70,7 @@ class ExcelOptions(FileOptions):
     range: Annotated[str | None, BeforeValidator(_range)] = Field(
         None, description="Cells, e.g. `A3:F200`, `B:D` or `A3:F`; the whole sheet by default."
     )
-    header: bool | None = Field(
+    header: Annotated[bool | None, BeforeValidator(parameters.header)] = Field(
         None,
         description="Whether the first row that holds a value names the columns; true, and refused where it looks "
         "like data.",

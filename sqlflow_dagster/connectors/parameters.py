@@ -86,6 +86,22 @@ def replication_method(value: Mapping[str, Any], beside: Mapping[str, Any]) -> M
     raise ValueError(f"{value.get('method')!r} is no method; there are CDC, Xmin and Standard")
 
 
+def tunnel_method(value: Mapping[str, Any], _beside: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what Airbyte's `{"tunnel_method": "NO_TUNNEL"}` stands for: nothing. Raises ValueError for others."""
+    if lower(value.get("tunnel_method")) != "no_tunnel":
+        raise ValueError(
+            "no tunnel is opened here; open it by `ssh -L`, and give its near end as `host` and `port`"
+        )
+    return {}
+
+
+def header(value: Any) -> Any:
+    """Return whether there is a header. Raises ValueError for pandas' number of its line: a 0 would mean none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError("write true where there is one, false where there is none")  # noqa: TRY004
+    return value
+
+
 def path(value: Any) -> Any:
     """Return a dotted path, also for a list of its parts; an empty one is None."""
     if isinstance(value, list | tuple):
@@ -115,6 +131,8 @@ def names(value: Any) -> Any:
     """Return a tuple of column names, also for one name or a comma-separated text."""
     if value is None:
         return ()
+    if isinstance(value, Mapping):
+        raise ValueError("write a list of names; the types of columns stand in `types`")  # noqa: TRY004
     return (
         tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
     )

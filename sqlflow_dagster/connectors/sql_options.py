@@ -86,7 +86,10 @@ class ServerOptions(TableOptions):
         "pool_max": "max_connections", "min_pool_size": "min_connections", "max_pool_size": "max_connections",
         "column_types": "types", "dtypes": "types",
     }  # fmt: skip
-    spread: ClassVar[Mapping[str, Spread]] = {"replication_method": parameters.replication_method}
+    spread: ClassVar[Mapping[str, Spread]] = {
+        "replication_method": parameters.replication_method,
+        "tunnel_method": parameters.tunnel_method,
+    }
     idle: ClassVar[Mapping[str, str]] = {
         "batch_size": "it is not needed here, rows stream in DuckDB's own batches",
         "rate_limit": "it is not needed here, a stream is one request",

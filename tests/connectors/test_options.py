@@ -326,3 +326,27 @@ def test_an_exports_format_is_a_name():
     assert parse(kind, {"format": {"format_type": "CSV"}})[0].file_format == "csv"
     with pytest.raises(BadOption, match="what else is in the object beside it"):
         parse(kind, {"format": {"format_type": "CSV", "compression": {"compression_type": "GZIP"}}})
+
+
+@pytest.mark.parametrize("kind", ["CSV", "EXCEL", "S3"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_header_is_no_lines_number(kind, number):
+    with pytest.raises(BadOption, match="^header: write true where there is one"):
+        parse(find(kind).options_type, {"path": "s3://b/a", "header": number})
+    assert parse(find(kind).options_type, {"path": "s3://b/a", "header": "false"})[0].header is False
+
+
+@pytest.mark.parametrize("kind", ["POSTGRES", "MYSQL"])
+def test_a_tunnel_of_airbyte_is_none_or_refused(kind):
+    given = {"host": "h", "database": "d", "username": "u", "table": "t"}
+    same = parse(find(kind).options_type, {**given, "tunnel_method": {"tunnel_method": "NO_TUNNEL"}})
+    assert same == parse(find(kind).options_type, given)
+    with pytest.raises(BadOption, match="^tunnel_method: no tunnel is opened here"):
+        parse(find(kind).options_type, {**given, "tunnel_method": {"tunnel_method": "SSH_KEY_AUTH"}})
+
+
+def test_an_object_of_columns_and_types_is_told_where_types_stand():
+    with pytest.raises(
+        BadOption, match="^columns: write a list of names; the types of columns stand in `types`"
+    ):
+        parse(find("CSV").options_type, {"path": "a.csv", "columns": {"a": "VARCHAR"}})
