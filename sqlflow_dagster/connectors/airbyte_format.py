@@ -21,7 +21,10 @@ _AS_HERE: Mapping[str, tuple[Any, ...]] = {
     "double_as_string": (False,),
 }
 # Types are found out here, and line breaks in quotes and files of any size are read.
-_NEEDLESS = {"inference_type", "newlines_in_values", "block_size"}
+_NEEDLESS = {
+    "inference_type", "infer_datatypes", "newlines_in_values", "block_size", "buffer_size", "batch_size",
+    "unexpected_field_behavior",
+}  # fmt: skip
 _JUDGED = {"header_definition", "autogenerate_column_names", "double_quote", "strings_can_be_null"}
 
 

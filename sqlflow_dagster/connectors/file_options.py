@@ -35,7 +35,8 @@ class FileOptions(SourceOptions):
     aliases: ClassVar[Mapping[str, str]] = {
         "file_path": "path", "filepath": "path", "file": "path", "files": "path", "paths": "path",
         "directory": "path", "folder": "path", "url": "path", "location": "path",
-        "file_pattern": "pattern", "glob": "pattern", "schema": "types", "dtypes": "types", "dtype": "types",
+        "bucket_url": "path", "file_pattern": "pattern", "glob": "pattern", "file_glob": "pattern",
+        "schema": "types", "dtypes": "types", "dtype": "types",
         "column_types": "types", "dataset_name": "stream", "stream_name": "stream",
         "hive": "hive_partitioning", "min_age": "min_age_seconds", "max_files": "max_files_per_run",
         "partitions": "partition_filter", "sample": "dev_sampling",

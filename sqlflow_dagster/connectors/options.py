@@ -220,7 +220,12 @@ def _spread(options_type: type[BaseModel], params: Mapping[str, Any]) -> Mapping
     """
     spread: Mapping[str, Spread] = getattr(options_type, "spread", {})
     for name, meant in spread.items():
-        if isinstance(value := params.get(name), Mapping):
+        value = params.get(name)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+            raise BadOption(f"{name}: a SOURCE reads one of them; write one for each", option=name)
+        if isinstance(value, Mapping):
             beside = {other: item for other, item in params.items() if other != name}
             try:
                 params = {**beside, **meant(value, beside)}

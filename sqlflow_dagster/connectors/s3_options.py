@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from sqlflow_dagster.connectors import airbyte_format, globs, parameters
+from sqlflow_dagster.connectors import airbyte_format, airbyte_s3, globs, parameters
 from sqlflow_dagster.connectors.csv import CsvOptions
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.json import PATHS
@@ -42,6 +42,8 @@ ALIASES = {
 }  # fmt: skip
 
 
+# What other tools call the time at which an object was stored.
+OBJECT_CURSORS = ("last_modified", "_last_modified", "LastModified", "_ab_source_file_last_modified")
 # While this object lies beside a set of partitions, the set is being replaced.
 JOURNAL = "_sqlflow_export.json"
 
@@ -106,7 +108,7 @@ class Connecting(BaseModel):
     external_id: SecretStr | None = Field(None, description="What the role's owner wants to be told.")
     role_session_name: str = Field("sqlflow", min_length=2, description="How the role's logs call us.")
     anonymous: bool = Field(False, description="Whether requests are not signed, for public buckets.")
-    endpoint_url: str | None = Field(
+    endpoint_url: Annotated[str | None, BeforeValidator(lambda value: value or None)] = Field(
         None, pattern=r"^https?://", description="Address of a store that is not AWS, `https://…`."
     )
     sts_endpoint_url: str | None = Field(
@@ -173,8 +175,12 @@ class S3Options(Connecting, FormatOptions):
         "keys": "key", "key_pattern": "key", "globs": "pattern", "csv_delimiter": "delimiter", "csv_header": "header",
         "csv_encoding": "encoding", "max_data_size": "max_data_size_gb", "cost_limit": "cost_limit_usd",
     }  # fmt: skip
-    spread: ClassVar[Mapping[str, Spread]] = {"format": airbyte_format.parameters}
+    spread: ClassVar[Mapping[str, Spread]] = {
+        "streams": airbyte_s3.stream, "provider": airbyte_s3.provider, "format": airbyte_format.parameters,
+        "delivery_method": airbyte_s3.delivery,
+    }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {
+        "path_pattern": "`key` has its globs", "dataset": "`stream` is the name",
         "rate_limit": None, "timeout_seconds": None,  # type: ignore[dict-item]  # these two are honoured here
         "json_flatten": "nested objects stay whole here; take their parts in SQL",
         "json_max_depth": "nested objects stay whole here; take their parts in SQL",
@@ -216,6 +222,16 @@ class S3Options(Connecting, FormatOptions):
     partition_keys: Annotated[tuple[str, ...], BeforeValidator(parameters.names)] = Field(
         (), description="A name of the first SQLFlow."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stored_between(cls, given: Any) -> Any:
+        """Take bounds for those of the objects' times, where no column inside the objects has them."""
+        if not isinstance(given, Mapping) or given.get("cursor_field") not in (None, "", *OBJECT_CURSORS):
+            return given
+        bounds = {"start_date": "modified_after", "end_date": "modified_before"}
+        moved = {bounds[name]: given[name] for name in bounds if given.get(name)}
+        return {**{name: value for name, value in given.items() if name not in bounds}, **moved}
 
     def problems(self) -> list[str]:
         found = [*super().problems(), *self.connection_problems()]
@@ -272,10 +288,6 @@ class S3Options(Connecting, FormatOptions):
         if self.bucket and self.bucket != url[0]:
             raise ValueError(f"bucket: {self.bucket!r} is not the bucket of the path {text!r}")
         return _where(*url)
-
-
-# What other tools call the time at which an object was stored.
-OBJECT_CURSORS = ("last_modified", "_last_modified", "LastModified", "_ab_source_file_last_modified")
 
 
 class S3SinkOptions(Connecting, CsvSinkOptions):

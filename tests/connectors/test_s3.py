@@ -362,6 +362,84 @@ def test_names_of_other_tools_mean_the_same(folder):
     assert "'s'" not in repr(made[0])
 
 
+AIRBYTE = {
+    "bucket": "b", "start_date": "2021-01-01T00:00:00.000000Z", "aws_access_key_id": "k", "aws_secret_access_key": "s",
+    "endpoint": "", "region_name": "eu-central-1", "delivery_method": {"delivery_type": "use_records_transfer"},
+    "streams": [{
+        "name": "orders", "globs": ["in/**/*.csv"], "legacy_prefix": "", "validation_policy": "Emit Record",
+        "days_to_sync_if_history_is_full": 3, "schemaless": False, "input_schema": '{"id": "integer", "note": "string"}',
+        "format": {
+            "filetype": "csv", "delimiter": ";", "quote_char": "'", "escape_char": None, "encoding": "utf8",
+            "double_quote": True, "null_values": ["NA"], "strings_can_be_null": True, "skip_rows_before_header": 1,
+            "skip_rows_after_header": 0, "header_definition": {"header_definition_type": "From CSV"},
+            "inference_type": "None",
+        },
+    }],
+}  # fmt: skip
+AIRBYTE_OLD = {
+    "dataset": "orders", "path_pattern": "**/*.csv|**/*.txt", "schema": '{"id": "integer", "note": "string"}',
+    "format": {"filetype": "csv", "delimiter": ";", "infer_datatypes": True, "quote_char": "'", "block_size": 10000},
+    "provider": {
+        "storage": "S3", "bucket": "b", "aws_access_key_id": "k", "aws_secret_access_key": "s", "path_prefix": "in/",
+        "endpoint": "", "start_date": "2021-01-01T00:00:00Z",
+    },
+}  # fmt: skip
+MEANT = {
+    "bucket": "b", "access_key_id": "k", "secret_access_key": "s", "modified_after": "2021-01-01T00:00:00Z",
+    "stream": "orders", "file_format": "csv", "delimiter": ";", "quote": "'",
+    "types": {"id": "BIGINT", "note": "VARCHAR"},
+}  # fmt: skip
+
+
+def test_whole_configurations_of_airbyte_mean_what_they_do_there():
+    kind = find("S3").options_type
+    new = {
+        "key": "in/**/*.csv",
+        "region": "eu-central-1",
+        "null_values": "NA",
+        "skip_rows": 1,
+        "modified_after": AIRBYTE["start_date"],
+    }
+    old = {"key": ["in/**/*.csv", "in/**/*.txt"]}
+    for theirs, ours in ((AIRBYTE, new), (AIRBYTE_OLD, old)):
+        assert parse(kind, theirs)[0].model_dump() == parse(kind, {**MEANT, **ours})[0].model_dump()
+
+
+def test_a_configuration_of_airbyte_is_read(folder, bucket):
+    bucket.put("in/x/a.csv", "made by hand\nid;note\n1;'a;b'\n2;NA\n")
+    bucket.put("in/b.csv", "made by hand\nid;note\n3;''\n")
+    bucket.put("other/c.csv", "nothing of the sort")
+    where = {
+        "bucket": bucket.name, "endpoint": bucket.params["endpoint_url"],
+        "aws_access_key_id": bucket.params["access_key_id"], "aws_secret_access_key": bucket.params["secret_access_key"],
+    }  # fmt: skip
+    assert sorted(folder.read("S3", **{**AIRBYTE, **where}).rows) == [(1, "a;b"), (2, None), (3, "")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"schemaless": True}, "streams: schemaless: each field is a column here"),
+        (
+            {"globs": ["out/*.csv"], "legacy_prefix": "in/"},
+            "'out/\\*.csv' does not begin with the prefix 'in/'",
+        ),
+        (
+            {"format": {"filetype": "csv", "skip_rows_after_header": 1}},
+            "format: skip_rows_after_header: 1 has no",
+        ),
+        ({"input_schema": "id integer"}, "streams: the schema 'id integer' is no object"),
+    ],
+    ids=str,
+)
+def test_what_airbyte_would_read_otherwise_is_refused(entry, said):
+    streams = [{"name": "orders", "format": {"filetype": "csv"}, "globs": ["**"], **entry}]
+    with pytest.raises(BadOption, match=said):
+        parse(find("S3").options_type, {"bucket": "b", "streams": streams})
+    with pytest.raises(BadOption, match="streams: a SOURCE reads one of them"):
+        parse(find("S3").options_type, {"bucket": "b", "streams": streams * 2})
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize(
     ("change", "kind", "said"),
