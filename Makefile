@@ -54,7 +54,7 @@ bench: $(READY)  ## docs/benchmarks.md
 
 bench-compare: $(READY)  ## the same again; fails where a ratio is 15 % worse than the committed one
 	$(BIN)/python -m compileall -q sqlflow_dagster
-	$(BIN)/python -m benchmarks --compare
+	$(BIN)/python -m benchmarks --compare --no-page
 
 bench-peers: $(READY)  ## other tools, each in an environment of its own, for make bench to compare with
 	$(BIN)/python -m benchmarks --install-peers

@@ -6,7 +6,9 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks import peers, report
 from benchmarks.cases import CASES
@@ -24,10 +26,11 @@ def main() -> int:
         for name, why in failed.items():
             print(f"{name} cannot be installed: {why}", file=sys.stderr)
         return 0
-    figures = _measure(arguments)
+    before = report.committed()
+    figures = _measure(arguments, before)
     report.show(figures)
     if arguments.compare:
-        slower = report.slower(figures)
+        slower = report.slower(figures, before)
         print(
             "\n".join(["slower than committed:", *slower]) if slower else "nothing is slower than committed"
         )
@@ -44,7 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where input files are kept between runs")
     parser.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md as it is")
     parser.add_argument(
-        "--compare", action="store_true", help="compare with docs/benchmarks.json, of its sizes"
+        "--compare", action="store_true", help="compare with docs/benchmarks.json as it was, of its sizes"
     )
     parser.add_argument(
         "--install-peers", action="store_true", help="only install the tools to compare with, into .peers"
@@ -56,26 +59,26 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _measure(arguments: argparse.Namespace) -> list[Figure]:
+def _measure(arguments: argparse.Namespace, before: report.Results) -> list[Figure]:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="sqlflow_bench_") as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for name in arguments.cases:
-            sizes = _sizes(arguments, name, folder.resolve())
+            known = before["cases"].get(name, {}) if arguments.compare else {}
+            sizes = _sizes(arguments, known, folder.resolve())
             found = []
             for figure in CASES[name](sizes):
                 print(report.line(figure), file=sys.stderr, flush=True)
                 found.append(figure)
-            if found and not (arguments.no_page or arguments.compare):
+            if found and not arguments.no_page:
                 report.write(name, found, sizes, os.getloadavg()[0])
             figures += found
     return figures
 
 
-def _sizes(arguments: argparse.Namespace, name: str, folder: Path) -> Sizes:
-    """The sizes asked for; in a comparison those that the committed results of the case have."""
-    known = report.committed()["cases"].get(name, {}) if arguments.compare else {}
+def _sizes(arguments: argparse.Namespace, known: Mapping[str, Any], folder: Path) -> Sizes:
+    """The sizes asked for; in a comparison those that the `known` results of the case have."""
     chosen = {
         size: getattr(arguments, size) or known.get(size, default) for size, default in _DEFAULTS.items()
     }

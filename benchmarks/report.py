@@ -16,6 +16,8 @@ from rich.table import Table
 
 from benchmarks.figures import Figure, Sizes
 
+# What `docs/benchmarks.json` holds: of each case its sizes, machine, and figures.
+Results = dict[str, Any]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 RESULTS = PAGE.with_suffix(".json")
 # A ratio may be this much greater than the committed one before it counts as slower.
@@ -69,7 +71,7 @@ def write(name: str, figures: Sequence[Figure], sizes: Sizes, load: float) -> No
 
     `load` is the load average while it ran.
     """
-    found = committed() if RESULTS.exists() else {"cases": {}}
+    found = committed()
     cases = found["cases"]
     cases[name] = {
         **{key: getattr(sizes, key) for key in ("rows", "peer_rows", "rounds")},
@@ -105,21 +107,19 @@ def _page(cases: dict[str, Any]) -> str:
     )
 
 
-def committed() -> dict[str, Any]:
-    """Return the results beside the page."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text())
+def committed() -> Results:
+    """Return the results beside the page, without cases where there are none."""
+    found: Results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
     return found
 
 
-def slower(figures: Sequence[Figure]) -> list[str]:
-    """Return a line for each figure whose ratio is worse than the committed one."""
-    before = {
-        item["case"]: item["ratio"] for case in committed()["cases"].values() for item in case["figures"]
-    }
+def slower(figures: Sequence[Figure], before: Results) -> list[str]:
+    """Return a line for each figure whose ratio is worse than the one `before`."""
+    known = {item["case"]: item["ratio"] for case in before["cases"].values() for item in case["figures"]}
     return [
-        f"{figure.case}: {figure.ratio:.2f} x {figure.beside}, committed {before[figure.case]:.2f} x"
+        f"{figure.case}: {figure.ratio:.2f} x {figure.beside}, committed {known[figure.case]:.2f} x"
         for figure in figures
-        if figure.ratio and before.get(figure.case) and figure.ratio > WORSE * before[figure.case]
+        if figure.ratio and known.get(figure.case) and figure.ratio > WORSE * known[figure.case]
     ]
 
 

@@ -23,11 +23,11 @@ def figure(ratio, case="a load"):
 
 @pytest.mark.parametrize(("ratio", "slow"), [(1.1, False), (1.15, False), (1.2, True), (None, False)])
 def test_a_ratio_more_than_15_percent_greater_than_the_committed_one_is_slower(committed, ratio, slow):
-    assert bool(report.slower([figure(ratio)])) is slow
+    assert bool(report.slower([figure(ratio)], report.committed())) is slow
 
 
 def test_a_figure_without_a_committed_one_is_not_slower(committed):
-    assert report.slower([figure(9.0, case="a new one")]) == []
+    assert report.slower([figure(9.0, case="a new one")], report.committed()) == []
 
 
 def test_a_case_that_is_run_again_takes_the_place_of_its_old_figures_only(committed):
