@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -142,13 +142,13 @@ def _parsed(text: str) -> dict[str, str]:
     text = text.strip().removeprefix("jdbc:")
     if (scheme := _URL.match(text)) is None:
         raise ValueError(f"connection: {_FORM}")
-    found, address, query = url_parts(text[scheme.end() :])
+    found, address, words = url_parts(text[scheme.end() :], _FORM)
     host = _HOST.fullmatch(address)
     if host is None:
         raise ValueError(f"connection: {_FORM}")
     found |= {"host": unquote(host[1]).strip("[]")} if host[1] else {}
     found |= {"port": host[2]} if host[2] else {}
-    for word, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+    for word, value in words.items():
         found |= _word(word, value)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -25,6 +25,7 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 _URL = re.compile(r"(?:postgres|postgresql)(?:\+\w+)?://", re.IGNORECASE)
 _TYPE = re.compile(r"[A-Za-z_][\w .\"]*(\(\d+(, *-?\d+)?\))?[\w ]*(\[\])*")
 _types = server_types(_TYPE, "'json' or 'numeric(12,2)'")
+_FORM = "write postgresql://user:password@host:port/database; special characters as %40"
 _WORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?:\s+|$)")
 # A connection string's own words, and what the parameter is called here.
 _WORDS = {
@@ -218,9 +219,9 @@ def _parsed(text: str) -> dict[str, str]:
     text = text.strip()
     if (scheme := _URL.match(text)) is None:
         return _words(text)
-    found, hosts, query = url_parts(text[scheme.end() :])
+    found, hosts, words = url_parts(text[scheme.end() :], _FORM)
     found |= _hosts(hosts)
-    for word, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+    for word, value in words.items():
         found[_known(word)] = value
     return found
 
@@ -229,9 +230,7 @@ def _hosts(text: str) -> dict[str, str]:
     """Host and port of an authority; several are joined by commas, as libpq takes them."""
     pairs = [re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::(\d+))?", part) for part in text.split(",")]
     if not all(pairs):
-        raise ValueError(
-            "connection: write postgresql://user:password@host:port/database; special characters as %40"
-        )
+        raise ValueError(f"connection: {_FORM}")
     hosts = [unquote(pair[1]).strip("[]") for pair in pairs if pair]
     ports = [pair[2] for pair in pairs if pair]
     found = {"host": ",".join(hosts)} if any(hosts) else {}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
@@ -178,17 +178,27 @@ def server_types(pattern: re.Pattern[str], example: str) -> Callable[[Any], Any]
     return types
 
 
-def url_parts(text: str) -> tuple[dict[str, str], str, str]:
-    """Return database, user and password of what stands after `scheme://`, the text of its hosts, and its query."""
+def url_parts(text: str, form: str) -> tuple[dict[str, str], str, dict[str, str]]:
+    """Return database, user and password of what stands after `scheme://`, the text of its hosts, and its words.
+
+    Raises ValueError, which says no more than `form`, where a part of the password might be taken for
+    something else: it would be shown.
+    """
     rest, _, query = text.partition("?")
     authority, _, path = rest.partition("/")
     user, at, hosts = authority.rpartition("@")
-    found = {"database": unquote(path)} if path else {}
-    if at:
-        name, colon, password = user.partition(":")
-        found |= {"username": unquote(name)} if name else {}
-        found |= {"password": unquote(password)} if colon else {}
-    return found, hosts, query
+    try:
+        words = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict"))
+        found = {"database": unquote(path, errors="strict")} if path else {}
+        if at:
+            name, colon, password = user.partition(":")
+            found |= {"username": unquote(name, errors="strict")} if name else {}
+            found |= {"password": unquote(password, errors="strict")} if colon else {}
+    except ValueError:
+        raise ValueError(f"connection: {form}") from None
+    if "@" in path or (not at and "@" in query and "user" not in words):
+        raise ValueError(f"connection: {form}")
+    return found, hosts, words
 
 
 def with_files(parts: Mapping[str, str], names: Iterable[str], place: Place) -> dict[str, str]:

@@ -117,6 +117,7 @@ def test_parameters_are_checked_before_anything_is_contacted(params, message):
             {"host": "h", "port": "6543", "database": "d b", "username": "u@x", "password": "p:w/", "ssl_mode": "verify_identity", "ssl_ca": "a.crt"},
         ),
         ("mariadb://u@[::1]:1/d?sslmode=require", {"host": "::1", "port": "1", "database": "d", "username": "u", "ssl_mode": "required"}),
+        ("jdbc:mysql://h:1/d?user=u&password=p@w", {"host": "h", "port": "1", "username": "u", "password": "p@w"}),
         ("jdbc:mysql://h/d?user=u&password=p%3Aw%2F", {"host": "h", "port": "3306", "database": "d", "username": "u", "password": "p:w/"}),
         ("mysql:///d?unix_socket=/run/s", {"socket": "/run/s", "database": "d", "username": "root"}),
     ],
@@ -287,6 +288,14 @@ def test_a_table_that_changes_between_its_catalogue_and_its_rows_is_an_error_of_
             with pytest.raises(duckdb.Error) as caught:
                 connection.execute(scan.query)
         assert isinstance(scan.explain(str(caught.value)), SchemaChanged)
+
+
+@pytest.mark.parametrize("password", ["12/CANARY", "1?CANARY", "1?CANARY=1", "x%CANARY"])
+def test_a_password_that_is_not_escaped_is_taken_for_nothing_else(password):
+    with pytest.raises(BadOption) as caught:
+        parse(MySQLOptions, {"connection": f"mysql://u:{password}@h:1/d", "table": "t"})
+    assert "special characters as %40" in str(caught.value)
+    assert "CANARY" not in str(caught.value)
 
 
 def test_the_password_is_nowhere_to_be_found(project, caplog):
