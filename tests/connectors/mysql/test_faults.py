@@ -117,7 +117,7 @@ def test_parameters_are_checked_before_anything_is_contacted(params, message):
             {"host": "h", "port": "6543", "database": "d b", "username": "u@x", "password": "p:w/", "ssl_mode": "verify_identity", "ssl_ca": "a.crt"},
         ),
         ("mariadb://u@[::1]:1/d?sslmode=require", {"host": "::1", "port": "1", "database": "d", "username": "u", "ssl_mode": "required"}),
-        ("jdbc:mysql://h:1/d?user=u&password=p@w", {"host": "h", "port": "1", "username": "u", "password": "p@w"}),
+        ("jdbc:mysql://h:1/d?user=u&password=p@w", {"host": "h", "port": "1", "database": "d", "username": "u", "password": "p@w"}),
         ("jdbc:mysql://h/d?user=u&password=p%3Aw%2F", {"host": "h", "port": "3306", "database": "d", "username": "u", "password": "p:w/"}),
         ("mysql:///d?unix_socket=/run/s", {"socket": "/run/s", "database": "d", "username": "root"}),
     ],
