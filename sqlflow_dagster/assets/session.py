@@ -14,6 +14,7 @@ import dagster as dg
 from sqlflow_dagster.assets.cursors import RunStorage
 from sqlflow_dagster.assets.dead_runs import begun_in_main_process, mark_dead_runs, tag_run
 from sqlflow_dagster.assets.resources import KEY, SQLFlowResource
+from sqlflow_dagster.assets.resumed import resumed
 from sqlflow_dagster.errors import ProjectError
 from sqlflow_dagster.plan.nodes import Pipeline
 from sqlflow_dagster.project import Project
@@ -24,16 +25,13 @@ from sqlflow_dagster.warehouse.shape import Window
 log = logging.getLogger(__name__)
 
 _TICK = ".dagster/scheduled_execution_time"
-_ROOT_RUN, _PARENT_RUN = "dagster/root_run_id", "dagster/parent_run_id"
-# On a run that goes on with the steps that another one left undone. Dagster's mark of a run of the assets that
-# another left undone stays on when all of it is run again later, so it tells nothing.
-_RESUMES = "dagster/is_resume_retry"
+_ROOT_RUN = "dagster/root_run_id"
 _TEMPORARY_HOME = ".tmp_dagster_home_"
 # Runs that this process has begun, and (run, pipeline) whose variables it has checked.
 _begun: set[str] = set()
 _checked: set[tuple[str, str]] = set()
 _warned: list[str] = []
-# When the first run of a retry chain was created.
+# The tick of the first run of a retry chain, else when it was created.
 _started: dict[str, datetime] = {}
 
 
@@ -70,7 +68,7 @@ def sessions_of(
     _check_variables(context.run.run_id, project, pipeline, resource.vars)
     profile = project.settings.profile.pipeline(pipeline.name)
     per_run = profile.partitions.per_run if profile.partitions else None
-    run_id, store = _resumed(context.instance, context.run), RunStorage(context.instance)
+    run_id, store = resumed(context.instance, context.run), RunStorage(context.instance)
     return [
         Session(
             project=project,
@@ -127,26 +125,15 @@ def _timezone(project: Project, pipeline: Pipeline) -> ZoneInfo:
     return ZoneInfo(schedule.timezone if schedule else "UTC")
 
 
-def _resumed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The run that this one goes on with, itself as a rule: what that one has stored is not stored twice."""
-    while run.tags.get(_RESUMES) == "true" and (before := run.tags.get(_PARENT_RUN)):
-        parent = instance.get_run_by_id(before)
-        if parent is None:
-            return before
-        run = parent
-    return run.run_id
-
-
 def _run_date(context: dg.AssetExecutionContext, zone: ZoneInfo) -> str:
-    """The schedule's tick, else the start of the first run of a retry chain, in the schedule's time zone."""
-    tags = context.run.tags
-    tick = tags.get(_TICK)
-    if tick:
-        return datetime.fromisoformat(tick).astimezone(zone).date().isoformat()
-    root = tags.get(_ROOT_RUN, context.run.run_id)
+    """The schedule's tick, else the start, of the first run of a retry chain, in the schedule's time zone."""
+    run = context.run
+    root = run.root_run_id or run.tags.get(_ROOT_RUN, run.run_id)
     if root not in _started:
         record = context.instance.get_run_record_by_id(root)
+        tick = run.tags.get(_TICK) or (record.dagster_run.tags.get(_TICK) if record else None)
         started = record.create_timestamp if record else datetime.now(UTC)
+        started = datetime.fromisoformat(tick) if tick else started
         _started[root] = started if started.tzinfo else started.replace(tzinfo=UTC)
     return _started[root].astimezone(zone).date().isoformat()
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
+from sqlflow_dagster.assets import session
 from sqlflow_dagster.assets.automation import due_partitions
 from sqlflow_dagster.assets.sensors import next_key
 from sqlflow_dagster.settings import Schedule
@@ -100,9 +101,13 @@ def test_a_scheduled_run_takes_its_date_from_the_tick_and_a_retry_from_the_first
     tick = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
     context = dg.build_schedule_context(instance=deployment.instance, scheduled_execution_time=tick)
     (request,) = schedule.evaluate_tick(context).run_requests
-    assert deployment.run(
-        tags={**request.tags, ".dagster/scheduled_execution_time": tick.isoformat()}
-    ).success
+    first = deployment.run(tags={**request.tags, ".dagster/scheduled_execution_time": tick.isoformat()})
+    assert first.success
+    assert deployment.query("SELECT day FROM p.t") == [("2026-03-02",)]
+    session._started.clear()  # another process
+    # A program that runs it again gives it no tags of the first one.
+    again = deployment.run(tags={"dagster/root_run_id": first.run_id, "dagster/parent_run_id": first.run_id})
+    assert again.success
     assert deployment.query("SELECT day FROM p.t") == [("2026-03-02",)]
 
 
