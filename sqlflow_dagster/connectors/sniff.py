@@ -179,11 +179,14 @@ def _reader(text: str, delimiter: str, form: Form, *, strict: bool = False) -> I
     lines: Iterable[str] = io.StringIO(text, newline="")
     if form.comment:
         lines = (line for line in lines if not line.startswith(form.comment))
+    quoted = bool(form.quote)
+    # One blank between a delimiter and a quote belongs to no value, as DuckDB reads it.
+    before = re.compile(rf"(^|{re.escape(delimiter)}) (?={re.escape(form.quote)})")
+    if quoted and f" {form.quote}" in text:
+        lines = (before.sub(r"\1", line) for line in lines)
     if strict:
-        # Blanks between a quote and the end of its value are no fault to DuckDB.
         loose = re.compile(rf"{re.escape(form.quote)} +(?={re.escape(delimiter)}|[\r\n]|$)")
         lines = (loose.sub(lambda _: form.quote, line) for line in lines)
-    quoted = bool(form.quote)
     double = form.escape in ("", form.quote)
     return csv.reader(
         lines,

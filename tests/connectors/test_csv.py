@@ -201,6 +201,13 @@ def test_bytes_that_are_not_in_the_encoding_are_an_error_with_their_line(folder)
         folder.read("CSV", path="a.csv", encoding="cp1252")
 
 
+def test_a_blank_before_a_quote_belongs_to_no_name_and_no_value(folder):
+    folder.write("a.csv", 'id, "weight (lbs, Sep)", "at"\n1, "1,5", "2024-01-01"\n2, "2", "2024-01-02"\n')
+    read = folder.read("CSV", path="a.csv")
+    assert list(read.columns) == ["id", "weight (lbs, Sep)", "at"]
+    assert [row[1:] for row in read.rows] == [("1,5", dt.date(2024, 1, 1)), ("2", dt.date(2024, 1, 2))]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
