@@ -268,6 +268,14 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
         slots.usable(server, reached.slot, reached.lsn, label)
         now = logged.look_at(server, table.name, label)
         postgres_position.altered(reached, now, label)
+        if gone := postgres_position.went(reached, now):
+            log.warning(
+                "%s: %d of its partitions went (DROP, DETACH), of which the log tells nothing: their rows stay until a "
+                "--full-refresh",
+                label,
+                gone,
+            )
+        _check_attached(server, reached, now, label)
         _check_stored(table, server.connection, reached, now)
         key = logged.check_key(now, table.key, label, table.name)
         publication = source.options.publication or reached.slot
@@ -286,6 +294,7 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
                     continue
                 # Asked after the log was read, so that it knows all that the log has.
                 now = logged.look_at(server, table.name, label)
+                _check_attached(server, reached, now, label)
                 before, reached = reached, Reached.of(lsn, reached.slot, reached.system, now)
                 yield from _batch(table, server.connection, before, reached, now, states)
             finally:
@@ -303,6 +312,16 @@ def _check_stored(table: _Table, connection: Connection, reached: Reached, now: 
         raise SchemaChanged(
             f"{table.label}: {', '.join(missing)} was left out before, so that rows which do not change lack it here; "
             "read everything anew with --full-refresh, or leave it out by `exclude_columns`"
+        )
+
+
+def _check_attached(server: slots.Server, reached: Reached, now: Logged, label: str) -> None:
+    """Raise SchemaChanged for rows that came with a partition: the log had them under another name, or not at all."""
+    came = postgres_position.came(reached, now)
+    if any(logged.older_than_attached(server, file) for file in came):
+        raise SchemaChanged(
+            f"{label}: a table that had rows was attached as a partition, and the log does not tell them; read it anew "
+            "with --full-refresh"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlflow_dagster.connectors.postgres_slot import Server
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption, SchemaChanged, SourceFailed
-from sqlflow_dagster.sql import Sql, fold, quote, sql
+from sqlflow_dagster.sql import Sql, fold, literal, quote, sql
 
 _TABLE = """
 SELECT c.oid, c.relkind, c.relpersistence, c.relreplident,
@@ -37,7 +37,12 @@ FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdro
 _FILES = """
 SELECT t.relid, coalesce(pg_relation_filenode(t.relid), 0), t.isleaf,
   (SELECT coalesce(jsonb_object_agg(attname, (attmissingval::text::text[])[1]), '{}')
-   FROM pg_catalog.pg_attribute WHERE attrelid = t.relid AND atthasmissing AND NOT attisdropped)
+   FROM pg_catalog.pg_attribute WHERE attrelid = t.relid AND atthasmissing AND NOT attisdropped),
+  (SELECT h.xmin::text
+   FROM pg_partition_ancestors(t.relid) AS p
+   JOIN pg_catalog.pg_inherits AS h ON h.inhrelid = p.relid
+   JOIN pg_catalog.pg_attribute AS made ON made.attrelid = p.relid AND made.attnum = -1
+   WHERE h.xmin::text <> made.xmin::text ORDER BY age(h.xmin) LIMIT 1)
 FROM (SELECT relid::oid, isleaf FROM pg_partition_tree(%(oid)s)
   UNION SELECT %(oid)s, true WHERE NOT EXISTS (SELECT 1 FROM pg_partition_tree(%(oid)s))) AS t (relid, isleaf)
 ORDER BY t.relid
@@ -91,12 +96,14 @@ class File:
     """A table's file, or a partition's: `number` changes when its rows are written anew.
 
     `missing` is what rows have in columns that are younger than they are, as text; NULL where there is none.
+    `attached` is the transaction that made a table of its own a partition.
     """
 
     table: int
     number: int
     leaf: bool
     missing: Mapping[str, str]
+    attached: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +212,14 @@ def check_key(logged: Logged, key: Sequence[str], label: str, table: Name) -> tu
             option="primary_key",
         )
     return found
+
+
+def older_than_attached(server: Server, file: File) -> bool:
+    """Return whether a partition has, or may have, rows that it had before it was attached."""
+    query = "SELECT %s::oid::regclass::text, has_table_privilege(%s::oid, 'SELECT')"
+    ((name, may_look),) = server.rows(query, [file.table, file.table])
+    old = "SELECT 1 FROM {name} WHERE age(xmin) >= age({attached}::xid) LIMIT 1"
+    return not may_look or bool(server.rows(sql(old, name=Sql(name), attached=literal(str(file.attached)))))
 
 
 def check_server(server: Server, place: str) -> None:

@@ -32,8 +32,9 @@ class _Known:
 class Reached:
     """A position of the log, in which slot of which cluster, and the table as it was there.
 
-    `generated` are the numbers of the columns that Postgres computed, `newest` that of the newest partition.
-    `types` are the types that are made of parts: the number of the newest part, and a digest of all.
+    `generated` are the numbers of the columns that Postgres computed. `tables` says how many the table and
+    its partitions are, and `newest` is the number of the newest. `types` are those that are made of parts:
+    the number of the newest part, and a digest of all.
     """
 
     lsn: str
@@ -44,6 +45,7 @@ class Reached:
     columns: Mapping[str, _Known]
     generated: Sequence[int] = ()
     newest: int | None = None
+    tables: int | None = None
     types: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
@@ -58,7 +60,10 @@ class Reached:
         generated = tuple(c.number for c in logged.columns if c.generated)
         newest = max(file.table for file in logged.files)
         types = {str(oid): _newest_and_digest(made.parts) for oid, made in logged.types.items()}
-        return cls(lsn, slot, system, logged.oid, _files(logged.files), columns, generated, newest, types)
+        files = logged.files
+        return cls(
+            lsn, slot, system, logged.oid, _files(files), columns, generated, newest, len(files), types
+        )
 
     @property
     def cursor(self) -> Cursor:
@@ -68,7 +73,8 @@ class Reached:
                 {
                     "lsn": self.lsn, "slot": self.slot, "system": self.system, "table": self.table,
                     "files": self.files, "columns": {name: astuple(known) for name, known in self.columns.items()},
-                    "generated": self.generated, "newest": self.newest, "types": self.types,
+                    "generated": self.generated, "newest": self.newest, "tables": self.tables,
+                    "types": self.types,
                 }
             ),
             "JSON",
@@ -81,7 +87,7 @@ def read(cursor: Cursor, label: str) -> Reached:
         found = json.loads(cursor.value)
         columns = {name: _Known(*known) for name, known in found["columns"].items()}
         where = (found["lsn"], found["slot"], found["system"], found["table"], found["files"])
-        later = (found.get("generated", ()), found.get("newest"), found.get("types", {}))
+        later = (found.get("generated", ()), found.get("newest"), found.get("tables"), found.get("types", {}))
         return Reached(*where, columns, *later)
     except (ValueError, KeyError, TypeError) as error:
         raise SourceFailed(
@@ -122,7 +128,7 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
     _refuse_altered_types(before, now.types, label)
     numbers = {known.number: name for name, known in before.columns.items()}
     # All rows of a partition that is newer are in the log.
-    files = [file for file in now.files if before.newest is None or file.table <= before.newest]
+    files = _known_files(before, now)
     rewritten = before.files != _files(files)
     renamed: dict[str, str] = {}
     filled: dict[str, str | None] = {}
@@ -161,6 +167,24 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
         if was != column.name:
             renamed[column.name] = was
     return Altered(renamed, filled)
+
+
+def _known_files(before: Reached, now: Logged) -> list[File]:
+    """The files of the table and of the partitions that may have been there before."""
+    return [file for file in now.files if before.newest is None or file.table <= before.newest]
+
+
+def came(before: Reached, now: Logged) -> list[File]:
+    """Return the partitions that were tables of their own, and became partitions since."""
+    known = _known_files(before, now)
+    # One that is older may be any of them.
+    perhaps = before.tables is not None and len(known) > before.tables
+    return [file for file in now.files if file.leaf and file.attached and (perhaps or file not in known)]
+
+
+def went(before: Reached, now: Logged) -> int:
+    """Return how many partitions, at least, are none any more."""
+    return max(0, (before.tables or 0) - len(_known_files(before, now)))
 
 
 def _in_older_rows(column: LoggedColumn, files: Sequence[File], before: Sequence[File]) -> set[str | None]:

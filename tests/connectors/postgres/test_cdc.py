@@ -489,6 +489,46 @@ def test_schema_changes_of_a_partitioned_table_are_followed_in_all_rows(copy, st
     assert living(copy, columns) == there(copy, columns)
 
 
+MAKE_SECOND = "CREATE TABLE second (id int PRIMARY KEY, name text)"
+ATTACH_SECOND = "ALTER TABLE orders ATTACH PARTITION second FOR VALUES FROM (100) TO (200)"
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ([], [MAKE_SECOND]),
+        ([MAKE_SECOND], []),
+        ([], [f"{MAKE_SECOND} PARTITION BY LIST (id)", "CREATE TABLE third PARTITION OF second DEFAULT"]),
+    ],
+    ids=["new", "older", "with partitions"],
+)
+def test_rows_that_come_with_a_partition_ask_for_a_full_refresh(copy, early, late):
+    copy.database.run(*PARTED, *early)
+    copy.load(**CDC)
+    copy.database.run(*late, "INSERT INTO second VALUES (100, 'x')", ATTACH_SECOND)
+    error = copy.error(**CDC)
+    assert isinstance(error, SchemaChanged)
+    assert "a table that had rows was attached as a partition" in str(error)
+    copy.bench.ok(full_refresh=True)
+    copy.database.run("INSERT INTO orders VALUES (101, 'y')")
+    copy.load(**CDC)
+    assert living(copy, "id, name") == there(copy, "id, name")
+
+
+def test_partitions_that_had_no_rows_or_go_are_read_on(copy, caplog):
+    copy.database.run(*PARTED)
+    copy.load(**CDC)
+    copy.database.run(MAKE_SECOND, ATTACH_SECOND, "INSERT INTO orders VALUES (100, 'x')")
+    copy.load(**CDC)
+    assert living(copy, "id, name") == there(copy, "id, name")
+    assert "partitions went" not in caplog.text
+    before = living(copy, "id, name")
+    copy.database.run("DROP TABLE first")
+    copy.load(**CDC)
+    assert "public.orders: 1 of its partitions went (DROP, DETACH)" in caplog.text
+    assert living(copy, "id, name") == before
+
+
 def test_older_rows_of_partitions_that_were_packed_anew_are_asked_for(copy):
     copy.database.run(*PARTED, NEW_PARTITION, "INSERT INTO orders VALUES (100, 'x')")
     copy.load(**CDC)
