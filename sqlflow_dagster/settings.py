@@ -129,7 +129,8 @@ class Freshness(_Model):
 class Partitions(_Model):
     """Time partitions of a pipeline's tables: LOADs that are incremental by a column, and INCREMENTAL BY.
 
-    Where it has others too, there are three jobs: `NAME_partitions` for a partition of the ones, `NAME` for the
+    EXPORTs whose target says `${partition_start}` have them too.
+    Where the pipeline has others, there are three jobs: `NAME_partitions` for a partition of the ones, `NAME` for the
     others, and `NAME_all`, which the schedule runs, for both, each table after those that it reads.
     """
 

@@ -6,6 +6,7 @@ have no order, and what one reads the other may not have stored yet.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ import dagster as dg
 from sqlflow_dagster.assets.names import legal_name, place
 from sqlflow_dagster.assets.pipeline_job import PipelineJob
 from sqlflow_dagster.errors import SettingsError
-from sqlflow_dagster.plan.nodes import Group, Load, Pipeline, Step, Transform
+from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.settings import Partitions, Schedule
 
@@ -28,6 +29,7 @@ _KINDS: dict[str, Callable[..., TimePartitions]] = {
     "week": dg.WeeklyPartitionsDefinition,
     "month": dg.MonthlyPartitionsDefinition,
 }
+_BOUND = re.compile(r"\$\{partition_(?:start|end)[|}]")
 _LAST_DAY_OF_ALL_MONTHS = 28
 # A run's tags for the first and the last of its partitions.
 _FIRST, _LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -96,7 +98,10 @@ def _moment(text: str, zone: ZoneInfo) -> datetime:
 
 
 def partitions_of_group(project: Project, pipeline: Pipeline, group: Group) -> TimePartitions | None:
-    """Return the partitions of a group: those of its pipeline, if each step can replace a range of time."""
+    """Return the partitions of a group: those of its pipeline, if each step can replace a range of time.
+
+    An EXPORT can where its target says the range.
+    """
     partitions = partitions_of(project, pipeline)
     return partitions if partitions and all(map(_ranged, group.steps)) else None
 
@@ -107,7 +112,8 @@ def _ranged(step: Step) -> bool:
             return step.incremental and step.cursor_field is not None
         case Transform():
             return step.mode == "incremental"
-    return False
+        case Export():
+            return _BOUND.search(step.target) is not None
 
 
 # --- schedules

@@ -169,6 +169,23 @@ def test_a_tick_is_one_run_in_which_each_table_comes_after_those_that_it_reads(d
     assert (deployment.bench.root / "output/n.csv").read_text() == "n\n15\n"
 
 
+def test_an_export_whose_target_says_the_partition_is_one_file_for_each(deployment):
+    deployment.profile(DAILY + "    schedule: {cron: '0 6 4 * *'}\n")
+    bounds = "\"at\" >= '${partition_start}' AND \"at\" < '${partition_end}'"
+    exported = (
+        f'EXPORT SELECT count(*) AS n FROM days WHERE {bounds} TO "output/${{partition_start}}.csv" TYPE CSV;'
+    )
+    deployment.pipeline(deployment.far({"u": [EVENTS]}) + BOTH_WAYS + "\n" + exported)
+    run = ticked(deployment, "2026-01-04T06:00")
+    assert run.success, run.failures
+    output = deployment.bench.root / "output"
+    files = {file.name[:10]: file.read_text() for file in output.iterdir() if file.name != "n.csv"}
+    assert files == {f"2026-01-{day:02}": "n\n10\n" for day in (1, 2, 3)}
+    again = deployment.run("p_partitions", partition_key="2026-01-02")
+    assert again.success, again.failures
+    assert len(list(output.iterdir())) == 4
+
+
 @pytest.mark.parametrize(("per_run", "parts"), [(1, 3), (2, 2), ("null", 1)])
 def test_all_partitions_of_a_tick_are_stored_before_what_reads_them(deployment, per_run, parts):
     daily = DAILY.replace("}", f", per_run: {per_run}}}")
