@@ -23,9 +23,11 @@ def test_a_run_says_that_a_source_was_read_without_asking_it_again(deployment):
     [
         (["RetryLater", "busy"], False),
         (["NotAllowed", "401 for CANARY-1"], False),
+        (["BadOption", "there is no table a"], False),
+        (["SchemaChanged", "the column at is gone"], False),
         (["LoadRefused", "rows without a key"], True),
     ],
-    ids=["busy", "no access", "it is there, its rows are wrong"],
+    ids=["busy", "no access", "no table", "no column", "it is there, its rows are wrong"],
 )
 def test_a_run_says_why_a_source_was_not_read(deployment, answer, passed):
     deployment.bench.write(".env", "PASSWORD=CANARY-1\n")
