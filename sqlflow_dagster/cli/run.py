@@ -14,6 +14,7 @@ import typer
 
 from sqlflow_dagster.cli.instance import use_instance, use_logging
 from sqlflow_dagster.cli.options import (
+    Format,
     OutputFormat,
     ProfileName,
     ProjectDir,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # What Markdown would act upon stands behind a backslash.
 _ESCAPED = re.compile(r"\\([^\w\s])")
+_STOPPED = "stopped: what was stored stays, the step under way is undone, and the next run goes on from there"
 # A column of the summary and the metadata it shows.
 _COLUMNS = {
     "read": "rows",
@@ -80,15 +82,10 @@ def run(
                 planned, pipeline, full_refresh=full_refresh, partition=partition, watch=watch
             )
     except SQLFlowError as error:
-        if format == "text":
-            raise
-        give_json({"pipeline": pipeline, "success": False, "error": str(error)})
-        say(str(error))
+        _tell_failure(pipeline, str(error), format)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:
-        say(
-            "stopped: what was stored stays, the step under way is undone, and the next run goes on from there"
-        )
+        _tell_failure(pipeline, _STOPPED, format)
         leave(INTERRUPTED)
     for run_id in finished.dead_runs:
         say(f"the run {run_id} was marked failed: its process is gone")
@@ -103,6 +100,12 @@ def run(
         _give_summary(pipeline, finished)
     if not finished.success:
         raise typer.Exit(FAILED)
+
+
+def _tell_failure(pipeline: str, text: str, format: Format) -> None:  # noqa: A002 - the option's name
+    if format == "json":
+        give_json({"pipeline": pipeline, "success": False, "error": text})
+    say(text)
 
 
 def _discovered(project: Project, pipeline: str, *, anew: bool) -> bool:

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -177,12 +178,13 @@ def test_a_stopped_run_is_canceled_keeps_what_was_stored_and_ends_with_130(shop,
     shop.pipeline(
         f"CREATE TABLE a AS SELECT 1 AS x;\nCREATE TABLE b AS {ENDLESS} WHERE i <> (SELECT x FROM a);"
     )
-    run = start(shop, "run", "p")
+    run = start(shop, "run", "p", "--format", "json")
     _wait_for_step(run, "p/a")
     run.send_signal(getattr(signal, name))
-    _, err = run.communicate(timeout=60)
+    out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert "stopped" in err
+    assert "stopped" in json.loads(out)["error"]
     assert shop.query("FROM p.a") == [(1,)]
     assert _statuses(shop.root / ".dagster") == ["CANCELED"]
 
