@@ -17,7 +17,7 @@ from sqlflow_dagster.assets.automation import Job
 from sqlflow_dagster.assets.names import Names, place
 from sqlflow_dagster.assets.ops import GroupOp
 from sqlflow_dagster.errors import SettingsError
-from sqlflow_dagster.plan.nodes import Pipeline, Source
+from sqlflow_dagster.plan.nodes import Load, Pipeline, Source
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.settings import NewFilesSensor, UpstreamSensor
 
@@ -29,26 +29,30 @@ def sensors(
 ) -> list[dg.SensorDefinition]:
     """Return the sensors of a pipeline's job.
 
-    Raises SettingsError for a source or table that there is not, and for a pipeline whose tables
-    are all partitioned: a sensor does not know which partition to run.
+    Raises SettingsError for a source or table that there is not, and where all tables that are made from it
+    are partitioned: a sensor does not know which partition to run.
     """
     wanted = project.settings.profile.pipeline(pipeline.name).sensors
     job = next((job for job in jobs if job.partitions is None), None)
     if not wanted or not jobs:
         return []
     if job is None:
-        raise SettingsError(
-            f"{place(project, pipeline)}.sensors: all tables of {pipeline.name} are partitioned, and a sensor "
-            "does not know which partition to run; use a schedule"
-        )
+        raise _partitioned(project, pipeline, pipeline.name)
     names = Names()
     made = []
     for sensor in wanted:
         if isinstance(sensor, NewFilesSensor):
-            made.append(_new_files(project, pipeline, sensor, job, names))
+            made.append(_new_files(project, pipeline, sensor, job, names, ops))
         else:
             made.append(_upstream(project, pipeline, sensor, job, names, ops))
     return made
+
+
+def _partitioned(project: Project, pipeline: Pipeline, of: str) -> SettingsError:
+    return SettingsError(
+        f"{place(project, pipeline)}.sensors: all tables of {of} are partitioned, and a sensor "
+        "does not know which partition to run; use a schedule"
+    )
 
 
 def next_key(cursor: str | None, seen: str) -> str | None:
@@ -73,9 +77,17 @@ def _requests(context: dg.SensorEvaluationContext, seen: Iterable[str], nothing:
 
 
 def _new_files(
-    project: Project, pipeline: Pipeline, sensor: NewFilesSensor, job: Job, names: Names
+    project: Project,
+    pipeline: Pipeline,
+    sensor: NewFilesSensor,
+    job: Job,
+    names: Names,
+    ops: Mapping[str, Sequence[GroupOp]],
 ) -> dg.SensorDefinition:
     source = _source(project, pipeline, sensor.source)
+    readers = [op for op in ops[pipeline.name] if _reads(op, source)]
+    if readers and all(op.partitions for op in readers):
+        raise _partitioned(project, pipeline, f"the source {source.name}")
 
     def sense(context: dg.SensorEvaluationContext) -> _Requests:
         today = datetime.now(UTC).date().isoformat()
@@ -108,6 +120,11 @@ def _upstream(
     ops: Mapping[str, Sequence[GroupOp]],
 ) -> dg.SensorDefinition:
     keys = [_table(project, pipeline, name, ops) for name in sensor.assets]
+    readers = [op for op in ops[pipeline.name] if _is_made_from(op, keys)]
+    if readers and all(op.partitions for op in readers):
+        raise _partitioned(
+            project, pipeline, f"{pipeline.name} that are made from {', '.join(sensor.assets)}"
+        )
 
     def sense(context: dg.SensorEvaluationContext) -> _Requests:
         records = context.instance.get_asset_records(keys)
@@ -133,6 +150,14 @@ def _upstream(
 
 def _status(enabled: bool) -> dg.DefaultSensorStatus:
     return dg.DefaultSensorStatus.RUNNING if enabled else dg.DefaultSensorStatus.STOPPED
+
+
+def _reads(op: GroupOp, source: Source) -> bool:
+    return any(isinstance(step, Load) and step.source.name == source.name for step in op.group.steps)
+
+
+def _is_made_from(op: GroupOp, keys: Sequence[dg.AssetKey]) -> bool:
+    return any(dep.asset_key in keys for spec in op.specs for dep in spec.deps)
 
 
 def _source(project: Project, pipeline: Pipeline, name: str) -> Source:

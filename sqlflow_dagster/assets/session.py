@@ -61,8 +61,8 @@ def sessions_of(
 
     A step without `partitions` knows nothing of those that the run has for others.
 
-    Raises ProjectError for variables in run config that shape the graph, are secret or no scalars, and for
-    partitions that are no ranges of time.
+    Raises ProjectError for variables in run config that shape the graph, are secret or no scalars, for a run that
+    names no partition where the step has some, and for partitions that are no ranges of time.
     """
     resource: SQLFlowResource = getattr(context.resources, KEY)
     _check_variables(context.run.run_id, project, pipeline, resource.vars)
@@ -103,7 +103,13 @@ def _windows(
 ) -> list[tuple[Window | None, str | None]]:
     """The windows and names of a run's partitions, `per_run` of them at a time."""
     if not context.has_partition_key and not context.has_partition_key_range:
-        return [(None, None)]
+        # A check by itself looks at the whole table.
+        if not context.selected_asset_keys:
+            return [(None, None)]
+        raise ProjectError(
+            "this step is one of partitions, and the run has none: name one by `sqlflow run --partition`, "
+            "`dagster asset materialize --partition` or the tag `dagster/partition`, or run the pipeline's schedule"
+        )
     if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
         raise ProjectError(
             "partitions of a translator must be a TimeWindowPartitionsDefinition: a step replaces a range of time"

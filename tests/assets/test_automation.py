@@ -35,7 +35,17 @@ def test_a_partition_replaces_its_range_and_moves_no_cursor(deployment):
     assert stored == {}
 
 
-def test_partitioned_and_other_assets_never_share_a_job(deployment):
+def test_a_step_of_partitions_is_not_run_without_one(deployment):
+    deployment.profile(DAILY)
+    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + "LOAD a FROM far.a;")
+    run = deployment.run("p")
+    assert (run.success, run.stored) == (False, [])
+    assert "the run has none: name one by" in run.failures
+    assert deployment.run("p", partition_key="2026-01-02").success
+    assert deployment.query("SELECT count(*) FROM p.a") == [(10,)]
+
+
+def test_partitioned_and_other_assets_have_jobs_of_their_own(deployment):
     deployment.profile(DAILY)
     deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + PARTITIONED)
     jobs = {job.name: job for job in deployment.definitions().resolve_all_job_defs()}
@@ -341,6 +351,26 @@ def test_a_sensor_of_a_pipeline_with_partitions_only_is_refused(deployment):
     deployment.profile(DAILY + "    sensors: [{type: new_files, source: far}]\n")
     deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + "LOAD a FROM far.a;")
     with pytest.raises(Exception, match="does not know which partition"):
+        deployment.definitions()
+
+
+@pytest.mark.parametrize(
+    ("sensor", "of"),
+    [
+        ("{type: new_files, source: far}", "the source far"),
+        ("{type: upstream, assets: [q.t]}", "p that are made from q.t"),
+    ],
+)
+def test_a_sensor_whose_tables_all_have_partitions_is_refused(deployment, sensor, of):
+    deployment.profile(DAILY + f"    sensors: [{sensor}]\n")
+    deployment.pipeline("CREATE TABLE t AS SELECT now() AS at;", "q")
+    deployment.pipeline(
+        deployment.far({"a": [EVENTS]}, INCREMENTAL)
+        + "LOAD a FROM far.a;\n"
+        + "CREATE TABLE b MODE INCREMENTAL BY at AS SELECT * FROM q.t;\n"
+        + "CREATE TABLE total AS SELECT count(*) AS n FROM a;"
+    )
+    with pytest.raises(Exception, match=f"all tables of {of} are partitioned"):
         deployment.definitions()
 
 
