@@ -290,7 +290,7 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
             states = States(spool / "states.sqlite", key, _MEMORY)
             try:
                 lsn, ended = follow.collect(states, reached.table, until, source.options.transaction_bytes)
-                if not states:
+                if not states and not (ended and postgres_position.other_columns(reached, now)):
                     continue
                 # Asked after the log was read, so that it knows all that the log has.
                 now = logged.look_at(server, table.name, label)

@@ -169,6 +169,13 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
     return Altered(renamed, filled)
 
 
+def other_columns(before: Reached, now: Logged) -> bool:
+    """Return whether columns came, went or got other names, of which nothing may be in the log."""
+    return {known.number: name for name, known in before.columns.items()} != {
+        column.number: column.name for column in now.columns if not column.generated
+    }
+
+
 def _known_files(before: Reached, now: Logged) -> list[File]:
     """The files of the table and of the partitions that may have been there before."""
     return [file for file in now.files if before.newest is None or file.table <= before.newest]

@@ -463,6 +463,24 @@ def test_what_the_log_does_not_tell_asks_for_a_full_refresh(copy):
     assert differences(copy, dict.fromkeys(ASKED_FOR, "id, name, amount")) == {}
 
 
+@pytest.mark.parametrize(
+    ("alter", "columns"),
+    [
+        ("ADD c int DEFAULT 7, ADD d text", "id, name, c, d"),
+        ("RENAME name TO title", "id, title"),
+        ("DROP name, ADD e text[] DEFAULT '{a}'", "id, e"),
+    ],
+)
+def test_columns_are_followed_where_no_row_changes(copy, alter, columns):
+    copy.load(**CDC)
+    copy.database.run(f"ALTER TABLE orders {alter}")
+    copy.load(**CDC)
+    assert living(copy, columns) == there(copy, columns)
+    before = position(copy)
+    assert copy.load(**CDC)["t"].rows == 0
+    assert position(copy)["columns"] == before["columns"]
+
+
 PARTED = [
     "DROP TABLE orders",
     "CREATE TABLE orders (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)",
