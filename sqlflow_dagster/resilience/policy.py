@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Family = Literal["database", "object_store", "api", "file"]
 WhenLimited = Literal["wait", "queue", "drop"]
@@ -39,11 +40,24 @@ DEFAULTS: dict[Family, Policy] = {
 }
 
 
+# What the first SQLFlow called them, in objects of their own or beside each other.
+_GROUPS = frozenset({"retry", "circuit_breaker", "rate_limit", "recovery"})
+_NAMES = {
+    "initial_delay": "first_wait_seconds", "max_delay": "longest_wait_seconds", "backoff_multiplier": "factor",
+    "failure_threshold": "breaker_failures", "recovery_timeout": "breaker_recovery_seconds",
+    "burst_size": "burst", "backpressure_strategy": "when_limited",
+}  # fmt: skip
+_DONE_ANYWAY = frozenset({"jitter", "enable_connection_recovery", "enable_credential_refresh"})
+
+
 class ResilienceOptions(BaseModel):
     """The object `resilience` of a SOURCE; what is left out is as usual for its kind of system."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    max_attempts: int | None = Field(
+        None, ge=1, le=101, description="Tries with the first one; `max_retries` of the SOURCE wins."
+    )
     first_wait_seconds: float | None = Field(
         None, ge=0, description="Longest wait before the second try; each wait is a random part of its bound."
     )
@@ -56,12 +70,33 @@ class ResilienceOptions(BaseModel):
         None, ge=0, description="Failures in a row after which nobody asks for a while; 0 for never."
     )
     breaker_recovery_seconds: float | None = Field(None, gt=0, description="How long nobody asks then.")
+    max_requests_per_minute: float | None = Field(
+        None, gt=0, description="Requests a minute; `rate_limit` of the SOURCE wins."
+    )
     burst: int | None = Field(None, ge=1, description="Requests that `rate_limit` lets through at once.")
     when_limited: WhenLimited | None = Field(
         None,
         description="Over `rate_limit` a request waits for its turn (`wait`; `queue` keeps the order), or the "
         "step gives up and is tried again by `retry` of the profile (`drop`).",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _present_names(cls, given: Any) -> Any:
+        """The objects and names of the first SQLFlow as ours; what is done anyway may be said."""
+        if not isinstance(given, Mapping):
+            return given
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            parts: Mapping[str, Any] = (
+                value if name in _GROUPS and isinstance(value, Mapping) else {name: value}
+            )
+            found |= {
+                _NAMES.get(part, part): said
+                for part, said in parts.items()
+                if not (part in _DONE_ANYWAY and said is True)
+            }
+        return found
 
 
 def policy(
@@ -73,16 +108,17 @@ def policy(
 ) -> Policy:
     """Return `base` with what a SOURCE sets: tries after the first, requests a minute, and the rest."""
     given = options or ResilienceOptions()
+    rate = rate_limit or given.max_requests_per_minute
     changed: dict[str, Any] = {
-        "attempts": None if max_retries is None else max_retries + 1,
+        "attempts": given.max_attempts if max_retries is None else max_retries + 1,
         "first_wait": given.first_wait_seconds,
         "longest_wait": given.longest_wait_seconds,
         "factor": given.factor,
         "total": given.total_seconds,
         "breaker_failures": given.breaker_failures,
         "breaker_recovery": given.breaker_recovery_seconds,
-        "rate": rate_limit,
-        "burst": given.burst or _burst(base, rate_limit),
+        "rate": rate,
+        "burst": given.burst or _burst(base, rate),
         "when_limited": given.when_limited,
     }
     return replace(base, **{name: value for name, value in changed.items() if value is not None})
