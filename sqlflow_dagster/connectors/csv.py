@@ -284,11 +284,13 @@ class ReadsCsv(Files[C]):
                 raising=not options.rejects,
             )
             alias = quote(f"_sqlflow_tried_{number}")
+            exact = exact_nested.from_text(column, kind, where) if exact_nested.is_nested(kind) else None
             if options.rejects:
-                once = None if casts.is_text(kind) else convert()
+                tried = sql("TRY({exact})", exact=exact) if exact else convert()
+                once = None if casts.is_text(kind) else tried
                 value = alias if once else quote(column)
-            elif exact_nested.is_nested(kind):
-                once, value = None, exact_nested.from_text(column, kind, where)
+            elif exact:
+                once, value = None, exact
             else:
                 once = casts.attempt(column, kind, decimal_comma=comma)
                 value = convert(tried=alias if once else None)

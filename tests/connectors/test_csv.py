@@ -608,6 +608,17 @@ def test_other_forms_are_read(folder, text, options, rows):
     assert folder.rows("CSV", path="a.csv", bad_rows="quarantine", **options) == rows
 
 
+def test_a_row_whose_nested_value_would_be_rounded_is_set_aside(folder):
+    folder.write(
+        "a.csv", 'id,s,l\n1,"{""a"": 1.7}",[1]\n2,"{""a"": 5}",[2]\n3,,\n4,"{""a"": 6}","[1, 2.5]"\n5,zz,\n'
+    )
+    found = folder.read(
+        "CSV", path="a.csv", types={"s": "STRUCT(a INTEGER)", "l": "INTEGER[]"}, bad_rows="quarantine"
+    )
+    assert found.rows == [(2, {"a": 5}, [2]), (3, None, None)]
+    assert sorted(place for _reason, place, _raw in found.rejects) == ["a.csv:2", "a.csv:5", "a.csv:6"]
+
+
 def test_a_declared_nested_type_holds_each_part_or_refuses_it(folder):
     types = {"j": "STRUCT(a DECIMAL(38,3), b VARCHAR[])"}
     folder.write("a.csv", 'id;j\n1;{"a": 12345678901234567890.123, "b": ["x, y", null]}\n2;\n')
