@@ -268,13 +268,7 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
         slots.usable(server, reached.slot, reached.lsn, label)
         now = logged.look_at(server, table.name, label)
         postgres_position.altered(reached, now, label)
-        if gone := postgres_position.went(reached, now):
-            log.warning(
-                "%s: %d of its partitions went (DROP, DETACH), of which the log tells nothing: their rows stay until a "
-                "--full-refresh",
-                label,
-                gone,
-            )
+        _warn_of_partitions(reached, now, label)
         _check_attached(server, reached, now, label)
         _check_stored(table, server.connection, reached, now)
         key = logged.check_key(now, table.key, label, table.name)
@@ -312,6 +306,23 @@ def _check_stored(table: _Table, connection: Connection, reached: Reached, now: 
         raise SchemaChanged(
             f"{table.label}: {', '.join(missing)} was left out before, so that rows which do not change lack it here; "
             "read everything anew with --full-refresh, or leave it out by `exclude_columns`"
+        )
+
+
+def _warn_of_partitions(reached: Reached, now: Logged, label: str) -> None:
+    """Say that rows may have gone with partitions, of which the log tells nothing."""
+    if gone := postgres_position.went(reached, now):
+        log.warning(
+            "%s: %d of its partitions went (DROP, DETACH), of which the log tells nothing: their rows stay until a "
+            "--full-refresh",
+            label,
+            gone,
+        )
+    elif postgres_position.rewritten(reached, now):
+        log.warning(
+            "%s: one of its partitions was written anew (VACUUM FULL, CLUSTER), or emptied by a TRUNCATE of its own, "
+            "of which the log tells nothing: then its rows stay until a --full-refresh",
+            label,
         )
 
 

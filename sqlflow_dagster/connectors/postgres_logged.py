@@ -201,7 +201,8 @@ def check_key(logged: Logged, key: Sequence[str], label: str, table: Name) -> tu
     missing = [name for name in key if fold(name) not in known]
     if missing:
         raise BadOption(
-            f"primary_key: {label} has no column {', '.join(missing)} in its log; it has {', '.join(known.values())}",
+            f"primary_key: {label} has no column {', '.join(missing)} in its log; it has {', '.join(known.values())}. "
+            "Mend `primary_key`, or run `sqlflow discover` where the tables are found by patterns",
             option="primary_key",
         )
     found = tuple(known[fold(name)] for name in key)

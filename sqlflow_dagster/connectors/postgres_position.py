@@ -194,6 +194,12 @@ def went(before: Reached, now: Logged) -> int:
     return max(0, (before.tables or 0) - len(_known_files(before, now)))
 
 
+def rewritten(before: Reached, now: Logged) -> bool:
+    """Return whether the rows of partitions that stayed were written anew, or went by a TRUNCATE of one of them."""
+    known = _known_files(before, now)
+    return now.partitioned and len(known) == before.tables and before.files != _files(known)
+
+
 def _in_older_rows(column: LoggedColumn, files: Sequence[File], before: Sequence[File]) -> set[str | None]:
     """What rows have in a column that is younger than they are: one value, unless partitions differ."""
     leaves = [file.missing for file in files if file.leaf and (file in before or column.name in file.missing)]
