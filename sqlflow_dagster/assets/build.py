@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from sqlflow_dagster.assets import automation, markdown, sensors
+from sqlflow_dagster.assets.freshness import of_any_partitions
 from sqlflow_dagster.assets.names import Keys, Names, keys_of
 from sqlflow_dagster.assets.ops import GroupOp, group_asset
 from sqlflow_dagster.assets.pipeline_job import pipeline_job
@@ -142,10 +143,18 @@ def _ops(project: Project, translator: SQLFlowTranslator) -> dict[str, list[Grou
     changed = {d.key: d.spec.key for *_, made in drafts for d in made if d.spec.key != d.key}
     final = keys.renamed(changed) if changed else keys
     ops: dict[str, list[GroupOp]] = {pipeline.name: [] for pipeline in project.plan.pipelines}
+    partitioned: set[dg.AssetKey] = set()
     for pipeline, group, made in drafts:
         specs = [_redirected(draft.spec, changed) if changed else draft.spec for draft in made]
         merged = _merged(specs, automation.partitions_of_group(project, pipeline, group))
+        partitioned |= {spec.key for spec in merged if spec.partitions_def}
         ops[pipeline.name].append(GroupOp(project, pipeline, group, final, merged))
+    if partitioned:
+        for groups in ops.values():
+            groups[:] = [
+                replace(op, specs=tuple(of_any_partitions(spec, partitioned) for spec in op.specs))
+                for op in groups
+            ]
     return ops
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Any
 
@@ -62,6 +63,21 @@ def automation_condition(text: str | None) -> dg.AutomationCondition[Any] | None
         raise SettingsError(
             f"automation: {text!r} is neither eager nor on_missing nor a cron expression"
         ) from error
+
+
+def of_any_partitions(spec: dg.AssetSpec, partitioned: AbstractSet[dg.AssetKey]) -> dg.AssetSpec:
+    """Return the spec of an asset that, if it is eager, does not wait for partitions that nobody has stored.
+
+    Dagster would wait for each partition since the first one.
+    """
+    made_from = {dep.asset_key for dep in spec.deps} & partitioned
+    if not made_from or spec.partitions_def or spec.automation_condition != dg.AutomationCondition.eager():
+        return spec
+    missing = dg.AutomationCondition.any_deps_missing()
+    others = missing.ignore(dg.AssetSelection.assets(*made_from))
+    return spec.replace_attributes(
+        automation_condition=dg.AutomationCondition.eager().replace(missing, others)
+    )
 
 
 def retry_policy(retry: Retry | None) -> dg.RetryPolicy | None:

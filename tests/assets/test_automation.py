@@ -2,7 +2,7 @@
 
 import signal
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -279,6 +279,23 @@ def test_a_tick_is_run_once_by_a_daemon_that_is_killed_before_it_kept_that_it_ha
         "2026-01-02",
     )
     assert deployment.query("SELECT n FROM p.ticks") == [(1,)]
+
+
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_an_eager_table_waits_for_no_partition_that_nobody_stored(deployment):
+    deployment.profile(DAILY + "    automation: eager\n")
+    deployment.pipeline(deployment.far({"a": [EVENTS]}, INCREMENTAL) + PARTITIONED)
+    total, moment, cursor = dg.AssetKey(["p", "total"]), datetime(2026, 1, 9, 6, tzinfo=UTC), None
+    asked = []
+    for day in (None, "2026-01-02", None, "2026-01-03"):
+        if day:
+            assert deployment.run("p_partitions", partition_key=day).success
+        result = dg.evaluate_automation_conditions(
+            deployment.definitions(), deployment.instance, evaluation_time=moment, cursor=cursor
+        )
+        moment, cursor = moment + timedelta(minutes=1), result.cursor
+        asked.append(result.get_num_requested(total))
+    assert asked == [0, 1, 0, 1]
 
 
 # --- sensors
