@@ -162,7 +162,9 @@ class Files(Connector[O]):
         if self.options.incremental_by == "partition":
             floor = listing.reached(changes.seen, manifest.floor(since), self.options.partition_lookback)
         replaces = changes.replaces if self.options.row_provenance else ()
-        yield from self._scans(stream, changes.to_read, replaces, manifest.cursor(changes.seen, floor))
+        # Of rows of one key the last one stays: that of the newest file, as if each had been read when it came.
+        came = changes.to_read if since is None else budget.in_order(changes.to_read)
+        yield from self._scans(stream, came, replaces, manifest.cursor(changes.seen, floor))
 
     def new_files(self, since: Cursor | None) -> tuple[str, ...]:
         changes = self._changes(since, limited=False)

@@ -104,6 +104,15 @@ def test_a_renamed_file_is_not_loaded_twice(inbox):
     assert (third.rows, third.replaces) == ([(1, "changed", "in/c.csv")], ("in/a.csv",))
 
 
+def test_of_files_that_came_since_the_last_run_the_newest_has_the_last_word_on_a_key(inbox):
+    first = read(inbox, primary_key="id")
+    for name, text, at in (("z", "oldest", 60), ("c", "newest", 180), ("d", "middle", 120)):
+        put(inbox, name, f"9,{text}\n", at=OLD + at)
+    assert read(inbox, first.position, primary_key="id").rows == [(9, "oldest"), (9, "middle"), (9, "newest")]
+    # What was there before has arrived at once, in an order that says nothing.
+    assert [row[1] for row in read(inbox, primary_key="id").rows] == ["x", "y", "newest", "middle", "oldest"]
+
+
 def test_a_new_file_like_one_that_was_removed_is_loaded(inbox):
     first = read(inbox)
     (inbox.root / "in/a.csv").unlink()
