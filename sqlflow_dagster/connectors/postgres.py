@@ -69,6 +69,17 @@ log = logging.getLogger(__name__)
 _ATTACHED = "_sqlflow_postgres"
 # What goes into a secret of DuckDB, and not into the text of a statement.
 _SECRET = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
+_WRITTEN = (
+    "((txid_snapshot_xmax(txid_current_snapshot()) - {xmin}::text::bigint) & 4294967295)"
+    " <= txid_snapshot_xmax(txid_current_snapshot()) - {before}"
+)
+# A table that becomes a partition brings rows that were written before.
+_ATTACHED_SINCE = (
+    "tableoid IN (WITH RECURSIVE came (oid) AS ("
+    "SELECT h.inhrelid FROM pg_catalog.pg_inherits AS h WHERE {written}"
+    " UNION SELECT h.inhrelid FROM came JOIN pg_catalog.pg_inherits AS h ON h.inhparent = came.oid)"
+    " SELECT oid FROM came)"
+)
 _TIMES = {"DATE": "date", "TIMESTAMP": "timestamp", "TIMESTAMP WITH TIME ZONE": "timestamptz"}
 
 
@@ -230,7 +241,7 @@ class Postgres(ServerTables[PostgresOptions]):
         relation, columns, keys = self._relation(connection, table, label)
         by_xmin, position = None, None
         if options.by_xmin:
-            by_xmin, position = self._by_xmin(connection, since)
+            by_xmin, position = self._by_xmin(connection, since, tables=table is not None)
         cursor = None if options.by_xmin else options.cursor_field
         wanted = self._wanted(connection, columns, keys, cursor, since, span)
         selected = select(relation, columns, replace(wanted, where=by_xmin), label)
@@ -275,7 +286,7 @@ class Postgres(ServerTables[PostgresOptions]):
         relation = self.query_relation()
         return relation, catalog.query_columns(connection, relation), ()
 
-    def _by_xmin(self, connection: Connection, since: Cursor | None) -> tuple[Sql, Cursor]:
+    def _by_xmin(self, connection: Connection, since: Cursor | None, *, tables: bool) -> tuple[Sql, Cursor]:
         """Rows written by transactions that were not certainly over at the last read.
 
         `xmin` has 32 bits and goes round; the distance to the newest transaction tells it apart.
@@ -294,12 +305,11 @@ class Postgres(ServerTables[PostgresOptions]):
             )
         if now - before >= 2**31:
             return Sql("TRUE"), position
-        written = sql(
-            "((txid_snapshot_xmax(txid_current_snapshot()) - xmin::text::bigint) & 4294967295)"
-            " <= txid_snapshot_xmax(txid_current_snapshot()) - {before}",
-            before=literal(before),
-        )
-        return written, position
+        written = sql(_WRITTEN, xmin=Sql("xmin"), before=literal(before))
+        if not tables:
+            return written, position
+        attached = sql(_ATTACHED_SINCE, written=sql(_WRITTEN, xmin=Sql("h.xmin"), before=literal(before)))
+        return sql("({written} OR {attached})", written=written, attached=attached), position
 
     def _horizon(
         self, connection: Connection, table: Name | None, selected: Selected, cursor: str

@@ -262,6 +262,24 @@ def test_reading_by_xmin_misses_no_change_whatever_the_columns(project):
     assert count(project) == 51
 
 
+@pytest.mark.parametrize("under", ["", " PARTITION BY RANGE (id)"], ids=["rows", "partitions"])
+def test_reading_by_xmin_misses_no_row_that_comes_with_a_partition(project, under):
+    project.database.run(
+        "CREATE TABLE s (id int PRIMARY KEY) PARTITION BY LIST (id)",
+        "CREATE TABLE first PARTITION OF s FOR VALUES IN (1)",
+        f"CREATE TABLE second (id int PRIMARY KEY){under}",
+        *(["CREATE TABLE third PARTITION OF second DEFAULT"] if under else []),
+        "INSERT INTO s VALUES (1)",
+        "INSERT INTO second VALUES (2)",
+    )
+    options = {"table": "s", "sync_mode": "incremental", "cursor_field": "xmin", "primary_key": "id"}
+    project.load(**options)
+    project.database.run("ALTER TABLE s ATTACH PARTITION second FOR VALUES IN (2)")
+    assert project.bench.ok()["t"].rows == 1
+    assert project.query("SELECT id FROM p.t ORDER BY id") == [(1,), (2,)]
+    assert project.bench.ok()["t"].rows == 0
+
+
 def test_xmin_of_another_server_is_no_cursor(project):
     project.database.run("CREATE TABLE s (id int PRIMARY KEY)", "INSERT INTO s VALUES (1)")
     options = {"table": "s", "sync_mode": "incremental", "cursor_field": "xmin", "primary_key": "id"}
