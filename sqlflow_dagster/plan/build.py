@@ -29,6 +29,7 @@ from sqlflow_dagster.plan.validate import (
     check_circles,
     check_columns,
     check_creates,
+    check_exports,
     check_loads,
     check_order,
     check_views,
@@ -146,6 +147,7 @@ def _pipeline(
     check_order(draft.file, planned, tables, report)
     check_views(planned, report)
     check_loads(planned, report)
+    check_exports(planned, report)
     declared = [found for found in draft.sources.declared.values() if found]
     isolated = {fold(d.source.name) for d in declared if d.facts and d.facts.isolate}
     return Pipeline(

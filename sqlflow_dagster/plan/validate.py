@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,15 @@ from sqlflow_dagster.plan.bodies import Body
 from sqlflow_dagster.plan.groups import Views
 from sqlflow_dagster.plan.lineage import output_columns
 from sqlflow_dagster.plan.loads import Wanted
-from sqlflow_dagster.plan.nodes import Group, Load, Pipeline, Step, Transform
+from sqlflow_dagster.plan.nodes import Export, Group, Load, Pipeline, Step, Transform
 from sqlflow_dagster.plan.placed import File, Placed
 from sqlflow_dagster.plan.report import Report
 from sqlflow_dagster.plan.tables import Tables
 from sqlflow_dagster.plan.transforms import Read
 from sqlflow_dagster.sql import TableName, fold
 
+# Options that say where in a target the rows go.
+_PLACES = ("table", "schema", "bucket", "path", "path_prefix", "key")
 # What names the window of a run in a query.
 _WINDOW = re.compile(r"@(?:start|end)_(?:date|dt)\b", re.IGNORECASE)
 
@@ -58,6 +61,29 @@ def check_creates(file: File, tables: Tables, report: Report) -> None:
         if isinstance(statement, tree.Create):
             _check_mode(report, write.placed, statement)
         made[write.table.folded] = write.placed
+
+
+def check_exports(planned: Sequence[Planned], report: Report) -> None:
+    """Notice an EXPORT that replaces what another one of the file has written to its target."""
+    first: dict[tuple[str, ...], Planned] = {}
+    for item in planned:
+        step, statement = item.step, item.placed.statement
+        if not (isinstance(step, Export) and isinstance(statement, tree.Export) and _anew(step)):
+            continue
+        target = item.placed.text(report, step.target, statement.target.span) or ""
+        place = target if "://" in target else posixpath.normpath(target)
+        key = (step.type, place, *(str(step.options.get(name)) for name in _PLACES))
+        other = first.setdefault(key, item)
+        if other is not item:
+            report.notices.append(
+                f"{item.placed.script.path}:{step.location.line}: this EXPORT replaces what that of line "
+                f"{other.step.location.line} writes to {step.target!r}; name another target, or export both at once"
+            )
+
+
+def _anew(step: Export) -> bool:
+    given = [step.options[name] for name in ("mode", "write_mode", "if_exists") if name in step.options]
+    return not given or str(given[0]).lower() in ("replace", "overwrite", "w")
 
 
 def _check_again(report: Report, placed: Placed, before: Placed, table: TableName) -> None:
