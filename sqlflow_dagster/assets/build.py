@@ -54,9 +54,9 @@ def build_definitions(
     schedules: list[dg.ScheduleDefinition] = []
     sensing: list[dg.SensorDefinition] = []
     for pipeline in planned.plan.pipelines:
-        made = _jobs(planned, pipeline, named[pipeline.name], names, ops[pipeline.name])
+        made = _jobs(planned, pipeline, named[pipeline.name], ops[pipeline.name])
         jobs += made
-        schedules += automation.schedules(planned, pipeline, named[pipeline.name], made)
+        schedules += automation.schedules(planned, pipeline, named[pipeline.name].own, made)
         sensing += sensors.sensors(planned, pipeline, made, ops)
     return dg.Definitions(
         assets=_definitions(ops, names),
@@ -101,13 +101,32 @@ def build_pipeline_specs(
     return [spec for op in ops[pipeline] for spec in op.specs]
 
 
+@dataclass(frozen=True, slots=True)
+class _JobNames:
+    """A pipeline's job; and where only some assets are partitioned, the job of these, and that of all."""
+
+    own: str
+    partitions: str
+    all: str
+
+
 def job_names(project: Project) -> Mapping[str, str]:
     """Return the name of each pipeline's job: the pipeline's, with what Dagster refuses replaced."""
-    return _job_names(project, Names())
+    return {pipeline: names.own for pipeline, names in _job_names(project, Names()).items()}
 
 
-def _job_names(project: Project, names: Names) -> dict[str, str]:
-    return {pipeline.name: names.take(pipeline.name) for pipeline in project.plan.pipelines}
+def partition_job_names(project: Project) -> Mapping[str, str]:
+    """Return the name of each pipeline's job of its partitioned assets, where the others have a job too."""
+    return {pipeline: names.partitions for pipeline, names in _job_names(project, Names()).items()}
+
+
+def _job_names(project: Project, names: Names) -> dict[str, _JobNames]:
+    # No pipeline loses its name to the job of another one.
+    own = {pipeline.name: names.take(pipeline.name) for pipeline in project.plan.pipelines}
+    return {
+        pipeline: _JobNames(name, names.take(f"{name}_partitions"), names.take(f"{name}_all"))
+        for pipeline, name in own.items()
+    }
 
 
 def _planned(
@@ -216,23 +235,22 @@ def _definitions(ops: Mapping[str, Sequence[GroupOp]], names: Names) -> list[dg.
 
 
 def _jobs(
-    project: Project, pipeline: Pipeline, name: str, names: Names, ops: Sequence[GroupOp]
+    project: Project, pipeline: Pipeline, names: _JobNames, ops: Sequence[GroupOp]
 ) -> list[automation.Job]:
     """The pipeline's job; where some assets are partitioned, one for them, one for the others, and one for all."""
     specs = [spec for op in ops for spec in op.specs]
     whole = [spec.key for spec in specs if spec.partitions_def is None]
     parts = [spec.key for spec in specs if spec.partitions_def is not None]
     description = markdown.text(pipeline.description) or None
-    jobs = [automation.Job(name, pipeline_job(name, whole, description), None)] if whole else []
+    jobs = [automation.Job(names.own, pipeline_job(names.own, whole, description), None)] if whole else []
     if not parts:
         return jobs
     partitions = automation.partitions_of(project, pipeline)
-    parts_name = names.take(f"{name}_partitions") if whole else name
-    jobs.append(automation.Job(parts_name, pipeline_job(parts_name, parts, description), partitions))
+    name = names.partitions if whole else names.own
+    jobs.append(automation.Job(name, pipeline_job(name, parts, description), partitions))
     if whole:
-        all_name = names.take(f"{name}_all")
-        job = pipeline_job(all_name, [*whole, *parts], description)
-        jobs.append(automation.Job(all_name, job, partitions, _before_any(specs)))
+        job = pipeline_job(names.all, [*whole, *parts], description)
+        jobs.append(automation.Job(names.all, job, partitions, _before_any(specs)))
     return jobs
 
 

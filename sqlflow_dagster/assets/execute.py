@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 
-from sqlflow_dagster.assets.build import build_definitions, job_names
+from sqlflow_dagster.assets.build import build_definitions, job_names, partition_job_names
 from sqlflow_dagster.assets.dead_runs import mark_dead_runs
 from sqlflow_dagster.assets.processes import process_tags
 from sqlflow_dagster.assets.resources import KEY
@@ -171,10 +171,10 @@ def _job(
         build_definitions(project, executor=dg.in_process_executor),
         dg.Definitions(loggers={_LOGGER: _logger(note)}),
     )
-    name = job_names(project)[pipeline]
+    names = job_names(project)[pipeline], partition_job_names(project)[pipeline]
     # Dagster resolves a job against all assets: those of other pipelines are left alone.
     repository = definitions.get_repository_def()
-    jobs = [repository.get_job(n) for n in (name, f"{name}_partitions") if repository.has_job(n)]
+    jobs = [repository.get_job(n) for n in names if repository.has_job(n)]
     chosen = next((job for job in jobs if (job.partitions_def is not None) == (partition is not None)), None)
     if chosen is None and partition is None:
         raise SettingsError(f"{pipeline} runs by partition; name one, e.g. --partition 2026-01-31")

@@ -142,6 +142,15 @@ def test_the_log_goes_to_a_file_in_a_folder_of_its_own(shop):
     assert (shop.root / "logs/today/run.log").is_file()
 
 
+def test_a_partition_is_run_of_the_pipeline_that_is_named(sqlflow, bench):
+    bench.write("profiles/dev.yml", "defaults: {partitions: {every: day, start: '2026-01-01'}}\n")
+    days = "CREATE TABLE days MODE INCREMENTAL BY at AS SELECT TIMESTAMP '2026-01-02 08:00' AS at;\n"
+    bench.pipeline(days + "CREATE TABLE total AS SELECT count(*) AS n FROM days;")
+    bench.pipeline(days, "p_partitions")
+    ended = sqlflow("run", "p", "--project", bench.root, "--partition", "2026-01-02", "--format", "json")
+    assert [asset["asset"] for asset in json.loads(ended.out)["assets"]] == ["p/days"]
+
+
 def test_a_partition_is_run_by_its_key(sqlflow, bench):
     bench.write("data/days.csv", "day,n\n2026-01-01,1\n2026-01-02,2\n2026-01-02,3\n")
     bench.write(
