@@ -32,7 +32,7 @@ _WHOLE = {
     "interval": "interval", "timestamp": "timestamptz", "date": "timestamptz", "time": "timetz",
 }  # fmt: skip
 # What says of a text, by the first word of a column's type, that `v`, made of it, lost a part by which `back` cannot
-# tell them apart: parts of a microsecond, a day before a time, and parts of a cent.
+# tell them apart: parts of a microsecond, a day before a time, digits of a float, and parts of a cent.
 _NANOSECONDS = sql("{c} ~ {pattern}", c=Sql("e.c"), pattern=literal(r"\.[0-9]{6}[0-9]*[1-9]"))
 _NO_TIME = sql(
     "e.c !~* {pattern}",
@@ -40,10 +40,12 @@ _NO_TIME = sql(
         r"^\s*t?\d{1,2}(:?\d{2}){0,2}(\.\d+)?\s*([ap]m)?\s*(z|[a-z]{3,4}|[+-]\d{1,2}(:?\d{2}){0,2})?\s*$"
     ),
 )
+_OTHER_NUMBER = Sql("(e.v !~* 'n' AND CAST(e.v AS numeric) IS DISTINCT FROM CAST(e.c AS numeric))")
 _DIGITS = "btrim(regexp_replace(e.{0}, '[^0-9]', '', 'g'), '0')"
 _LOST = {
     "timestamp": _NANOSECONDS, "date": _NANOSECONDS, "interval": _NANOSECONDS,
     "time": sql("({nano} OR {no_time})", nano=_NANOSECONDS, no_time=_NO_TIME),
+    "real": _OTHER_NUMBER, "double": _OTHER_NUMBER,
     "money": Sql(f"{_DIGITS.format('c')} <> {_DIGITS.format('v')}"),
 }  # fmt: skip
 
@@ -120,7 +122,9 @@ def _back(sent: str, final: str) -> str | None:
         return f"{back}[]" if back else None
     if sent in ("text", "varchar"):
         return "text" if final.startswith("character varying") else _WHOLE.get(re.split(r"[ (]", final)[0])
-    if sent == "interval" and final.startswith("interval"):
+    if sent == "interval" and final.startswith(("interval", "time")):
+        return sent
+    if sent in ("integer", "bigint") and final.startswith(("boolean", "bit(")):
         return sent
     numbers = sent.startswith(_NUMBERS) and final.startswith(_NUMBERS)
     moments = sent.startswith(_MOMENTS) and final.startswith(_MOMENTS)

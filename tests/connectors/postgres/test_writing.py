@@ -418,6 +418,13 @@ def test_rows_that_are_hidden_from_the_user_are_not_left_by_replace(export):
         ("timestamptz[]", "[NULL, TIMESTAMPTZ '290309-12-22 (BC) 00:00:00+00']", "before 4714 BC"),
         ("timestamp[]", "[TIMESTAMP_NS '2024-01-01 00:00:00.000000001']", "has nanoseconds"),
         ("jsonb", "{'a': 'NaN'::DOUBLE}", 'Token "NaN" is invalid.*column c'),
+        ("boolean", "5", "is boolean, which cannot hold '5'"),
+        ("boolean[]", "[1, 5]", "which cannot hold '{"),
+        ("bit(3)", "9", r"is bit\(3\), which cannot hold '9'"),
+        ("time", "INTERVAL '25 hours'", "which cannot hold '25:00:00'"),
+        ("real", "'16777217'", "is real, which cannot hold '16777217'"),
+        ("double precision", "'0.123456789012345678901'", "is double precision, which cannot hold '0.1234"),
+        ("double precision[]", "['1', '9007199254740993']", "which cannot hold '{"),
         ("int NOT NULL", "NULL::INT", "violates not-null constraint"),
         ("int CHECK (c > 0)", "-1", "violates check constraint"),
     ],
@@ -453,11 +460,31 @@ def test_a_value_that_the_table_cannot_hold_is_named_and_nothing_stored(export, 
         ("money", "$1,234.50", "$1,234.50"),
         ("money", "-7", "-$7.00"),
         ("money", "0", "$0.00"),
+        ("real", "0.1", "0.1"),
+        ("real", "-1.5e-3", "-0.0015"),
+        ("double precision", "0.30000000000000004", "0.30000000000000004"),
+        ("double precision", "-Infinity", "-Infinity"),
+        ("double precision", "nan", "NaN"),
     ],
 )
 def test_a_text_that_a_column_holds_whole_is_taken(export, kind, text, shown):
     export.run(f"CREATE TABLE t (c {kind})")
     export(f"SELECT '{text}' AS c", mode="append")
+    assert export.run("SELECT c::text FROM t") == [(shown,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        ("boolean", "1", "true"),
+        ("boolean", "0", "false"),
+        ("bit(3)", "5", "101"),
+        ("time", "INTERVAL '13 hours'", "13:00:00"),
+    ],
+)
+def test_a_value_that_a_column_holds_whole_is_taken(export, kind, value, shown):
+    export.run(f"CREATE TABLE t (c {kind})")
+    export(f"SELECT {value} AS c", mode="append")
     assert export.run("SELECT c::text FROM t") == [(shown,)]
 
 
