@@ -27,7 +27,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, csv_bad_rows, exact_nested, parameters
+from sqlflow_dagster.connectors import casts, csv_bad_rows, csv_width, exact_nested, parameters
 from sqlflow_dagster.connectors.base import Rejects
 from sqlflow_dagster.connectors.csv_errors import Explainer
 from sqlflow_dagster.connectors.file_options import FileOptions
@@ -114,7 +114,10 @@ class CsvOptions(FileOptions):
     ] = Field(None, description="A row that cannot be read is an `error`, or set aside in `quarantine`.")
     combine_files: bool = Field(True, description="A name of the first SQLFlow; all files are one table.")
     engine: str | None = Field(None, description="A name of the first SQLFlow; DuckDB reads the files.")
-    null_padding: bool = Field(False, description="Whether a line with too few values ends in NULLs.")
+    null_padding: bool = Field(
+        False,
+        description="Whether a line with too few values ends in NULLs, and one may end with delimiters.",
+    )
     max_line_bytes: int = Field(
         2_000_000,
         ge=1000,
@@ -158,6 +161,9 @@ class ReadsCsv(Files[C]):
         types = self._types(sniffed, folders, kept)
         types = {name: self._as_kept(kind, kept.get(fold(name))) for name, kind in types.items()}
         by_file = {sample.file: sample for sample in sniffed.samples}
+        for item in files:
+            if item.file in by_file:
+                self._check_width(item, by_file[item.file], sniffed.delimiter)
         groups = groupby(
             (item for item in files if item.file in by_file and by_file[item.file].names),
             # Told the wrong end of lines, DuckDB reads no row and says nothing.
@@ -173,6 +179,22 @@ class ReadsCsv(Files[C]):
             explain=explain.explain,
             rejects=self._rejects(files, sniffed) if options.rejects else None,
         )
+
+    def _check_width(self, item: Readable, sample: Sample, delimiter: str) -> None:
+        """Refuse a file with a line whose values stand in other columns, which DuckDB would read."""
+        options = self.options
+        # Where texts end is told by counting quotes.
+        if options.null_padding or options.escape not in ("", options.quote) or not options.quote.isascii():
+            return
+        lines = csv_width.Lines(
+            item.file.name, delimiter, options.quote, options.comment, len(sample.names), sample.skip
+        )
+        if lines.ends_all(sample.rows):
+            return
+        if item.pipe is None:
+            lines.check(item.path)
+        else:
+            item.pipe.pieces = partial(lines.checked, item.pipe.pieces)
 
     def _rejects(self, files: Sequence[Readable], sniffed: Sniffed) -> Rejects:
         form = replace(self._form(), delimiter=sniffed.delimiter, header=sniffed.header)

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import re
+import secrets
 from decimal import Decimal
 
 import pytest
@@ -199,6 +200,40 @@ def test_bytes_that_are_not_in_the_encoding_are_an_error_with_their_line(folder)
     folder.write("a.csv", b"id,v\n1,a\n2,\x81\n")
     with pytest.raises(SourceFailed, match=r"^a.csv:3: a byte is not cp1252"):
         folder.read("CSV", path="a.csv", encoding="cp1252")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("bad", "more"),
+    [
+        ("2,,b,", {}),
+        ('2,"b, or c",,', {}),
+        ("2,b,c,", {"bad_rows": "quarantine"}),
+    ],
+    ids=["plain", "quoted", "quarantine"],
+)
+def test_a_line_of_one_value_too_many_is_an_error_where_its_last_is_empty_too(folder, end, bad, more):
+    lines = ["id,v,w", "1,a,", '3,"c,', 'd,e,f,",', "4,,", bad, "5,e,"]
+    folder.write("a.csv", end.join([*lines, ""]))
+    with pytest.raises(SourceFailed, match=r"^a.csv:6: it has more values than the 3 columns"):
+        folder.rows("CSV", path="a.csv", **more)
+    assert len(folder.rows("CSV", path="a.csv", null_padding=True, **more)) == 5
+    folder.write("a.csv", end.join(line for line in lines if line != bad))
+    assert [row[0] for row in folder.rows("CSV", path="a.csv", **more)] == [1, 3, 4, 5]
+
+
+def test_a_line_of_one_value_too_many_is_an_error_in_a_file_that_is_unpacked_while_it_is_read(folder):
+    rows = [f"{n},{secrets.token_hex(16)},w" for n in range(300_000)]
+    folder.write("a.csv.gz", gzip.compress("\n".join(["id,v,w", *rows, "7,,b,", "8,c,"]).encode(), 1))
+    with pytest.raises(SourceFailed, match=r"^a.csv.gz:300002: it has more values than the 3 columns"):
+        folder.rows("CSV", path="a.csv.gz")
+    folder.write("a.csv.gz", gzip.compress("\n".join(["id,v,w", *rows, "8,c,"]).encode(), 1))
+    assert len(folder.rows("CSV", path="a.csv.gz")) == 300_001
+
+
+def test_a_delimiter_at_the_end_of_each_line_is_no_value(folder):
+    folder.write("a.csv", "id,v\n1,a,\n2,b,\n3,,\n")
+    assert folder.rows("CSV", path="a.csv") == [("1", "a"), ("2", "b"), ("3", None)]
 
 
 def test_a_blank_before_a_quote_belongs_to_no_name_and_no_value(folder):
