@@ -19,7 +19,7 @@ set aside in `_sqlflow.quarantine` with the reason, the file, the line and its t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -161,9 +161,9 @@ class ReadsCsv(Files[C]):
         types = self._types(sniffed, folders, kept)
         types = {name: self._as_kept(kind, kept.get(fold(name))) for name, kind in types.items()}
         by_file = {sample.file: sample for sample in sniffed.samples}
-        for item in files:
-            if item.file in by_file:
-                self._check_width(item, by_file[item.file], sniffed.delimiter)
+        checks = [
+            self._width(item, by_file[item.file], sniffed.delimiter) for item in files if item.file in by_file
+        ]
         groups = groupby(
             (item for item in files if item.file in by_file and by_file[item.file].names),
             # Told the wrong end of lines, DuckDB reads no row and says nothing.
@@ -178,23 +178,24 @@ class ReadsCsv(Files[C]):
             join(" UNION ALL BY NAME ", selects),
             explain=explain.explain,
             rejects=self._rejects(files, sniffed) if options.rejects else None,
+            checks=tuple(check for check in checks if check),
         )
 
-    def _check_width(self, item: Readable, sample: Sample, delimiter: str) -> None:
-        """Refuse a file with a line whose values stand in other columns, which DuckDB would read."""
+    def _width(self, item: Readable, sample: Sample, delimiter: str) -> Iterator[object] | None:
+        """What finds a line whose values stand in other columns; of a pipe, it is done while it is written."""
         options = self.options
         # Where texts end is told by counting quotes.
         if options.null_padding or options.escape not in ("", options.quote) or not options.quote.isascii():
-            return
+            return None
         lines = csv_width.Lines(
             item.file.name, delimiter, options.quote, options.comment, len(sample.names), sample.skip
         )
         if lines.ends_all(sample.rows):
-            return
+            return None
         if item.pipe is None:
-            lines.check(item.path)
-        else:
-            item.pipe.pieces = partial(lines.checked, item.pipe.pieces)
+            return lines.of(item.path)
+        item.pipe.pieces = partial(lines.checked, item.pipe.pieces)
+        return None
 
     def _rejects(self, files: Sequence[Readable], sniffed: Sniffed) -> Rejects:
         form = replace(self._form(), delimiter=sniffed.delimiter, header=sniffed.header)

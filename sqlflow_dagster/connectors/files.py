@@ -30,7 +30,7 @@ from sqlflow_dagster.connectors.base import (
     Stream,
 )
 from sqlflow_dagster.connectors.file_options import FileOptions
-from sqlflow_dagster.connectors.parallel import together
+from sqlflow_dagster.connectors.parallel import beside, together
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.streamed import Pipe
@@ -95,12 +95,16 @@ class Readable:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A SELECT over files, the extensions it needs, and who explains its failures."""
+    """A SELECT over files, the extensions it needs, and who explains its failures.
+
+    `checks` go through the files while their rows are read, and raise what is wrong.
+    """
 
     query: Sql | Callable[[Ask], Sql]
     extensions: tuple[str, ...] = ()
     explain: Callable[[str], str] | None = None
     rejects: Rejects | None = None
+    checks: tuple[Iterator[object], ...] = ()
 
 
 class Files(Connector[O]):
@@ -307,16 +311,17 @@ class Files(Connector[O]):
             if selected is None:
                 self._not_empty(files)
                 return
-            yield Scan(
-                selected.query,
-                extensions=selected.extensions,
-                rejects=selected.rejects,
-                provenance=self.options.row_provenance,
-                replaces=replaces,
-                position=position,
-                scattered=_scattered(files),
-                explain=_first_of(readable, selected.explain),
-            )
+            with beside(selected.checks, "checks"):
+                yield Scan(
+                    selected.query,
+                    extensions=selected.extensions,
+                    rejects=selected.rejects,
+                    provenance=self.options.row_provenance,
+                    replaces=replaces,
+                    position=position,
+                    scattered=_scattered(files),
+                    explain=_first_of(readable, selected.explain),
+                )
             for item in readable:
                 if item.pipe and item.pipe.error:
                     raise item.pipe.error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from contextvars import copy_context
+from threading import Event
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -27,3 +29,30 @@ def together(tasks: Sequence[Callable[[], T]], workers: int, name: str) -> list[
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
         return [item.result() for item in under_way]
+
+
+@contextmanager
+def beside(works: Sequence[Iterator[object]], name: str) -> Iterator[None]:
+    """Go through `works`, one after the other, in a thread while the block runs.
+
+    What they raise is raised at the block's end. A block that fails ends them at their next item.
+    """
+    if not works:
+        yield
+        return
+    end = Event()
+
+    def run() -> None:
+        for work in works:
+            for _ in work:
+                if end.is_set():
+                    return
+
+    with ThreadPoolExecutor(1, name) as threads:
+        under_way = threads.submit(copy_context().run, run)
+        try:
+            yield
+        except BaseException:
+            end.set()
+            raise
+        under_way.result()

@@ -222,13 +222,20 @@ def test_a_line_of_one_value_too_many_is_an_error_where_its_last_is_empty_too(fo
     assert [row[0] for row in folder.rows("CSV", path="a.csv", **more)] == [1, 3, 4, 5]
 
 
-def test_a_line_of_one_value_too_many_is_an_error_in_a_file_that_is_unpacked_while_it_is_read(folder):
-    rows = [f"{n},{secrets.token_hex(16)},w" for n in range(300_000)]
-    folder.write("a.csv.gz", gzip.compress("\n".join(["id,v,w", *rows, "7,,b,", "8,c,"]).encode(), 1))
-    with pytest.raises(SourceFailed, match=r"^a.csv.gz:300002: it has more values than the 3 columns"):
-        folder.rows("CSV", path="a.csv.gz")
-    folder.write("a.csv.gz", gzip.compress("\n".join(["id,v,w", *rows, "8,c,"]).encode(), 1))
-    assert len(folder.rows("CSV", path="a.csv.gz")) == 300_001
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("more", ["8,c,\n", ""], ids=["within", "last line, without an end"])
+def test_a_line_of_one_value_too_many_is_an_error_in_a_large_file(folder, packed, more):
+    def write(text):
+        folder.write(name, gzip.compress(text.encode(), 1) if packed else text)
+
+    name = "a.csv.gz" if packed else "a.csv"
+    rows = [f'{n},"{secrets.token_hex(16)},",w' for n in range(300_000)]
+    good = "\n".join(["id,v,w", *rows, '7,"b,",', ""])
+    write(f"{good}7,,b,\n{more}".removesuffix("" if more else "\n"))
+    with pytest.raises(SourceFailed, match=rf"^{name}:300003: it has more values than the 3 columns"):
+        folder.rows("CSV", path=name)
+    write(good + more)
+    assert len(folder.rows("CSV", path=name)) == 300_001 + bool(more)
 
 
 def test_a_delimiter_at_the_end_of_each_line_is_no_value(folder):
