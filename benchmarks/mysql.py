@@ -43,6 +43,8 @@ _BY_SCANNER = """
 import sys
 import duckdb
 database, scanner, port, limit, columns = sys.argv[1:]
+# It may take JSON's own collation, which is binary, for bytes.
+columns = columns.replace("attrs", "CONVERT(attrs USING utf8mb4) AS attrs")
 with duckdb.connect(database) as connection:
     connection.execute(f"LOAD '{scanner}'")
     connection.execute(f"SET memory_limit = '{limit}'")
