@@ -52,6 +52,7 @@ def beside(works: Sequence[Iterator[object]], name: str) -> Iterator[None]:
         under_way = threads.submit(copy_context().run, run)
         try:
             yield
+        # Also of a canceled run, or a read that nobody goes on with; it is raised again.
         except BaseException:
             end.set()
             raise

@@ -231,6 +231,9 @@ class S3Options(Connecting, FormatOptions):
             return given
         bounds = {"start_date": "modified_after", "end_date": "modified_before"}
         moved = {bounds[name]: given[name] for name in bounds if given.get(name)}
+        for name, other in bounds.items():
+            if moved.get(other) and given.get(other) not in (None, moved[other]):
+                raise ValueError(f"{name}: it is {other} here, which differs; give one of them")
         return {**{name: value for name, value in given.items() if name not in bounds}, **moved}
 
     def problems(self) -> list[str]:

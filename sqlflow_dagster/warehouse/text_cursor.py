@@ -31,14 +31,12 @@ def check(connection: DuckDBPyConnection, table: TableName, rows: Sql, column: s
     _, numbers, digits, shortest, longest, last, greatest = found
     if numbers:
         if not digits or shortest < longest or longest < _FEWEST_DIGITS:
-            raise _refused(table, column, "numbers", last, greatest, "BIGINT")
+            raise _refused(table, column, "numbers", last, greatest, "BIGINT" if digits else "DECIMAL(38, 9)")
         return
-    times, last, greatest, wrong = connection.execute(sql(_TIMES, **parts)).fetchone() or (
-        False,
-        None,
-        None,
-        False,
-    )
+    found = connection.execute(sql(_TIMES, **parts)).fetchone()
+    if found is None:
+        return
+    times, last, greatest, wrong = found
     if times and wrong:
         raise _refused(table, column, "times in several forms", last, greatest, "TIMESTAMPTZ")
 

@@ -312,6 +312,8 @@ def test_airbytes_format_of_files_is_what_it_stands_for(written, meant):
         ({"filetype": "csv", "true_values": ["ja"]}, {}, "true_values"),
         ({"filetype": "parquet", "decimal_as_float": True}, {}, "decimal_as_float"),
         ({"filetype": "csv", "header_definition": {"header_definition_type": "x"}}, {}, "header_definition"),
+        ({"filetype": "csv", "header_definition": "User Provided"}, {}, "header_definition"),
+        ({"filetype": "csv", "true_values": [True, "yes"]}, {}, "true_values"),
         ({"filetype": "csv", "delimiter": ";"}, {"delimiter": ","}, "delimiter"),
         ({"filetype": "csv", "nothing_known": 1}, {}, "nothing_known"),
     ],
@@ -350,3 +352,12 @@ def test_an_object_of_columns_and_types_is_told_where_types_stand():
         BadOption, match="^columns: write a list of names; the types of columns stand in `types`"
     ):
         parse(find("CSV").options_type, {"path": "a.csv", "columns": {"a": "VARCHAR"}})
+
+
+@pytest.mark.parametrize("kind", ["POSTGRES", "MYSQL"])
+@pytest.mark.parametrize("password", ["12/CANARY", "1?CANARY", "1?CANARY=1", "x%CANARY"])
+def test_a_password_that_is_not_escaped_is_taken_for_nothing_else(kind, password):
+    with pytest.raises(BadOption) as caught:
+        parse(find(kind).options_type, {"connection": f"{kind.lower()}://u:{password}@h:1/d", "table": "t"})
+    assert "special characters as %40" in str(caught.value)
+    assert "CANARY" not in str(caught.value)

@@ -333,6 +333,13 @@ def test_a_parameter_of_another_format_is_refused_before_anything_is_asked(folde
         folder.open("S3", bucket="b", file_format=form, **params).streams()
 
 
+def test_two_bounds_of_the_objects_times_that_differ_are_refused():
+    given = {"bucket": "b", "start_date": "2024-01-01", "modified_after": "2024-02-01"}
+    with pytest.raises(BadOption, match="start_date: .*modified_after"):
+        parse(find("S3").options_type, given)
+    assert parse(find("S3").options_type, {**given, "modified_after": "2024-01-01"})
+
+
 @pytest.mark.parametrize("form", ["csv", "tsv", "json", "jsonl", "parquet", "avro"])
 def test_no_parameter_of_a_format_counts_as_one_of_s3_itself(form):
     taken = find(form).options_type.model_fields.keys() & S3Options.model_fields.keys()

@@ -290,14 +290,6 @@ def test_a_table_that_changes_between_its_catalogue_and_its_rows_is_an_error_of_
         assert isinstance(scan.explain(str(caught.value)), SchemaChanged)
 
 
-@pytest.mark.parametrize("password", ["12/CANARY", "1?CANARY", "1?CANARY=1", "x%CANARY"])
-def test_a_password_that_is_not_escaped_is_taken_for_nothing_else(password):
-    with pytest.raises(BadOption) as caught:
-        parse(MySQLOptions, {"connection": f"mysql://u:{password}@h:1/d", "table": "t"})
-    assert "special characters as %40" in str(caught.value)
-    assert "CANARY" not in str(caught.value)
-
-
 def test_the_password_is_nowhere_to_be_found(project, caplog):
     caplog.set_level(logging.DEBUG)
     project.database.run(

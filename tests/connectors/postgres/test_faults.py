@@ -234,14 +234,6 @@ def test_a_table_that_is_altered_brings_its_new_columns(project):
     assert project.query("SELECT id, a, b FROM p.t ORDER BY id") == [(1, None, 1.5), (2, None, 1.5)]
 
 
-@pytest.mark.parametrize("password", ["12/CANARY", "1?CANARY", "1?CANARY=1", "x%CANARY"])
-def test_a_password_that_is_not_escaped_is_taken_for_nothing_else(password):
-    with pytest.raises(BadOption) as caught:
-        parse(PostgresOptions, {"connection": f"postgresql://u:{password}@h:1/d", "table": "t"})
-    assert "special characters as %40" in str(caught.value)
-    assert "CANARY" not in str(caught.value)
-
-
 def test_the_password_is_nowhere_to_be_found(project, caplog):
     caplog.set_level(logging.DEBUG)
     project.database.run("CREATE TABLE s AS SELECT 1 AS id", "GRANT SELECT ON s TO reader")
