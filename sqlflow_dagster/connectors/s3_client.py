@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sqlflow_dagster.connectors.http import retry_after
 from sqlflow_dagster.connectors.s3_options import Connecting
-from sqlflow_dagster.errors import BadOption, NotAllowed, RetryLater, SourceError, SourceFailed
+from sqlflow_dagster.errors import (
+    BadOption,
+    NotAllowed,
+    RetryLater,
+    SourceError,
+    SourceFailed,
+    SQLFlowError,
+)
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -51,25 +58,59 @@ class UploadGone(SourceError):
     """The store knows no such upload in parts: it is complete, or was aborted."""
 
 
+class Connected(NamedTuple):
+    """boto3's client, its credentials (None for none), and how it looks at certificates."""
+
+    client: Any
+    credentials: Any
+    verify: bool | str
+
+
+def waits(options: Connecting) -> tuple[float, float]:
+    """Return the longest waits for a connection and for an answer, in seconds."""
+    seconds = options.timeout_seconds or _SECONDS_TO_ANSWER
+    return min(seconds, _SECONDS_TO_CONNECT), seconds
+
+
+def require_boto() -> None:
+    """Raise BadOption where boto3 is not installed."""
+    try:
+        import botocore  # noqa: F401, PLC0415 - only who connects needs it
+    except ImportError as error:
+        raise BadOption("S3 needs boto3: pip install 'sqlflow-dagster[s3]'", option="type") from error
+
+
+def moment(value: Any) -> datetime:
+    """Return a time that S3 wrote. Raises ValueError for what is none."""
+    from botocore.utils import parse_timestamp  # noqa: PLC0415 - as boto3
+
+    if isinstance(value, str) and value[:1].isdigit() and "T" in value:
+        return datetime.fromisoformat(value)
+    return cast("datetime", parse_timestamp(value))
+
+
 def client(options: Connecting) -> Any:
     """Return boto3's client of S3. Nothing is contacted.
 
-    Raises what `client_with` raises.
+    Raises what `connected` raises.
     """
-    return client_with(options)[0]
+    return connected(options).client
 
 
-def client_with(options: Connecting) -> tuple[Any, Any]:
-    """Return boto3's client of S3 and its credentials, None for none. Nothing is contacted.
+def connected(options: Connecting) -> Connected:
+    """Return boto3's client of S3 and what it goes by. Nothing is contacted.
 
     Raises BadOption for parameters that make no client, and NotAllowed where boto3 has no such profile.
     """
-    config, errors = _boto()
-    seconds = options.timeout_seconds or _SECONDS_TO_ANSWER
+    require_boto()
+    from botocore import exceptions as errors  # noqa: PLC0415 - slow to import
+    from botocore.config import Config as config  # noqa: N813, PLC0415 - as above
+
+    to_connect, to_answer = waits(options)
     settings: dict[str, Any] = {
         "retries": {"total_max_attempts": 1},
-        "connect_timeout": min(seconds, _SECONDS_TO_CONNECT),
-        "read_timeout": seconds,
+        "connect_timeout": to_connect,
+        "read_timeout": to_answer,
         "max_pool_connections": options.parallel_workers,
         "s3": {"addressing_style": _addressing(options)},
         # What stores other than AWS may not know; lengths and ETags are checked in any case.
@@ -91,7 +132,10 @@ def client_with(options: Connecting) -> tuple[Any, Any]:
             verify=None if options.verify_tls is True else options.verify_tls,
             config=config(**settings),
         )
-        return made, None if options.anonymous else session.get_credentials()
+        verify = options.verify_tls
+        if verify is True:
+            verify = session.get_config_variable("ca_bundle") or True
+        return Connected(made, None if options.anonymous else session.get_credentials(), verify)
     except errors.ProfileNotFound as error:
         raise NotAllowed(f"profile: {error}; mend `profile`, or add it to ~/.aws/config") from None
     except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
@@ -117,44 +161,62 @@ def translated(options: Connecting, bucket: str, key: str = "") -> Iterator[None
 
     Raises RetryLater, NotAllowed, ObjectChanged, UploadGone, BadOption and SourceFailed.
     """
-    _, errors = _boto()
-    where = f"s3://{bucket}/{key}"
-    store = options.endpoint_url or "AWS"
     try:
         yield
-    except errors.ClientError as error:
-        raise _answered(error, where, store, bucket, key) from None
-    except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
-        raise NotAllowed(
-            f"{where}: {error}; give `access_key_id` and `secret_access_key`, or a `profile`, or set `anonymous` for a "
-            "public bucket"
-        ) from None
-    except (
-        errors.TokenRetrievalError,
-        errors.UnauthorizedSSOTokenError,
-        errors.CredentialRetrievalError,
-    ) as error:
-        raise NotAllowed(f"{where}: the credentials cannot be had: {error}; sign in again") from None
-    except errors.ParamValidationError as error:
-        raise BadOption(f"bucket: {error}", option="bucket") from None
-    except errors.SSLError as error:
-        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-            raise RetryLater(f"{where} at {store}: the secure connection broke: {_short(error)}") from None
-        raise SourceFailed(
-            f"{where} at {store}: {_short(error)}; look at the dates and the name of its certificate, or name the file "
-            "of its authority in `verify_tls`"
-        ) from None
-    except (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError, _unread()) as error:
-        raise RetryLater(f"{where} at {store}: {_short(error)}") from None
-    except _unreadable() as error:
-        raise RetryLater(
-            f"{where} at {store}: the answer is cut off or no answer of S3: {_short(error)}"
-        ) from None
-    except errors.BotoCoreError as error:
-        raise SourceFailed(f"{where} at {store}: {_short(error)}") from None
+    except SQLFlowError:
+        raise
+    # What is none of boto3's goes on; its errors are slow to import, and needed only here.
+    except Exception as error:
+        found = _translation(error, options, bucket, key)
+        if found is None:
+            raise
+        raise found from None
 
 
-def _answered(error: ClientError, where: str, store: str, bucket: str, key: str) -> Exception:  # noqa: PLR0911 - one for each kind
+def _translation(error: Exception, options: Connecting, bucket: str, key: str) -> SQLFlowError | None:  # noqa: PLR0911 - one for each kind
+    """An error of boto3's as one of ours; None for others."""
+    from botocore import exceptions as errors  # noqa: PLC0415 - as `translated` says
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as above
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as above
+
+    where = f"s3://{bucket}/{key}"
+    store = options.endpoint_url or "AWS"
+    match error:
+        case errors.ClientError():
+            return _answered(error, where, store, bucket, key)
+        case errors.NoCredentialsError() | errors.PartialCredentialsError():
+            return NotAllowed(
+                f"{where}: {error}; give `access_key_id` and `secret_access_key`, or a `profile`, or set `anonymous` "
+                "for a public bucket"
+            )
+        case (
+            errors.TokenRetrievalError()
+            | errors.UnauthorizedSSOTokenError()
+            | errors.CredentialRetrievalError()
+        ):
+            return NotAllowed(f"{where}: the credentials cannot be had: {error}; sign in again")
+        case errors.ParamValidationError():
+            return BadOption(f"bucket: {error}", option="bucket")
+        case errors.SSLError():
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+                return RetryLater(f"{where} at {store}: the secure connection broke: {_short(error)}")
+            return SourceFailed(
+                f"{where} at {store}: {_short(error)}; look at the dates and the name of its certificate, or name the "
+                "file of its authority in `verify_tls`"
+            )
+        case errors.HTTPClientError() | errors.ConnectionError() | errors.IncompleteReadError() | HTTPError():
+            return RetryLater(f"{where} at {store}: {_short(error)}")
+        case ResponseParserError():
+            return RetryLater(
+                f"{where} at {store}: the answer is cut off or no answer of S3: {_short(error)}"
+            )
+        case errors.BotoCoreError():
+            return SourceFailed(f"{where} at {store}: {_short(error)}")
+        case _:
+            return None
+
+
+def _answered(error: ClientError, where: str, store: str, bucket: str, key: str) -> SQLFlowError:  # noqa: PLR0911 - one for each kind
     action = str(error.operation_name)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -199,7 +261,7 @@ def _session(options: Connecting) -> Any:
     session = Session(profile=options.profile)
     session.register_component("data_loader", _models())
     # botocore's own reading of times takes most of the time of a long listing.
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
     if options.access_key_id and options.secret_access_key:
         token = options.session_token.get_secret_value() if options.session_token else None
         session.set_credentials(options.access_key_id, options.secret_access_key.get_secret_value(), token)
@@ -251,42 +313,9 @@ def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _moment(value: Any) -> datetime:
-    from botocore.utils import parse_timestamp  # noqa: PLC0415 - as boto3
-
-    if isinstance(value, str) and value[:1].isdigit() and "T" in value:
-        return datetime.fromisoformat(value)
-    return cast("datetime", parse_timestamp(value))
-
-
-@cache
-def _unread() -> type[Exception]:
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as boto3
-
-    return HTTPError
-
-
-@cache
-def _unreadable() -> type[Exception]:
-    from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as boto3
-
-    return cast("type[Exception]", ResponseParserError)
-
-
 @cache
 def _models() -> Any:
     """What boto3 knows of its services, read once a process."""
     from sqlflow_dagster.connectors.s3_models import Models  # noqa: PLC0415 - as boto3
 
     return Models()
-
-
-@cache
-def _boto() -> tuple[Any, Any]:
-    """Return botocore's Config and its errors: slow to import, and only who connects needs them."""
-    try:
-        from botocore import exceptions  # noqa: PLC0415
-        from botocore.config import Config  # noqa: PLC0415
-    except ImportError as error:
-        raise BadOption("S3 needs boto3: pip install 'sqlflow-dagster[s3]'", option="type") from error
-    return Config, exceptions

@@ -116,7 +116,7 @@ class Fetcher:
             told["Range"] = f"bytes={start}-{end - 1}"
 
         def fetched() -> int:
-            body = self._objects.getter.body(bucket, key, told)
+            body = self._objects.requests.body(bucket, key, told)
             try:
                 return self._written(body, path, start)
             finally:

@@ -18,7 +18,7 @@ def health(objects: Objects, places: Sequence[Where], begin: float) -> Health:
 
     Raises what the store answers, but for refusals of a permission.
     """
-    facts: dict[str, str | int | float | bool] = {"endpoint": str(objects.client.meta.endpoint_url)}
+    facts: dict[str, str | int | float | bool] = {"endpoint": str(objects.requests.endpoint)}
     refused: list[str] = []
     found = 0
     for where in dict.fromkeys(places):
@@ -48,15 +48,13 @@ def _place(objects: Objects, where: Where) -> tuple[int, list[str]]:
     else:
         prefix = where.prefix
         try:
-            page: Any = objects.ask(
-                bucket, prefix, lambda: objects.client.list_objects_v2(Bucket=bucket, Prefix=prefix)
-            )
+            page: Any = objects.ask(bucket, prefix, lambda: objects.requests.page(bucket, prefix))
             keys = [item["Key"] for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
         except NotAllowed as error:
             refused.append(str(error))
     if keys:
         try:
-            objects.ask(bucket, keys[0], lambda: objects.client.head_object(Bucket=bucket, Key=keys[0]))
+            objects.ask(bucket, keys[0], lambda: objects.requests.head(bucket, keys[0]))
         except NotAllowed as error:
             refused.append(str(error))
         except ObjectChanged:

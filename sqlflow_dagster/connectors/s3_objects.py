@@ -11,9 +11,9 @@ from sqlflow_dagster.connectors import globs, listing
 from sqlflow_dagster.connectors.budget import Prices
 from sqlflow_dagster.connectors.parallel import together
 from sqlflow_dagster.connectors.paths import File, hidden
-from sqlflow_dagster.connectors.s3_client import ObjectChanged, client_with, translated, whole
-from sqlflow_dagster.connectors.s3_get import Getter
+from sqlflow_dagster.connectors.s3_client import Connected, ObjectChanged, connected, translated, whole
 from sqlflow_dagster.connectors.s3_options import JOURNAL, S3Options, Where
+from sqlflow_dagster.connectors.s3_requests import Requests
 from sqlflow_dagster.errors import RetryLater, SourceFailed
 from sqlflow_dagster.resilience.counts import counter
 from sqlflow_dagster.resilience.guard import Guard
@@ -39,26 +39,21 @@ class Objects:
         return self._guard().stopped
 
     @cached_property
-    def client(self) -> Any:
-        """boto3's client."""
-        return self._made[0]
+    def boto(self) -> Connected:
+        """boto3's client and what it goes by; most reads need none."""
+        return connected(self.options)
 
     @cached_property
-    def _made(self) -> tuple[Any, Any]:
-        return client_with(self.options)
-
-    @cached_property
-    def getter(self) -> Getter:
-        """What fetches bodies."""
-        client, credentials = self._made
-        return Getter(client, credentials, self.options)
+    def requests(self) -> Requests:
+        """What is asked for here, by its name in S3."""
+        return Requests(self.options, lambda: self.boto)
 
     def close(self) -> None:
         """Close the connections, where there are any."""
-        if "getter" in self.__dict__:
-            self.getter.close()
-        if "_made" in self.__dict__:
-            self.client.close()
+        if "requests" in self.__dict__:
+            self.requests.close()
+        if "boto" in self.__dict__:
+            self.boto.client.close()
 
     def find(self, where: Where, wanted: listing.Wanted) -> Iterator[File]:
         """Yield the objects at a place, in order of their keys; those of unwanted partitions may be left out.
@@ -101,7 +96,7 @@ class Objects:
         return _file(bucket, key, size, stored, tag)
 
     def _described(self, bucket: str, key: str) -> tuple[int, Any, str]:
-        found, where = self.client.head_object(Bucket=bucket, Key=key), f"s3://{bucket}/{key}"
+        found, where = self.requests.head(bucket, key), f"s3://{bucket}/{key}"
         return (
             whole(found, "ContentLength", where),
             whole(found, "LastModified", where),
@@ -138,14 +133,14 @@ class Objects:
         return files, admitted
 
     def _pages(self, bucket: str, prefix: str, delimiter: str) -> Iterator[Any]:
-        told = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+        token = ""
         seen: set[str] = set()
         while True:
-            page = self.ask(bucket, prefix, lambda: self._page(told))
+            page = self.ask(bucket, prefix, partial(self._page, bucket, prefix, delimiter, token))
             self.lists += 1
             counter().add(cost_usd=self.prices.of(lists=1, gets=0, size=0))
             yield page
-            token = page.get("NextContinuationToken")
+            token = page.get("NextContinuationToken", "")
             if not page.get("IsTruncated") or not token:
                 return
             if token in seen:
@@ -153,11 +148,10 @@ class Objects:
                     f"s3://{bucket}/{prefix}: the store repeats a page of its listing; look at the store"
                 )
             seen.add(token)
-            told["ContinuationToken"] = token
 
-    def _page(self, told: dict[str, str]) -> Any:
-        page = self.client.list_objects_v2(**told)
-        whole(page, "IsTruncated", f"the listing of s3://{told['Bucket']}/{told['Prefix']}")
+    def _page(self, bucket: str, prefix: str, delimiter: str, token: str) -> Any:
+        page = self.requests.page(bucket, prefix, delimiter, token)
+        whole(page, "IsTruncated", f"the listing of s3://{bucket}/{prefix}")
         return page
 
     def together(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
