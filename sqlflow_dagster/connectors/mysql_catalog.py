@@ -66,6 +66,7 @@ _CODES = {
 _STRINGS = (15, 247, 248, 249, 250, 251, 252, 253, 254)
 _BINARY_CHARSET = 63
 _UNSIGNED_FLAG = 32
+_ENUM_FLAG, _SET_FLAG = 256, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +266,9 @@ def _keys(connection: Connection, where: Sql, values: Sequence[Any]) -> Mapping[
 def _of_query(field: Any) -> Column:
     """A column of a result, by what the protocol says of it."""
     code, unsigned = field.type_code, bool(field.flags & _UNSIGNED_FLAG)
+    if field.flags & (_ENUM_FLAG | _SET_FLAG):
+        kind = "enum" if field.flags & _ENUM_FLAG else "set"
+        return Column(field.name, kind, kind)
     if code in _STRINGS:
         # A NULL that is written out has no length, and is no bytes.
         binary = field.charsetnr == _BINARY_CHARSET and field.length > 0

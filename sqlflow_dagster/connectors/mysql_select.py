@@ -22,6 +22,7 @@ from sqlflow_dagster.connectors.sql_select import (
     within,
 )
 from sqlflow_dagster.cursor import Cursor
+from sqlflow_dagster.errors import SchemaChanged
 from sqlflow_dagster.sql import Condition, Sql, Value, backquote, join, literal, sql
 
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(?:Z|\+00(?::?00)?)")
@@ -49,6 +50,7 @@ def select(relation: Sql, columns: Sequence[Column], wanted: Wanted, label: str)
     """
     dialect = _dialect(wanted)
     travels = sql_select.travels_of(columns, wanted, label, dialect)
+    _check_cursor(travels, wanted.cursor_field or "", label)
     return sql_select.selected(relation, travels, wanted, _conditions(travels, wanted), label, dialect)
 
 
@@ -73,6 +75,16 @@ def counted(
             lambda item, since: None if item.nulled else _since(item, since),
         ),
     )
+
+
+def _check_cursor(travels: Mapping[str, Travel[Column]], cursor: str, label: str) -> None:
+    item = sql_select.named(travels, cursor)
+    if item and item.column.type == "enum":
+        raise SchemaChanged(
+            f"{label}: the cursor column {cursor!r} is an enum, which MySQL orders by the places of its values and "
+            "DuckDB by their letters, so that rows would be missed; name another cursor_field, or read it by a `query` "
+            f"that gives the places: SELECT {backquote(item.column.name)} + 0 AS place, …"
+        )
 
 
 def _dialect(wanted: Wanted) -> Dialect[Column]:

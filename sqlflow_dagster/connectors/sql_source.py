@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
@@ -12,12 +13,14 @@ from sqlflow_dagster.connectors.sql_select import C, Selected
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import RetryLater
+from sqlflow_dagster.language.tokens import Unclosed, scan
 from sqlflow_dagster.sql import Sql, fold, sql
 
 log = logging.getLogger(__name__)
 
 O = TypeVar("O", bound=ServerOptions)  # noqa: E741 - the type parameter's usual name
 _TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+_AFTER_END = re.compile(r"[\s;]*+(?:(?:--|#)[^\n]*+[\s;]*+|/\*.*?\*/[\s;]*+)*+", re.DOTALL)
 
 
 class ServerTables(Tables[O]):
@@ -34,8 +37,7 @@ class ServerTables(Tables[O]):
 
     def query_relation(self) -> Sql:
         """Return what stands behind FROM for the `query`."""
-        text = (self.options.query or "").strip().rstrip(";").rstrip()
-        return sql("({query}\n) AS query", query=Sql(text))
+        return sql("({query}\n) AS query", query=Sql(_without_end(self.options.query or "")))
 
     def _needed(self, keys: Sequence[str], cursor: str | None) -> tuple[str, ...]:
         """The columns that the warehouse looks at beside those that are stored."""
@@ -108,3 +110,15 @@ class ServerTables(Tables[O]):
 def label_of(stream: Stream, table: Name | None) -> str:
     """Return what a stream is called in messages."""
     return f"{table.schema}.{table.name}" if table else f"the query {stream.name}"
+
+
+def _without_end(query: str) -> str:
+    """Return a SELECT without the `;` at its end and the comments behind it."""
+    try:
+        end = max((token.end for token in scan(query)), default=0)
+    except Unclosed:
+        end = len(query)
+    # A backslash may keep a string open at MySQL that ends for everybody else.
+    if "\\" not in query and _AFTER_END.fullmatch(query, end):
+        return query[:end]
+    return query.strip().rstrip(";").rstrip()

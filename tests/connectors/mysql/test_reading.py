@@ -341,3 +341,24 @@ def test_a_query_means_what_the_servers_mode_says(project, mode, value, kind):
     finally:
         database.run("SET GLOBAL sql_mode = ''")
     assert project.query("SELECT x, typeof(x) FROM p.t") == [(value, kind)]
+
+
+@pytest.mark.parametrize("what", [{"table": "s"}, {"query": "SELECT * FROM s"}], ids=["table", "query"])
+def test_an_enum_is_no_cursor_for_its_letters_are_not_its_order(project, what):
+    project.database.run(
+        "CREATE TABLE s (id int, state enum('open', 'closed'), marks set('a', 'b'))",
+        "INSERT INTO s VALUES (1, 'open', 'a,b')",
+    )
+    error = project.error(**what, sync_mode="incremental", cursor_field="state", primary_key="id")
+    assert "is an enum, which MySQL orders by the places of its values" in str(error)
+    assert "SELECT `state` + 0 AS place" in str(error)
+    project.load(table="s", filters={"state": "open"})
+    assert count(project) == 1
+
+
+@pytest.mark.parametrize(
+    "end", [";", " ; -- done", ";\n/* a; b */ -- it's\n;", "-- last", "# x;\n;", " ;# it's"]
+)
+def test_a_query_may_end_in_a_semicolon_and_comments(project, end):
+    project.load(query=f"SELECT '; -- x' AS a {end}")
+    assert project.query("SELECT a FROM p.t") == [("; -- x",)]

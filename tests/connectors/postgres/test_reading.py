@@ -497,3 +497,9 @@ def test_values_read_the_same_whatever_zone_and_dates_the_environment_sets(proje
     assert project.query("SELECT times, days FROM p.t") == [
         ('["2024-05-06 12:00:00+00",)', "[2024-05-06,2024-06-01)")
     ]
+
+
+@pytest.mark.parametrize("end", [";", " ; -- done", ";\n/* a; b */ -- it's\n;", "-- last"])
+def test_a_query_may_end_in_a_semicolon_and_comments(project, end):
+    project.load(query=f"SELECT $$; -- x$$ AS a {end}")
+    assert project.query("SELECT a FROM p.t") == [("; -- x",)]
