@@ -81,15 +81,20 @@ def reset(project: Project, store: Store, key: StateKey, to: str | None = None) 
     cursor column, the next run deletes the rows from there on and reads them again.
 
     Raises ProjectError for `to` where there is no cursor column's value to go back from, or it is none of
-    the column's type.
+    the column's type, or lies ahead of what was read.
     """
     with project.warehouse.open() as connection:
         newest = commits.newest(connection, key)
         cursor = _cursor(newest, to)
         try:
-            comparison.check(connection, cursor)
+            ahead = newest and comparison.is_ahead(connection, cursor, newest.cursor)
         except ValueError as error:
             raise ProjectError(f"--to: {error}, which the cursor column is") from error
+        if ahead and newest and newest.cursor:
+            raise ProjectError(
+                f"--to: {to} lies ahead of {newest.cursor.value}, up to where this LOAD has read, so that the rows "
+                "between them would never be read; go back to a value before it"
+            )
         position = Position(max(_epoch(newest), _epoch(_copy(store.get(str(key))))) + 1, 0)
         marker = Marker(
             position=position,

@@ -67,10 +67,14 @@ def bound(connection: DuckDBPyConnection, column: Sql, kind: str, operator: str,
     )
 
 
-def check(connection: DuckDBPyConnection, cursor: Cursor | None) -> None:
-    """Raise ValueError for a cursor that `bound` would refuse."""
-    if cursor:
-        _value(connection, cursor.value, cursor.type)
+def is_ahead(connection: DuckDBPyConnection, cursor: Cursor | None, reached: Cursor | None) -> bool:
+    """Whether a cursor lies ahead of the one that was reached. Raises ValueError for one that `bound` would refuse."""
+    if cursor is None or reached is None:
+        return False
+    value = sql("CAST({value} AS {kind})", value=literal(reached.value), kind=Sql(reached.type))
+    before = bound(connection, value, reached.type, "<", cursor.value)
+    row = connection.execute(sql("SELECT {before}", before=before)).fetchone()
+    return bool(row and row[0])
 
 
 def _compared(column: Sql, operator: str, places: Sequence[Sql], *, null: bool) -> Sql:

@@ -30,6 +30,14 @@ def behind(cursor: Cursor, lookback: str) -> Cursor:
 def _query(cursor: Cursor, lookback: str) -> Sql:
     kind, value = Sql(cursor.type), literal(cursor.value)
     number = lookback.removesuffix(" seconds").strip()
+    if cursor.type == "TIME":
+        # DuckDB goes round the clock: before 00:00 comes 23:59.
+        return sql(
+            "SELECT CAST(CASE WHEN epoch({distance}) <= epoch({value}) THEN {value} - {distance}"
+            " ELSE TIME '00:00:00' END AS VARCHAR)",
+            value=sql("CAST({value} AS TIME)", value=value),
+            distance=sql("CAST({text} AS INTERVAL)", text=literal(lookback)),
+        )
     if types.is_time(cursor.type) or not number.isdecimal():
         return sql(
             "SELECT CAST(CAST(CAST({value} AS {kind}) - CAST({distance} AS INTERVAL) AS {kind}) AS VARCHAR)",

@@ -56,8 +56,8 @@ def next_bounds(
     """Return the window of a run without partitions: from max(by) less the lookback on.
 
     A table without rows takes all, from `start` on, and so does one whose lookback goes beyond the
-    numbers of its type; no run goes before `start`. Infinite values do not move the window. `kind` is
-    the type of `by` in the table.
+    numbers or the times of day of its type; no run goes before `start`. Infinite values do not move
+    the window. `kind` is the type of `by` in the table.
 
     Raises QueryFailed where the lookback or `start` is no distance or point of that type.
     """
@@ -66,11 +66,11 @@ def next_bounds(
         newest = sql("{newest} FILTER (WHERE isfinite({by}))", newest=newest, by=quote(by))
     first = sql("CAST({start} AS {kind})", start=literal(start), kind=Sql(kind))
     query = sql(
-        "SELECT CAST(greatest(TRY_CAST({newest} - {distance} AS {kind}), {first}) AS VARCHAR) FROM {table}"
+        "SELECT CAST(greatest(TRY_CAST({earlier} AS {kind}), {first}) AS VARCHAR) FROM {table}"
         if lookback
         else "SELECT CAST(greatest({newest}, {first}) AS VARCHAR) FROM {table}",
         newest=newest,
-        distance=_distance(lookback or "", kind),
+        earlier=_earlier(newest, lookback or "", kind),
         first=first,
         kind=Sql(kind),
         table=quote(*table),
@@ -191,6 +191,17 @@ def _time(bound: str | None, kind: str, open_end: str, exact: Sql) -> Sql:
         return sql("CAST({text} AS {exact})", text=literal(open_end), exact=exact)
     value = sql("CAST({text} AS {kind})", text=literal(bound), kind=Sql(kind))
     return sql("CAST({value} AS {exact})", value=value, exact=exact)
+
+
+def _earlier(newest: Sql, lookback: str, kind: str) -> Sql:
+    distance = _distance(lookback, kind)
+    # DuckDB goes round the clock: before 00:00 comes 23:59.
+    template = "CASE WHEN epoch({distance}) <= epoch({newest}) THEN {newest} - {distance} END"
+    return sql(
+        template if kind.startswith("TIME") and not kind.startswith("TIMESTAMP") else "{newest} - {distance}",
+        newest=newest,
+        distance=distance,
+    )
 
 
 def _distance(lookback: str, kind: str) -> Sql:

@@ -68,12 +68,19 @@ def test_a_rewind_has_the_next_run_read_on_from_there(sqlflow, loaded):
     assert loaded.query("SELECT count(*), count(DISTINCT id) FROM p.t") == [(3, 3)]
 
 
-@pytest.mark.parametrize("to", ["yesterday", ""])
-def test_a_value_that_is_none_of_the_cursors_type_changes_nothing(sqlflow, loaded, to):
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("yesterday", "'yesterday' is no TIMESTAMP"),
+        ("", "'' is no TIMESTAMP"),
+        ("2026-01-03 00:00:01", "2026-01-03 00:00:01 lies ahead of 2026-01-03 00:00:00"),
+    ],
+)
+def test_a_value_that_is_none_of_the_cursors_type_or_ahead_of_it_changes_nothing(sqlflow, loaded, to, says):
     before = sqlflow("cursors", "show", "p.t", "--project", loaded.root, "--format", "json").json
     reset = sqlflow("cursors", "reset", "p.t", "--to", to, "--yes", "--project", loaded.root)
     assert reset.status == 1
-    assert f"--to: {to!r} is no TIMESTAMP" in reset.err
+    assert f"--to: {says}" in reset.err
     assert sqlflow("cursors", "show", "p.t", "--project", loaded.root, "--format", "json").json == before
 
 

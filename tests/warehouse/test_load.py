@@ -581,6 +581,9 @@ def test_several_streams_load_on_threads(depot):
         (Cursor("2026-03-01", "DATE"), "12 hours", "2026-02-28"),
         (Cursor("100", "BIGINT"), "30 seconds", "70"),
         (Cursor("5", "UBIGINT"), "30", "0"),
+        (Cursor("08:15:00", "TIME"), "90 minutes", "06:45:00"),
+        (Cursor("08:15:00", "TIME"), "9 hours", "00:00:00"),
+        (Cursor("08:15:00", "TIME"), "1 day", "00:00:00"),
         (Cursor("1.50", "DECIMAL(10,2)"), "1", "0.50"),
     ],
 )

@@ -477,6 +477,14 @@ def test_a_lookback_beyond_the_least_number_takes_all(bench, kind):
     assert (done.deleted, bench.rows()) == (1, [(0, 2), (5, 2)])
 
 
+@pytest.mark.parametrize(("lookback", "deleted"), [("30 minutes", 1), ("2 hours", 2), ("1 day", 2)])
+def test_a_lookback_beyond_midnight_takes_all(bench, lookback, deleted):
+    rows = "SELECT unnest([TIME '00:15', TIME '01:00']) AS d, {0} AS n"
+    incremental(bench, rows.format(1), lookback=lookback)
+    done = incremental(bench, rows.format(2), lookback=lookback)
+    assert (done.deleted, done.inserted) == (deleted, deleted)
+
+
 def test_infinite_values_do_not_hold_the_window(bench):
     incremental(bench, "FROM (VALUES (DATE 'infinity', 0), (DATE '2024-01-01', 1)) AS v(d, n)")
     done = incremental(
