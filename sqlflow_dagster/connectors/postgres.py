@@ -116,7 +116,8 @@ class Postgres(ServerTables[PostgresOptions]):
 
     def place_of_data(self) -> Mapping[str, str]:
         parts = self.options.parts()
-        return {name: parts[name] for name in ("host", "port", "database", "username") if name in parts}
+        names = ("service", "host", "port", "database", "username")
+        return {name: parts[name] for name in names if name in parts}
 
     def list_tables(self) -> list[Table]:
         with self._slot() as slot, slot.transaction() as connection:
@@ -231,7 +232,8 @@ class Postgres(ServerTables[PostgresOptions]):
 
     def account(self) -> str:
         parts = self.place_of_data()
-        return f"{parts['host']}:{parts['port']}/{parts.get('database', '')} {parts.get('username', '')}".rstrip()
+        where = parts.get("service") or f"{parts['host']}:{parts['port']}"
+        return f"{where}/{parts.get('database', '')} {parts.get('username', '')}".rstrip()
 
     def _prepared(
         self, connection: Connection, table: Name | None, since: Cursor | None, span: Span, label: str

@@ -189,6 +189,8 @@ def servers(told: Mapping[str, str]) -> list[tuple[str, int]]:
 
 def where(told: Mapping[str, str]) -> str:
     """Return the server and database, for messages."""
+    if "service" in told and "host" not in told:
+        return f"postgres service {told['service']}"
     return f"postgres {told.get('host', '')}:{told.get('port', '')}/{told.get('dbname', '')}".rstrip("/")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,7 +10,7 @@ from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from sqlflow_dagster.connectors import casts, parameters, sql_options
+from sqlflow_dagster.connectors import casts, parameters, postgres_service, sql_options
 from sqlflow_dagster.connectors.base import Place
 from sqlflow_dagster.connectors.options import SyncMode
 from sqlflow_dagster.connectors.sql_options import (
@@ -67,9 +68,11 @@ class Connecting(sql_options.Connecting):
         "Parameters beside it win over its parts.",
     )
     host: str | None = Field(
-        None, min_length=1, description="Host name, address, or folder of a socket; `localhost`."
+        None,
+        min_length=1,
+        description="Host name, address, or folder of a socket; `PGHOST`, else `localhost`.",
     )
-    port: int | None = Field(None, ge=1, le=65535, description="Port; 5432.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port; `PGPORT`, else 5432.")
     database: str | None = Field(None, min_length=1, description="Database; by default the user's name.")
     username: str | None = Field(
         None, min_length=1, description="User; by default that of the operating system."
@@ -97,7 +100,9 @@ class Connecting(sql_options.Connecting):
         found = self.filled(_parsed, dict.fromkeys(_WORDS.values()))
         if found.get("sslmode") not in (None, *SslMode.__args__):  # type: ignore[attr-defined]  # a Literal's values
             raise ValueError(f"connection: sslmode is one of {', '.join(SslMode.__args__)}")  # type: ignore[attr-defined]  # as above
-        return {"host": "localhost", "port": "5432", **found}
+        if service := os.environ.get("PGSERVICE"):
+            found = {"service": service, **found}
+        return found if "service" in found else {**_home(), **found}
 
 
 class PostgresOptions(Connecting, ServerOptions):
@@ -206,6 +211,10 @@ def server(options: Connecting, place: Place) -> dict[str, str]:
     Raises BadOption where a certificate's file is not there.
     """
     parts = options.parts()
+    if (said := postgres_service.parts(parts["service"]) if "service" in parts else None) is not None:
+        parts = {**_home(), **{_WORDS.get(word, word): value for word, value in said.items()}, **parts}
+        # It has said all that it has to say.
+        del parts["service"]
     system = parts.get("sslrootcert") == "system"
     parts = with_files(parts, [name for name in _FILES if not (system and name == "sslrootcert")], place)
     words = {mine: theirs for theirs, mine in reversed(_WORDS.items())}
@@ -213,6 +222,14 @@ def server(options: Connecting, place: Place) -> dict[str, str]:
     # A host that is gone is known after a minute; `silence_seconds` is for one that is there and says nothing.
     alive = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
     return {**alive, "tcp_user_timeout": "60000", **told}
+
+
+def _home() -> dict[str, str]:
+    """Where the server is when nobody says it: as for libpq, but never at a socket that nobody names."""
+    return {
+        "host": os.environ.get("PGHOST") or "localhost",
+        "port": os.environ.get("PGPORT") or "5432",
+    }
 
 
 def _parsed(text: str) -> dict[str, str]:

@@ -51,6 +51,37 @@ def test_the_parts_of_a_connection_may_be_given_apart_by_new_and_old_names(order
 
 
 @pytest.mark.parametrize(
+    ("params", "env"),
+    [
+        ({"connection": "service=shop"}, {}),
+        ({"connection": "postgresql:///?service=shop"}, {}),
+        ({"connection": None}, {"PGSERVICE": "shop"}),
+        ({"connection": "service=shop user=reader", "username": "postgres"}, {}),
+        ({"connection": None}, {"PGHOST": "{host}", "PGPORT": "{port}", "PGDATABASE": "{name}", "PGUSER": "postgres"}),
+    ],
+    ids=["words", "url", "environment", "some said", "host in the environment"],
+)  # fmt: skip
+def test_a_server_that_libpq_knows_without_being_told_is_the_one_that_is_read(
+    orders, monkeypatch, tmp_path, params, env
+):
+    told = {"host": "127.0.0.1", "port": orders.database.server.port, "name": orders.database.name}
+    words = "[shop]\n# the shop\nhost={host}\nport={port}\ndbname={name}\nuser=postgres\n".format(**told)
+    (tmp_path / "services").write_text(f"[other]\nhost=nowhere\n{words}")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    for name, value in env.items():
+        monkeypatch.setenv(name, value.format(**told))
+    orders.load(table="orders", **params)
+    assert count(orders) == 100
+
+
+def test_a_service_that_nobody_has_is_told(orders, monkeypatch, tmp_path):
+    (tmp_path / "services").write_text("[other]\nhost=nowhere\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    said = str(orders.error(table="orders", connection="service=nix"))
+    assert said == 'postgres service nix: definition of service "nix" not found'
+
+
+@pytest.mark.parametrize(
     ("filters", "rows"),
     [
         ({"id": [1, 2, 3]}, 3),
