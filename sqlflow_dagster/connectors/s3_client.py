@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from sqlflow_dagster.connectors.http import retry_after
 from sqlflow_dagster.connectors.s3_options import Connecting
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 
 _SECONDS_TO_CONNECT = 10
 _SECONDS_TO_ANSWER = 60
-_LATER = frozenset({408, 429, 500, 502, 503, 504, 509})
+# Those from 520 on are of networks before a store.
+_LATER = frozenset({408, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 525, 527, 529, 530})
+_ELSEWHERE = frozenset({301, 302, 303, 307, 308})
 _LATER_CODES = frozenset(
     {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "ThrottlingException",
      "RequestLimitExceeded", "OperationAborted", "BandwidthLimitExceeded"}
@@ -33,6 +38,8 @@ _BAD_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
      "InvalidClientTokenId", "ExpiredTokenException"}
 )  # fmt: skip
+# What is wrong with a certificate, or with the file of its authority.
+_OF_CERTIFICATES = re.compile(r"CERTIFICATE_VERIFY_FAILED|doesn't match|\[X509|\[PEM|\[Errno (?:2|13|21)\]")
 # What each request needs, in the words of AWS.
 _PERMISSIONS = {
     "ListObjectsV2": "s3:ListBucket on arn:aws:s3:::{bucket}",
@@ -85,7 +92,8 @@ def moment(value: Any) -> datetime:
     from botocore.utils import parse_timestamp  # noqa: PLC0415 - as boto3
 
     if isinstance(value, str) and value[:1].isdigit() and "T" in value:
-        return datetime.fromisoformat(value)
+        found = datetime.fromisoformat(value)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
     return cast("datetime", parse_timestamp(value))
 
 
@@ -132,16 +140,30 @@ def connected(options: Connecting) -> Connected:
             verify=None if options.verify_tls is True else options.verify_tls,
             config=config(**settings),
         )
-        verify = options.verify_tls
-        if verify is True:
-            verify = session.get_config_variable("ca_bundle") or True
+        made.meta.events.register_first("needs-retry.s3.HeadBucket", _not_sent_round)
+        verify = authority(options, session.get_config_variable("ca_bundle"))
         return Connected(made, None if options.anonymous else session.get_credentials(), verify)
     except errors.ProfileNotFound as error:
         raise NotAllowed(f"profile: {error}; mend `profile`, or add it to ~/.aws/config") from None
     except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
         raise NotAllowed(f"role_arn: there are no credentials to assume the role with ({error})") from None
+    except errors.InvalidRegionError as error:
+        raise BadOption(f"region: {error}", option="region") from None
     except ValueError as error:
         raise BadOption(f"endpoint_url: {error}", option="endpoint_url") from None
+
+
+def authority(options: Connecting, configured: str | None) -> bool | str:
+    """Return how certificates are looked at: what the parameters say, else the file that boto3 would look into."""
+    if options.verify_tls is not True:
+        return options.verify_tls
+    return configured or os.environ.get("REQUESTS_CA_BUNDLE") or True
+
+
+def _not_sent_round(request_dict: dict[str, Any], response: Any, **_: Any) -> None:
+    """Let boto3 not ask where a bucket is because of a redirection, where the answer to that is one too, and so on."""
+    if response is not None and "x-amz-bucket-region" not in response[0].headers:
+        request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def whole(answer: dict[str, Any], name: str, where: str) -> Any:
@@ -198,22 +220,28 @@ def _translation(error: Exception, options: Connecting, bucket: str, key: str) -
         case errors.ParamValidationError():
             return BadOption(f"bucket: {error}", option="bucket")
         case errors.SSLError():
-            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-                return RetryLater(f"{where} at {store}: the secure connection broke: {_short(error)}")
-            return SourceFailed(
-                f"{where} at {store}: {_short(error)}; look at the dates and the name of its certificate, or name the "
-                "file of its authority in `verify_tls`"
-            )
+            return _insecure(_short(error), f"{where} at {store}")
         case errors.HTTPClientError() | errors.ConnectionError() | errors.IncompleteReadError() | HTTPError():
             return RetryLater(f"{where} at {store}: {_short(error)}")
         case ResponseParserError():
             return RetryLater(
                 f"{where} at {store}: the answer is cut off or no answer of S3: {_short(error)}"
             )
+        case errors.EndpointProviderError():
+            return BadOption(f"endpoint_url: {_short(error)}", option="endpoint_url")
         case errors.BotoCoreError():
             return SourceFailed(f"{where} at {store}: {_short(error)}")
         case _:
             return None
+
+
+def _insecure(told: str, where: str) -> SQLFlowError:
+    if not _OF_CERTIFICATES.search(told):
+        return RetryLater(f"{where}: the secure connection broke: {told}")
+    return SourceFailed(
+        f"{where}: {told}; look at the dates and the name of its certificate, or name the file of its authority in "
+        "`verify_tls` or AWS_CA_BUNDLE"
+    )
 
 
 def _answered(error: ClientError, where: str, store: str, bucket: str, key: str) -> SQLFlowError:  # noqa: PLR0911 - one for each kind
@@ -238,21 +266,28 @@ def _answered(error: ClientError, where: str, store: str, bucket: str, key: str)
         )
     if status in (404, 412) and action in ("GetObject", "HeadObject"):
         return ObjectChanged(f"{where} was replaced or removed while it was read")
-    if status in (301, 307) or code in (
+    if status in _ELSEWHERE or code in (
         "AuthorizationHeaderMalformed",
         "PermanentRedirect",
         "IllegalLocationConstraintException",
     ):
-        region = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region")
-        return BadOption(
-            f"{text}; the bucket is in {region or 'another region'}: mend `region`", option="region"
-        )
-    if status in (401, 403):
+        return _sent_elsewhere(text, headers, error.response.get("Error", {}))
+    if status in (401, 403) or code == "AccessDenied":
         wanted = _PERMISSIONS.get(action, "access").format(bucket=bucket, key=key or "*")
         return NotAllowed(f"{text}; ask for {wanted}")
     if status in _LATER or code in _LATER_CODES:
         return RetryLater(text, after=retry_after({name.lower(): value for name, value in headers.items()}))
     return SourceFailed(f"{text}: {error.response.get('Error', {}).get('Message', '')}"[:500].rstrip(": "))
+
+
+def _sent_elsewhere(text: str, headers: Mapping[str, str], said: Mapping[str, str]) -> BadOption:
+    region = headers.get("x-amz-bucket-region") or said.get("Region")
+    if not region and "location" in headers:
+        # Not by S3, but by what stands before it.
+        to = urlsplit(headers["location"])
+        place = f"{to.scheme}://{to.netloc.rpartition('@')[2]}" if to.netloc else to.path
+        return BadOption(f"{text}; it sends us to {place}: mend `endpoint_url`", option="endpoint_url")
+    return BadOption(f"{text}; the bucket is in {region or 'another region'}: mend `region`", option="region")
 
 
 def _session(options: Connecting) -> Any:
@@ -310,7 +345,7 @@ def _addressing(options: Connecting) -> str:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return re.sub(r"//[^/@\s]*@", "//***@", " ".join(str(error).split()))[:300]
 
 
 @cache

@@ -141,8 +141,13 @@ class Objects:
             counter().add(cost_usd=self.prices.of(lists=1, gets=0, size=0))
             yield page
             token = page.get("NextContinuationToken", "")
-            if not page.get("IsTruncated") or not token:
+            if not page["IsTruncated"]:
                 return
+            if not token:
+                raise SourceFailed(
+                    f"s3://{bucket}/{prefix}: the store lists its first objects and not how to ask for the rest: it "
+                    "does not speak ListObjectsV2"
+                )
             if token in seen:
                 raise SourceFailed(
                     f"s3://{bucket}/{prefix}: the store repeats a page of its listing; look at the store"

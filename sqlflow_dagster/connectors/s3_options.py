@@ -27,6 +27,7 @@ _FORMATS = {
     "": "auto",
 }
 _URL = re.compile(r"s3[an]?://(?P<bucket>[^/?#]+)/?(?P<key>.*)", re.IGNORECASE | re.DOTALL)
+_BEFORE_HOST = re.compile(r"\A(https?)://(?:[^/?#]*@)?", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[{]")
 ALIASES = {
     "bucket_name": "bucket", "s3_bucket": "bucket",
@@ -89,6 +90,13 @@ def _format(value: Any) -> Any:
     return _FORMATS.get(name, name) if isinstance(name, str) else value
 
 
+def _endpoint(value: Any) -> Any:
+    """An address without a user's name and password, which S3 does not ask for, and which errors would show."""
+    if not isinstance(value, str):
+        return value
+    return _BEFORE_HOST.sub(lambda found: f"{found[1].lower()}://", value.strip()) or None
+
+
 class Connecting(BaseModel):
     """The parameters that say which store is asked, and by whom."""
 
@@ -108,7 +116,7 @@ class Connecting(BaseModel):
     external_id: SecretStr | None = Field(None, description="What the role's owner wants to be told.")
     role_session_name: str = Field("sqlflow", min_length=2, description="How the role's logs call us.")
     anonymous: bool = Field(False, description="Whether requests are not signed, for public buckets.")
-    endpoint_url: Annotated[str | None, BeforeValidator(lambda value: value or None)] = Field(
+    endpoint_url: Annotated[str | None, BeforeValidator(_endpoint)] = Field(
         None, pattern=r"^https?://", description="Address of a store that is not AWS, `https://…`."
     )
     sts_endpoint_url: str | None = Field(

@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 
-from sqlflow_dagster.connectors.s3_client import Connected, moment, require_boto, waits
+from sqlflow_dagster.connectors.s3_client import Connected, authority, moment, require_boto, waits
 from sqlflow_dagster.connectors.s3_options import Connecting
 from sqlflow_dagster.errors import RetryLater
 
 _ASKED_ELSEWHERE = (301, 307, 308, 400)
 _UNSIGNED = "UNSIGNED-PAYLOAD"
+# Of others boto3 says what is wrong with them.
+_PLAIN_REGION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _PLAIN_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 # With these boto3 looks into files for what the parameters do not say.
 _CONFIGURED = frozenset({"AWS_CONFIG_FILE", "AWS_DEFAULT_PROFILE", "AWS_PROFILE"})
@@ -157,8 +160,9 @@ class Requests:
 
 def _by_parameters(options: Connecting) -> _Asking | None:
     """Who asks and where, told by the parameters alone; None where boto3 may know more of it."""
-    url = urlsplit(options.endpoint_url or "")
-    plain = url.netloc and "@" not in url.netloc and url.path in ("", "/") and not (url.query or url.fragment)
+    endpoint = (options.endpoint_url or "").removesuffix("/")
+    region = options.region or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    plain = _is_plain(endpoint) and _PLAIN_REGION.fullmatch(region)
     asked_of_boto = options.role_arn or options.profile or options.addressing == "virtual"
     if not plain or asked_of_boto or _is_configured():
         return None
@@ -168,11 +172,7 @@ def _by_parameters(options: Connecting) -> _Asking | None:
         key = _Key(options.access_key_id, options.secret_access_key.get_secret_value(), token)
     elif not options.anonymous:
         return None
-    endpoint = f"{url.scheme}://{url.netloc}"
-    region = options.region or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    verify = options.verify_tls
-    if verify is True:
-        verify = os.environ.get("AWS_CA_BUNDLE") or True
+    verify = authority(options, os.environ.get("AWS_CA_BUNDLE"))
     return _Asking(lambda: key, region, endpoint, verify, lambda bucket: f"{endpoint}/{bucket}/")
 
 
@@ -187,6 +187,18 @@ def _by_boto(found: Connected) -> _Asking:
         return url.partition("?")[0].removesuffix("k")
 
     return _Asking(key, client.meta.region_name, client.meta.endpoint_url, verify, base)
+
+
+def _is_plain(endpoint: str) -> bool:
+    """Whether an address is a host and perhaps a port, and nothing that boto3 may refuse or add to."""
+    from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url  # noqa: PLC0415 - slow to import
+
+    try:
+        url = urlsplit(endpoint)
+        whole = endpoint == f"{url.scheme}://{url.netloc}" and "@" not in url.netloc and url.port != 0
+    except ValueError:
+        return False
+    return whole and bool(is_valid_endpoint_url(endpoint) or is_valid_ipv6_endpoint_url(endpoint))
 
 
 def _is_configured() -> bool:
@@ -204,10 +216,19 @@ def _known(headers: Mapping[str, str], where: str) -> dict[str, Any]:
         if "Content-Length" in headers:
             found["ContentLength"] = int(headers["Content-Length"])
         if "Last-Modified" in headers:
-            found["LastModified"] = parsedate_to_datetime(headers["Last-Modified"])
+            found["LastModified"] = _stored(headers["Last-Modified"])
     except ValueError as error:
         raise RetryLater(f"{where}: this is no answer of S3: {error}") from None
     return found
+
+
+def _stored(text: str) -> datetime:
+    """The time in a header; some stores write it there as in listings. Raises ValueError for what is none."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return moment(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _page(answer: Any, where: str) -> dict[str, Any]:
@@ -220,7 +241,8 @@ def _page(answer: Any, where: str) -> dict[str, Any]:
     if _name(root) == "Error":
         raise _refused(answer, "ListObjectsV2")
     found: dict[str, Any] = {"Contents": [], "CommonPrefixes": []}
-    text = unquote_plus if any(_name(item) == "EncodingType" for item in root) else str
+    encoded = any(_name(item) == "EncodingType" and item.text == "url" for item in root)
+    text = unquote_plus if encoded else str
     for item in root:
         name = _name(item)
         if name == "Contents":
@@ -228,7 +250,7 @@ def _page(answer: Any, where: str) -> dict[str, Any]:
         elif name == "CommonPrefixes":
             found[name] += [{"Prefix": text(part.text or "")} for part in item if _name(part) == "Prefix"]
         elif name == "IsTruncated":
-            found[name] = item.text == "true"
+            found[name] = (item.text or "").strip().lower() in ("true", "1")
         elif name == "NextContinuationToken":
             found[name] = item.text or ""
     return found
@@ -258,9 +280,11 @@ def _refused(answer: Any, action: str) -> Exception:
     from botocore.exceptions import ClientError  # noqa: PLC0415 - as above
 
     try:
-        found = {_name(item): item.text or "" for item in ET.fromstring(answer.content)}  # noqa: S314 - as above
+        # Of some stores it is an element inside another.
+        found = {_name(item): item.text or "" for item in ET.fromstring(answer.content).iter()}  # noqa: S314 - as above
     except ET.ParseError:
         found = {}
-    told = {"HTTPStatusCode": answer.status_code, "HTTPHeaders": dict(answer.headers.items())}
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    told = {"HTTPStatusCode": answer.status_code, "HTTPHeaders": headers}
     refused: Exception = ClientError({"Error": found, "ResponseMetadata": told}, action)
     return refused

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _MB = 2**20
 _MOST_PARTS = 10_000
 _MOST_DELETED = 1_000
+_NEXT = {"list_objects_v2": "NextContinuationToken", "list_multipart_uploads": "NextKeyMarker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,10 @@ class Store:
             with translated(self.options, self.bucket, prefix):
                 pages = self.client.get_paginator(request).paginate(Bucket=self.bucket, Prefix=prefix)
                 for page in pages:
-                    whole(page, "IsTruncated", f"the listing of s3://{self.bucket}/{prefix}")
+                    where = f"the listing of s3://{self.bucket}/{prefix}"
+                    if whole(page, "IsTruncated", where):
+                        # boto3 takes a page that does not say how to ask for the next for the last one.
+                        whole(page, _NEXT[request], where)
                     found += page.get(name, ())
             return found
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 _STORED = "2026-01-01T00:00:00.000Z"
+_STORED_HEADER = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
 class Twin:
@@ -92,7 +93,7 @@ class Twin:
             _send(handler, 412, b"<Error><Code>PreconditionFailed</Code></Error>", {})
         else:
             body = self.objects[key]
-            headers = {"ETag": tag(body), "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
+            headers = {"ETag": tag(body), "Last-Modified": _STORED_HEADER}
             _send(handler, 200, body if broken is None else broken, headers, length=len(body))
 
     def _listing(self, query) -> bytes:
