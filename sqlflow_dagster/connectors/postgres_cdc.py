@@ -21,6 +21,7 @@ from sqlflow_dagster.connectors.postgres_batch import CHANGE, Part, dropped
 from sqlflow_dagster.connectors.postgres_client import Connection, Explain, connect, where
 from sqlflow_dagster.connectors.postgres_logged import Logged
 from sqlflow_dagster.connectors.postgres_options import PostgresOptions
+from sqlflow_dagster.connectors.postgres_partitions import Partitions, as_before
 from sqlflow_dagster.connectors.postgres_position import Reached
 from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, local, select
 from sqlflow_dagster.connectors.postgres_states import States
@@ -268,8 +269,9 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
         slots.usable(server, reached.slot, reached.lsn, label)
         now = logged.look_at(server, table.name, label)
         postgres_position.altered(reached, now, label)
-        _warn_of_partitions(reached, now, label)
-        _check_attached(server, reached, now, label)
+        partitions = Partitions(server, label, keep=source.options.dropped_partitions == "keep")
+        partitions.check(reached, now, ())
+        suspect = partitions.emptied(reached, now)
         _check_stored(table, server.connection, reached, now)
         key = logged.check_key(now, table.key, label, table.name)
         publication = source.options.publication or reached.slot
@@ -284,12 +286,23 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
             states = States(spool / "states.sqlite", key, _MEMORY)
             try:
                 lsn, ended = follow.collect(states, reached.table, until, source.options.transaction_bytes)
-                if not states and not (ended and postgres_position.other_columns(reached, now)):
+                changed = bool(states) or (ended and postgres_position.other_columns(reached, now))
+                if changed:
+                    # Asked after the log was read, so that it knows all that the log has.
+                    now = logged.look_at(server, table.name, label)
+                    partitions.check(reached, now, follow.partitions)
+                    follow.partitions.clear()
+                if states.emptied:
+                    suspect = frozenset()
+                if ended:
+                    partitions.refuse_emptied(suspect)
+                if not changed:
                     continue
-                # Asked after the log was read, so that it knows all that the log has.
-                now = logged.look_at(server, table.name, label)
-                _check_attached(server, reached, now, label)
                 before, reached = reached, Reached.of(lsn, reached.slot, reached.system, now)
+                if not states.emptied:
+                    # A TRUNCATE of the whole table, which the log tells, may be yet to come.
+                    open_yet = partitions.emptied(before, now) - (suspect if ended else frozenset())
+                    reached = as_before(reached, before, open_yet)
                 yield from _batch(table, server.connection, before, reached, now, states)
             finally:
                 states.close()
@@ -306,33 +319,6 @@ def _check_stored(table: _Table, connection: Connection, reached: Reached, now: 
         raise SchemaChanged(
             f"{table.label}: {', '.join(missing)} was left out before, so that rows which do not change lack it here; "
             "read everything anew with --full-refresh, or leave it out by `exclude_columns`"
-        )
-
-
-def _warn_of_partitions(reached: Reached, now: Logged, label: str) -> None:
-    """Say that rows may have gone with partitions, of which the log tells nothing."""
-    if gone := postgres_position.went(reached, now):
-        log.warning(
-            "%s: %d of its partitions went (DROP, DETACH), of which the log tells nothing: their rows stay until a "
-            "--full-refresh",
-            label,
-            gone,
-        )
-    elif postgres_position.rewritten(reached, now):
-        log.warning(
-            "%s: one of its partitions was written anew (VACUUM FULL, CLUSTER), or emptied by a TRUNCATE of its own, "
-            "of which the log tells nothing: then its rows stay until a --full-refresh",
-            label,
-        )
-
-
-def _check_attached(server: slots.Server, reached: Reached, now: Logged, label: str) -> None:
-    """Raise SchemaChanged for rows that came with a partition: the log had them under another name, or not at all."""
-    came = postgres_position.came(reached, now)
-    if any(logged.older_than_attached(server, file) for file in came):
-        raise SchemaChanged(
-            f"{label}: a table that had rows was attached as a partition, and the log does not tell them; read it anew "
-            "with --full-refresh"
         )
 
 

@@ -60,6 +60,9 @@ class Log:
         self._inside = False
         # The server says what a table looks like once, and again when that changes.
         self._relation: Relation | None = None
+        self._described: list[int] = []
+        # Those of the table of which changes came.
+        self.partitions: set[int] = set()
 
     def system(self) -> str:
         """Return what tells this cluster from all others."""
@@ -148,19 +151,29 @@ class Log:
             case Insert() | Update() | Delete():
                 if found.relation == table:
                     states.apply(found, len(payload))
+                if self._described:
+                    self._note_partition(found.relation, table)
             case Begin():
                 self._inside = True
             case Commit():
                 self._inside = False
                 return found.end
             case Relation():
+                self._described.append(found.id)
                 if found.id == table:
                     self._relation = found
                     states.begin(found)
             case Truncate():
+                self._described.clear()
                 if table in found.relations:
                     states.apply(found, len(payload))
         return None
+
+    def _note_partition(self, changed: int, table: int) -> None:
+        """Before the first change of a partition comes what its table looks like, and then what itself does."""
+        if changed == table and table in self._described:
+            self.partitions.update(self._described[self._described.index(table) + 1 :])
+        self._described.clear()
 
     def _came(self) -> bool:
         """Wait for bytes from the server; False where none came."""

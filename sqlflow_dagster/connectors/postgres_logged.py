@@ -13,7 +13,7 @@ from typing import Any
 from sqlflow_dagster.connectors.postgres_slot import Server
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption, SchemaChanged, SourceFailed
-from sqlflow_dagster.sql import Sql, fold, literal, quote, sql
+from sqlflow_dagster.sql import Sql, fold, quote, sql
 
 _TABLE = """
 SELECT c.oid, c.relkind, c.relpersistence, c.relreplident,
@@ -24,7 +24,8 @@ SELECT c.oid, c.relkind, c.relpersistence, c.relreplident,
   (SELECT string_agg(l.relid::regclass::text, ', ')
    FROM pg_partition_tree(c.oid) AS l JOIN pg_catalog.pg_class AS p ON p.oid = l.relid
    WHERE l.isleaf AND c.relkind = 'p' AND (p.relreplident = 'n' OR (p.relreplident = 'd' AND NOT EXISTS (
-     SELECT 1 FROM pg_catalog.pg_index AS i WHERE i.indrelid = p.oid AND i.indisprimary))))
+     SELECT 1 FROM pg_catalog.pg_index AS i WHERE i.indrelid = p.oid AND i.indisprimary)))),
+  txid_snapshot_xmin(txid_current_snapshot())
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
@@ -34,15 +35,23 @@ SELECT attnum, attname, atttypid, atttypmod, attgenerated <> '', atthasmissing, 
 FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 # Rows of a partitioned table lie in its leaves: they know what rows have that are older than a column.
+# ATTACH writes the columns of a table anew; CREATE TABLE … PARTITION OF makes them with it.
 _FILES = """
 SELECT t.relid, coalesce(pg_relation_filenode(t.relid), 0), t.isleaf,
   (SELECT coalesce(jsonb_object_agg(attname, (attmissingval::text::text[])[1]), '{}')
    FROM pg_catalog.pg_attribute WHERE attrelid = t.relid AND atthasmissing AND NOT attisdropped),
-  (SELECT h.xmin::text
+  (SELECT h.xmin::text || '/' || h.cmin::text
+   FROM pg_partition_ancestors(t.relid) AS p JOIN pg_catalog.pg_inherits AS h ON h.inhrelid = p.relid
+   WHERE p.relid NOT IN (SELECT relid FROM pg_partition_ancestors(%(oid)s))
+   ORDER BY age(h.xmin), h.cmin::text::bigint DESC LIMIT 1),
+  EXISTS (SELECT 1
    FROM pg_partition_ancestors(t.relid) AS p
    JOIN pg_catalog.pg_inherits AS h ON h.inhrelid = p.relid
    JOIN pg_catalog.pg_attribute AS made ON made.attrelid = p.relid AND made.attnum = -1
-   WHERE h.xmin::text <> made.xmin::text ORDER BY age(h.xmin) LIMIT 1)
+   WHERE p.relid NOT IN (SELECT relid FROM pg_partition_ancestors(%(oid)s))
+     AND (h.xmin::text <> made.xmin::text OR NOT EXISTS (
+       SELECT 1 FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = p.relid AND a.attnum > 0
+         AND (a.xmin::text, a.cmin::text) = (made.xmin::text, made.cmin::text))))
 FROM (SELECT relid::oid, isleaf FROM pg_partition_tree(%(oid)s)
   UNION SELECT %(oid)s, true WHERE NOT EXISTS (SELECT 1 FROM pg_partition_tree(%(oid)s))) AS t (relid, isleaf)
 ORDER BY t.relid
@@ -96,7 +105,8 @@ class File:
     """A table's file, or a partition's: `number` changes when its rows are written anew.
 
     `missing` is what rows have in columns that are younger than they are, as text; NULL where there is none.
-    `attached` is the transaction that made a table of its own a partition.
+    `attached` is the transaction that made it a partition, and the number of the command there; `own` says that
+    it was, or may have been, a table of its own before.
     """
 
     table: int
@@ -104,6 +114,7 @@ class File:
     leaf: bool
     missing: Mapping[str, str]
     attached: str | None
+    own: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +127,10 @@ class MadeOf:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A table as the log knows it, with the files of its rows and the types that may change beside it."""
+    """A table as the log knows it, with the files of its rows and the types that may change beside it.
+
+    Transactions before `horizon` were over.
+    """
 
     oid: int
     identity: str
@@ -125,6 +139,7 @@ class Logged:
     columns: tuple[LoggedColumn, ...]
     types: Mapping[int, MadeOf]
     partitioned: bool
+    horizon: int
 
 
 def look_at(server: Server, table: Name, label: str) -> Logged:
@@ -135,7 +150,7 @@ def look_at(server: Server, table: Name, label: str) -> Logged:
     found = server.rows(_TABLE, [table.schema, table.name])
     if not found:
         raise SchemaChanged(f"{label}: the table is gone; mend the SOURCE, or run `sqlflow discover`")
-    oid, kind, persistence, identity, has_children, unlogged, bare = found[0]
+    oid, kind, persistence, identity, has_children, unlogged, bare, horizon = found[0]
     if kind not in ("r", "p") or persistence != "p":
         raise BadOption(
             f'sync_mode: {label} is no ordinary table, whose changes would be in the log; read it with "sync_mode": '
@@ -173,7 +188,7 @@ def look_at(server: Server, table: Name, label: str) -> Logged:
             option="sync_mode",
         )
     files = tuple(File(*row) for row in server.rows(_FILES, {"oid": oid}))
-    return Logged(oid, identity, key, files, columns, _made_of(server, oid), kind == "p")
+    return Logged(oid, identity, key, files, columns, _made_of(server, oid), kind == "p", horizon)
 
 
 def _made_of(server: Server, table: int) -> dict[int, MadeOf]:
@@ -213,14 +228,6 @@ def check_key(logged: Logged, key: Sequence[str], label: str, table: Name) -> tu
             option="primary_key",
         )
     return found
-
-
-def older_than_attached(server: Server, file: File) -> bool:
-    """Return whether a partition has, or may have, rows that it had before it was attached."""
-    query = "SELECT %s::oid::regclass::text, has_table_privilege(%s::oid, 'SELECT')"
-    ((name, may_look),) = server.rows(query, [file.table, file.table])
-    old = "SELECT 1 FROM {name} WHERE age(xmin) >= age({attached}::xid) LIMIT 1"
-    return not may_look or bool(server.rows(sql(old, name=Sql(name), attached=literal(str(file.attached)))))
 
 
 def check_server(server: Server, place: str) -> None:

@@ -141,6 +141,11 @@ class PostgresOptions(Connecting, ServerOptions):
         "soft",
         description="`cdc`: `soft` keeps deleted rows, with `_sqlflow_deleted` true; `hard` deletes them here too.",
     )
+    dropped_partitions: Annotated[Literal["refuse", "keep"], BeforeValidator(parameters.lower)] = Field(
+        "refuse",
+        description="`cdc`: rows of partitions that were dropped, detached, or emptied by themselves, which the log "
+        "does not tell: `refuse` asks for --full-refresh, `keep` keeps them.",
+    )
     heartbeat: bool = Field(
         True,
         description="`cdc`: whether each read writes a message into the log, so that a quiet one moves on too.",

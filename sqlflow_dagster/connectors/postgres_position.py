@@ -32,20 +32,19 @@ class _Known:
 class Reached:
     """A position of the log, in which slot of which cluster, and the table as it was there.
 
-    `generated` are the numbers of the columns that Postgres computed. `tables` says how many the table and
-    its partitions are, and `newest` is the number of the newest. `types` are those that are made of parts:
-    the number of the newest part, and a digest of all.
+    `files` are those of its rows by table: their number, and what made that one a partition. Transactions
+    before `horizon` were over. `generated` are the numbers of the columns that Postgres computed. `types` are
+    those that are made of parts: the number of the newest part, and a digest of all.
     """
 
     lsn: str
     slot: str
     system: str
     table: int
-    files: str
+    files: Mapping[str, Sequence[Any]]
+    horizon: int
     columns: Mapping[str, _Known]
     generated: Sequence[int] = ()
-    newest: int | None = None
-    tables: int | None = None
     types: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
@@ -58,12 +57,9 @@ class Reached:
             if not c.generated
         }
         generated = tuple(c.number for c in logged.columns if c.generated)
-        newest = max(file.table for file in logged.files)
         types = {str(oid): _newest_and_digest(made.parts) for oid, made in logged.types.items()}
-        files = logged.files
-        return cls(
-            lsn, slot, system, logged.oid, _files(files), columns, generated, newest, len(files), types
-        )
+        files = {str(file.table): (file.number, file.attached) for file in logged.files if file.leaf}
+        return cls(lsn, slot, system, logged.oid, files, logged.horizon, columns, generated, types)
 
     @property
     def cursor(self) -> Cursor:
@@ -72,9 +68,9 @@ class Reached:
             json.dumps(
                 {
                     "lsn": self.lsn, "slot": self.slot, "system": self.system, "table": self.table,
-                    "files": self.files, "columns": {name: astuple(known) for name, known in self.columns.items()},
-                    "generated": self.generated, "newest": self.newest, "tables": self.tables,
-                    "types": self.types,
+                    "files": self.files, "horizon": self.horizon,
+                    "columns": {name: astuple(known) for name, known in self.columns.items()},
+                    "generated": self.generated, "types": self.types,
                 }
             ),
             "JSON",
@@ -86,19 +82,14 @@ def read(cursor: Cursor, label: str) -> Reached:
     try:
         found = json.loads(cursor.value)
         columns = {name: _Known(*known) for name, known in found["columns"].items()}
-        where = (found["lsn"], found["slot"], found["system"], found["table"], found["files"])
-        later = (found.get("generated", ()), found.get("newest"), found.get("tables"), found.get("types", {}))
-        return Reached(*where, columns, *later)
+        where = (found["lsn"], found["slot"], found["system"], found["table"])
+        files = (found["files"], found["horizon"])
+        return Reached(*where, *files, columns, found["generated"], found["types"])
     except (ValueError, KeyError, TypeError) as error:
         raise SourceFailed(
             f"{label}: the rows there are from another sync_mode, and their cursor is no position of the log; read "
             "everything anew with --full-refresh"
         ) from error
-
-
-def _files(files: Sequence[File]) -> str:
-    """What tells these files from others, and from themselves after they were rewritten."""
-    return _digest(",".join(str(file.number) for file in files))
 
 
 def _newest_and_digest(parts: Sequence[tuple[int, str]]) -> tuple[int, str]:
@@ -128,8 +119,8 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
     _refuse_altered_types(before, now.types, label)
     numbers = {known.number: name for name, known in before.columns.items()}
     # All rows of a partition that is newer are in the log.
-    files = _known_files(before, now)
-    rewritten = before.files != _files(files)
+    files = [file for file in now.files if str(file.table) in before.files]
+    rewritten = any(before.files[str(file.table)][0] != file.number for file in files)
     renamed: dict[str, str] = {}
     filled: dict[str, str | None] = {}
     for column in now.columns:
@@ -174,30 +165,6 @@ def other_columns(before: Reached, now: Logged) -> bool:
     return {known.number: name for name, known in before.columns.items()} != {
         column.number: column.name for column in now.columns if not column.generated
     }
-
-
-def _known_files(before: Reached, now: Logged) -> list[File]:
-    """The files of the table and of the partitions that may have been there before."""
-    return [file for file in now.files if before.newest is None or file.table <= before.newest]
-
-
-def came(before: Reached, now: Logged) -> list[File]:
-    """Return the partitions that were tables of their own, and became partitions since."""
-    known = _known_files(before, now)
-    # One that is older may be any of them.
-    perhaps = before.tables is not None and len(known) > before.tables
-    return [file for file in now.files if file.leaf and file.attached and (perhaps or file not in known)]
-
-
-def went(before: Reached, now: Logged) -> int:
-    """Return how many partitions, at least, are none any more."""
-    return max(0, (before.tables or 0) - len(_known_files(before, now)))
-
-
-def rewritten(before: Reached, now: Logged) -> bool:
-    """Return whether the rows of partitions that stayed were written anew, or went by a TRUNCATE of one of them."""
-    known = _known_files(before, now)
-    return now.partitioned and len(known) == before.tables and before.files != _files(known)
 
 
 def _in_older_rows(column: LoggedColumn, files: Sequence[File], before: Sequence[File]) -> set[str | None]:
