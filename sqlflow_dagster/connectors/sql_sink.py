@@ -23,10 +23,14 @@ S = TypeVar("S", bound=SinkOptions)
 def target_of(target: str, options: S, home: Callable[[S], str]) -> tuple[S, Name]:
     """Return the options with the target's address in them, and the table; `home` is where bare names lie.
 
-    Raises BadOption where no table is named, or `upsert` has no keys.
+    Raises BadOption where no table is named or two are, where two servers are, or `upsert` has no keys.
     """
     address, _, fragment = target.partition("#")
-    if "://" in address and options.connection is None:
+    if "://" in address:
+        if options.connection and options.connection.get_secret_value() != address:
+            raise BadOption(
+                "connection: the target says where the server is; leave it out", option="connection"
+            )
         options = options.model_copy(update={"connection": SecretStr(address)})
         try:
             options.parts()
@@ -34,10 +38,13 @@ def target_of(target: str, options: S, home: Callable[[S], str]) -> tuple[S, Nam
             raise BadOption(str(error).replace("connection:", "the target:"), option="connection") from None
     if options.mode == "upsert" and not options.keys:
         raise BadOption("keys: mode `upsert` needs the columns that name a row", option="keys")
-    text = options.table or (fragment if "://" in address else "")
-    if not text:
+    names = [text for text in (options.table, fragment if "://" in address else "") if text]
+    if not names:
         raise BadOption('table: name the table, e.g. OPTIONS {"table": "mart.revenue"}', option="table")
-    return options, table_name(text, home(options))
+    found = [table_name(text, home(options)) for text in names]
+    if found[0] != found[-1]:
+        raise BadOption(f"table: the target names {fragment}, and this {options.table}", option="table")
+    return options, found[0]
 
 
 @contextmanager

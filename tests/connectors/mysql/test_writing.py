@@ -351,6 +351,7 @@ def test_a_value_that_a_column_cannot_hold_is_named_and_nothing_is_stored(export
         ({"mode": "upsert", "keys": "nix"}, ExportFailed, "the query gives no column nix"),
         ({"port": 1, "max_retries": 0}, RetryLater, "Connection refused"),
         ({"username": "reader", "password": "CANARY-5f0c"}, NotAllowed, "GRANT SELECT, INSERT"),
+        ({"connection": "mysql://root@127.0.0.1:1/d"}, BadOption, "the target says where the server is"),
         ({"create": False}, ExportFailed, "there is no such table, and `create` is false"),
         ({"table": "v"}, ExportFailed, "it is no table"),
         ({"table": "x" * 65}, ExportFailed, "longer than MySQL takes"),

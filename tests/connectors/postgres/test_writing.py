@@ -497,6 +497,7 @@ def test_a_value_that_a_column_holds_whole_is_taken(export, kind, value, shown):
         ({"port": 1, "max_retries": 0}, RetryLater, "Connection refused"),
         ({"username": "reader", "password": "CANARY-5f0c"}, NotAllowed, "GRANT INSERT"),
         ({"database": "nix"}, BadOption, 'database "nix" does not exist'),
+        ({"connection": "postgresql://postgres@127.0.0.1:1/d"}, BadOption, "the target says where the server is"),
         ({"create": False}, ExportFailed, "there is no such table, and `create` is false"),
         ({"table": "v"}, ExportFailed, "it is no table"),
         ({"table": "x" * 64}, ExportFailed, "longer than Postgres keeps"),
@@ -511,6 +512,18 @@ def test_what_is_wrong_with_an_export_is_said(export, options, kind, message):
     (outcome,) = export.bench.run().values()
     assert isinstance(outcome.error, kind), outcome.error
     assert message in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "table", "stored"), [("t", "t", True), ("t", "public.t", True), ("t", "u", False)]
+)
+def test_a_table_that_is_named_twice_is_one_or_refused(export, fragment, table, stored):
+    export.bench.pipeline(
+        f'EXPORT SELECT 1 AS a TO "{export.project.database.url}#{fragment}" OPTIONS {{"table": "{table}"}};'
+    )
+    (outcome,) = export.bench.run().values()
+    assert (outcome.error is None) is stored
+    assert stored or str(outcome.error) == "table: the target names t, and this u"
 
 
 def test_an_export_goes_to_a_connector_of_the_profile(export):
