@@ -43,7 +43,8 @@ def set_aside(
 ) -> int:
     """Take the rows whose value does not fit the type `target` out of `rows`, and return how many."""
     _make_aside(connection)
-    bad = types.misfit(connection, column, kind, target)
+    from_json = kind == "JSON" and types.is_nested(target)
+    bad = types.json_misfit(column, target) if from_json else types.misfit(connection, column, kind, target)
     names = tables.columns(connection, rows)
     connection.execute(
         sql(
@@ -62,6 +63,10 @@ def set_aside(
         )
     )
     gone = connection.execute(sql("DELETE FROM {rows} WHERE {bad}", rows=rows, bad=bad)).fetchone()
+    if from_json:
+        # A plain cast would ask for every field.
+        alter = "ALTER TABLE {rows} ALTER {c} TYPE {target} USING TRY_CAST({c} AS {target})"
+        connection.execute(sql(alter, rows=rows, c=quote(column), target=Sql(target)))
     return int(gone[0]) if gone else 0
 
 

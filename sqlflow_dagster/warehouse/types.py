@@ -117,6 +117,24 @@ def _json_misfit(column: str, target: str) -> Sql:
     )
 
 
+def is_nested(kind: str) -> bool:
+    """Whether the type is of lists, objects or maps."""
+    return _family(kind) in ("list", "STRUCT", "MAP")
+
+
+def json_misfit(column: str, target: str) -> Sql:
+    """Return what is true for the rows whose JSON says something that the nested type `target` does not hold as it is.
+
+    What it does not say may be NULL: `TRY_CAST` makes the others values of the type.
+    """
+    return sql(
+        "({c} IS NOT NULL AND json_type({c}) <> 'NULL'"
+        " AND NOT coalesce(json_contains(to_json(TRY_CAST({c} AS {target})), {c}), false))",
+        c=quote(column),
+        target=Sql(target),
+    )
+
+
 def _castable(connection: DuckDBPyConnection, kind: str, target: str) -> bool:
     """Whether there is a cast there and back; e.g. none between structs without a common field."""
     there = sql("TRY_CAST(CAST(NULL AS {kind}) AS {target})", kind=Sql(kind), target=Sql(target))

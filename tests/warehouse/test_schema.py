@@ -104,8 +104,12 @@ def test_permissive_sets_them_aside_with_reason_and_place(depot, have, wanted):
         ("true", ["true", "false"], ["1", '"yes"']),
         ("TIMESTAMP '2026-01-01'", ['"2026-01-02T03:04:05"', '"2026-01-02 03:04:05.250"'], ['"soon"', "5"]),
         ("DATE '2026-01-01'", ['"2026-01-02"'], ['"2026-01-02T03:04:05"', "20260102"]),
+        ("{'a': 1::BIGINT, 'b': {'c': 'x'}}", ['{"a": 2}', '{"b": {"c": "y"}, "a": 3}', '{"b": {}}', "{}"],
+         ['"x"', '{"a": 1.7}', '{"a": "5"}', '{"z": 1}', "[1]", '{"a": 99999999999999999999}', '{"b": {"c": 1}}']),
+        ("[1::BIGINT]", ["[2, 3]", "[]"], ['{"a": 1}', "[1.5]", "5", '["x"]']),
+        ("MAP {'k': 1.5::DOUBLE}", ['{"x": 2.5}'], ['{"x": "y"}', "5", '{"x": 9007199254740993}']),
     ],
-    ids=["whole", "float", "decimal", "truth", "time", "date"],
+    ids=["whole", "float", "decimal", "truth", "time", "date", "object", "list", "map"],
 )  # fmt: skip
 def test_permissive_sets_of_mixed_json_only_the_misfits_aside(depot, have, fitting, others):
     depot.load(f"SELECT {have} AS x", **APPEND)
