@@ -105,6 +105,9 @@ class Finder:
             yield Aside(reason, place, shown)
 
     def _same(self, record: Sequence[str], fields: tuple[str, ...]) -> bool:
+        if len(record) == len(fields) + 1 and not record[-1]:
+            # A delimiter may end each line.
+            record = record[:-1]
         if len(record) > len(fields):
             return False
         nulls = self.form.null_values

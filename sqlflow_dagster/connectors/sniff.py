@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 import sys
 from collections import defaultdict
@@ -20,10 +21,13 @@ from sqlflow_dagster.connectors.spool import opened, packed_as
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import fold
 
+log = logging.getLogger(__name__)
+
 DELIMITERS = (",", "\t", ";", "|")
 _BUDGET = 6 * 2**20
 _LEAST = 16 * 2**10
 _PLACES = 15
+_FIRST_ROWS = 3
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _EXCEL = re.compile(r'"?sep=.?"?[\r\n]', re.IGNORECASE)
 _FIGURES = re.compile(r"[\d\W]*\d[\d\W]*")
@@ -96,6 +100,9 @@ def sniff(files: Sequence[tuple[File, str]], form: Form, declared: Iterable[str]
     types = _types(samples, form, told)
     if form.header is None:
         _check_header(samples, types)
+        _check_second_header(samples)
+    if header:
+        _warn_of_first_rows(samples, types)
     return Sniffed(delimiter, header, tuple(samples), types)
 
 
@@ -236,9 +243,14 @@ def _sample(
     body = rows[1:] if header else rows
     for part in parts[1:]:
         # The last line may be cut, and the first ones stand in a quoted text.
-        body += [row for row in _read(part, delimiter, form)[:-1] if len(row) == width]
+        body += [row for row in _read(part, delimiter, form)[:-1] if _has_width(row, width)]
     returns = "\r" in head and "\n" not in head
     return Sample(file, first if header else (), names, body, returns, skip)
+
+
+def _has_width(row: Sequence[str], width: int) -> bool:
+    """Whether there is a value for each column; a delimiter may end the line."""
+    return len(row) == width or (len(row) == width + 1 and not row[-1])
 
 
 def _lines_before(text: str, form: Form, *, header: bool) -> int:
@@ -325,7 +337,8 @@ def _types(samples: Iterable[Sample], form: Form, declared: set[str]) -> dict[st
     spelling: dict[str, str] = {}
     for sample in samples:
         width = len(sample.names)
-        columns = list(zip(*(row for row in sample.rows if len(row) == width), strict=True))
+        rows = (row[:width] for row in sample.rows if _has_width(row, width))
+        columns = list(zip(*rows, strict=True))
         for index, name in enumerate(sample.names):
             key = fold(name)
             spelling.setdefault(key, name)
@@ -347,6 +360,35 @@ def _check_header(samples: Iterable[Sample], types: dict[str, str]) -> None:
                     f"{sample.file.name}:1: the first line looks like data ({cell!r} {what}); "
                     "set `header` to false where it is, to true where it names the columns"
                 )
+
+
+def _check_second_header(samples: Iterable[Sample]) -> None:
+    """Refuse a row that says the names again, as files do that were put together of several."""
+    for sample in samples:
+        if len(sample.header) > 1 and list(sample.header) in sample.rows:
+            raise SourceFailed(
+                f"{sample.file.name}: a line after the first one is the header again "
+                f"({', '.join(sample.header)[:200]}); take it out, or set `header` to true where it is a row"
+            )
+
+
+def _warn_of_first_rows(samples: Iterable[Sample], types: dict[str, str]) -> None:
+    """Say where the first rows alone make a column text: a title above the header, or units below it."""
+    for sample in samples:
+        for index, name in enumerate(sample.names):
+            values = [row[index] for row in sample.rows if index < len(row)]
+            if types.get(name) != "VARCHAR" or len(values) < _FIRST_ROWS + 2:
+                continue
+            kind = guess.type_of(values[_FIRST_ROWS:])
+            if kind != "VARCHAR" and guess.type_of(values[:_FIRST_ROWS]) == "VARCHAR":
+                log.warning(
+                    "%s: the column %r is text, and %s but for its first rows; where these are none, set `skip_rows`, "
+                    "`header` and `column_names`",
+                    sample.file.name,
+                    name,
+                    kind,
+                )
+                break
 
 
 def _is_year(cell: str, values: Sequence[str]) -> bool:

@@ -240,7 +240,24 @@ def test_a_line_of_one_value_too_many_is_an_error_in_a_large_file(folder, packed
 
 def test_a_delimiter_at_the_end_of_each_line_is_no_value(folder):
     folder.write("a.csv", "id,v\n1,a,\n2,b,\n3,,\n")
-    assert folder.rows("CSV", path="a.csv") == [("1", "a"), ("2", "b"), ("3", None)]
+    assert folder.rows("CSV", path="a.csv") == [(1, "a"), (2, "b"), (3, None)]
+    folder.write("a.csv", "1,a,\n2,b,\n")
+    with pytest.raises(SourceFailed, match="looks like data"):
+        folder.rows("CSV", path="a.csv", column_names=["id", "v", "end"])
+    folder.write("a.csv", "id,v\n1,a,\nx,b,\n3,,\n")
+    result = folder.read("CSV", path="a.csv", types={"id": "BIGINT"}, bad_rows="quarantine")
+    assert (result.rows, result.rejects[0][1:]) == ([(1, "a"), (3, None)], ("a.csv:3", "x,b,"))
+
+
+def test_a_delimiter_at_the_end_of_each_line_is_no_value_in_a_large_file(folder):
+    lines = "".join(f"{n},{n / 4},{'x' * 30},\n" for n in range(300_000))
+    folder.write("a.csv", f"id,v,t\n{lines}")
+    result = folder.read("CSV", path="a.csv")
+    assert result.columns == {"id": "BIGINT", "v": "DECIMAL(18,2)", "t": "VARCHAR"}
+    assert len(result.rows) == 300_000
+    folder.write("a.csv", f"id,v,t\n{lines}7,1,x,y\n")
+    with pytest.raises(SourceFailed, match="Expected Number of Columns: 3"):
+        folder.read("CSV", path="a.csv")
 
 
 def test_a_blank_before_a_quote_belongs_to_no_name_and_no_value(folder):
@@ -359,6 +376,28 @@ def test_a_file_without_text_gives_the_declared_columns(folder, text):
         folder.read("CSV", path="a.csv")
     result = folder.read("CSV", path="a.csv", types={"id": "BIGINT"})
     assert (result.columns, result.rows) == ({"id": "BIGINT"}, [])
+
+
+def test_a_header_that_stands_again_is_no_row(folder):
+    folder.write("a.csv", "id,v\n1,a\nid,v\n2,b\n")
+    with pytest.raises(
+        SourceFailed, match=r"a\.csv: a line after the first one is the header again \(id, v\)"
+    ):
+        folder.read("CSV", path="a.csv")
+    assert len(folder.rows("CSV", path="a.csv", header=True)) == 3
+    folder.write("a.csv", "v\nx\nv\n")
+    assert folder.rows("CSV", path="a.csv") == [("x",), ("v",)]
+
+
+@pytest.mark.parametrize("first", ["Report,2024\nid,v\n", "Report,\n,\nid,v\n", "id,weight\n#,kg\n"])
+def test_first_rows_that_are_none_are_told(folder, caplog, first):
+    folder.write("a.csv", first + "1,a\n2,b\n3,c\n4,d\n5,e\n")
+    folder.read("CSV", path="a.csv")
+    assert "is text, and BIGINT but for its first rows" in caplog.text
+    folder.write("a.csv", "id,v\n1,a\nx,b\n3,c\n4,d\n5,e\nz,2\n")
+    caplog.clear()
+    folder.read("CSV", path="a.csv")
+    assert not caplog.text
 
 
 def test_names_that_stand_twice_are_told_apart_or_refused(folder):
