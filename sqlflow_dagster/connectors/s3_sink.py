@@ -134,6 +134,13 @@ def _target(target: str, options: S3SinkOptions) -> tuple[str, str]:
         raise BadOption(
             f"bucket: {options.bucket!r} is not the bucket of the target {text!r}", option="bucket"
         )
+    told = {"path": text, "key": key, "path_prefix": key[: len(options.path_prefix)]}
+    if text and (
+        stray := [name for name, value in told.items() if getattr(options, name) not in (None, value)]
+    ):
+        raise BadOption(
+            f"{stray[0]}: the target says where to write, {text!r}; leave it out", option=stray[0]
+        )
     if not options.partition_by and (not key or key.endswith("/")):
         raise BadOption(
             f"the target s3://{bucket}/{key} names no object; add a key, or set `partition_by`", option="key"

@@ -669,6 +669,9 @@ def test_a_refused_export_leaves_what_was_there(bench, bucket, params):
         ("mart/out.parquet", {"delimiter": ";"}, "delimiter: exports of the format parquet"),
         ("mart/out.avro", {"partition_by": "id"}, "exports of the format avro have no such option"),
         ("mart/out.csv", {"bucket": "other"}, "is not the bucket of the target"),
+        ("mart/out.csv", {"path": "s3://other/out.csv"}, "path: the target says where to write"),
+        ("mart/out.csv", {"key": "out.csv"}, "key: the target says where to write"),
+        ("mart/out.csv", {"path_prefix": "raw/"}, "path_prefix: the target says where to write"),
         ("mart/out.csv", {"kms_key_id": "k"}, "kms_key_id: it goes with"),
     ],
 )
