@@ -42,6 +42,9 @@ def _value(name: str, kind: str, formats: Mapping[str, str | None]) -> Sql:
     def leaf(value: Sql, kind: str, _place: str) -> Sql:
         if kind == "JSON":
             return _as_it_stands(value)
+        if kind == "FLOAT":
+            # As a double it would have digits that the float has not: 0.10000000149011612.
+            value = sql("CAST(CAST({value} AS VARCHAR) AS DOUBLE)", value=value)
         if kind in ("FLOAT", "DOUBLE"):
             return _number(value)
         asked = formats.get("TIMESTAMP" if kind.startswith("TIMESTAMP") else kind)

@@ -37,6 +37,7 @@ from sqlflow_dagster.connectors.files import (
     whole_sql,
 )
 from sqlflow_dagster.connectors.sink import ParquetSinkOptions, WritesFiles
+from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 # Types that Parquet would round or cut: to a double, to milliseconds, to UTC.
@@ -211,6 +212,11 @@ class Parquet(WritesFiles, ReadsParquet[ParquetOptions]):
 
     @classmethod
     def kept(cls, rows: Rows) -> dict[str, Sql]:
+        if unions := [name for name, kind in rows.columns.items() if "UNION(" in kind]:
+            raise ExportFailed(
+                f"the column {unions[0]!r} is a UNION, which Parquet has not and no reader would know again; CAST it "
+                "to JSON or VARCHAR"
+            )
         return {
             name: sql("CAST({name} AS {kind})", name=quote(name), kind=Sql(kept))
             for name, kind in rows.columns.items()

@@ -1,6 +1,7 @@
 """Exports to files: what is written is read back as it was, or the old file is still there."""
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -148,6 +149,20 @@ def test_json_has_each_digit_and_no_number_that_json_has_not(shop, type_):
     assert (row["n"], row["l"], row["m"]) == ("NaN", ["1.5", "-Infinity", None], {"k": "NaN"})
     assert row["s"] == {"x": "Infinity", "j": "0.1000000000000000000001"}
     assert (float(row["j"]["a"]), row["d"], row["e"], row["z"]) == (1.5, None, None, None)
+
+
+@pytest.mark.parametrize("value", ["0.1", "-1e-45", "3.4028235e38", "16777216", "123456.79", "-0.0"])
+def test_json_has_the_shortest_text_of_a_float(shop, value):
+    shop.export(f"SELECT {value}::FLOAT AS f, [{value}::FLOAT] AS l", "JSONL", "a.jsonl")
+    row = json.loads((shop.root / "a.jsonl").read_text())
+    assert (repr(row["f"]), row["l"]) == (repr(float(value)), [float(value)])
+    (read,) = shop.rows("JSONL", path="a.jsonl", types={"f": "FLOAT"})
+    assert read[0] == ctypes.c_float(float(value)).value
+
+
+def test_parquet_refuses_what_nobody_could_read_back(shop):
+    with pytest.raises(ExportFailed, match="the column 'l' is a UNION"):
+        shop.export("SELECT [union_value(n := 1)] AS l", "PARQUET", "a.parquet")
 
 
 @pytest.mark.parametrize(("type_", "target"), [("EXCEL", "out/a.xlsx"), ("SQLITE", "out/a.sqlite/t")])
