@@ -274,7 +274,9 @@ def _answered(error: ClientError, where: str, store: str, bucket: str, key: str)
         return _sent_elsewhere(text, headers, error.response.get("Error", {}))
     if status in (401, 403) or code == "AccessDenied":
         wanted = _PERMISSIONS.get(action, "access").format(bucket=bucket, key=key or "*")
-        return NotAllowed(f"{text}; ask for {wanted}")
+        # An answer to HEAD has no room for why.
+        why = "look whether the credentials are right, or " if action in ("HeadObject", "HeadBucket") else ""
+        return NotAllowed(f"{text}; {why}ask for {wanted}")
     if status in _LATER or code in _LATER_CODES:
         return RetryLater(text, after=retry_after({name.lower(): value for name, value in headers.items()}))
     return SourceFailed(f"{text}: {error.response.get('Error', {}).get('Message', '')}"[:500].rstrip(": "))

@@ -167,9 +167,9 @@ class Objects:
 def _file(bucket: str, key: str, size: int, stored: Any, tag: str) -> File:
     moment = int(stored.timestamp() * 1e9)
     path = Path(key.rpartition("/")[2])
-    # A store that gives no ETags leaves the time to tell objects by.
-    known = tag.strip('"') or f"{TIMED}{moment}"
-    return File(path, f"s3://{bucket}/{key}", size, moment, moment, "s3://", known)
+    # A store that gives no ETags, or weak ones, leaves the time to tell objects by.
+    known = "" if tag.startswith("W/") else tag.strip('"')
+    return File(path, f"s3://{bucket}/{key}", size, moment, moment, "s3://", known or f"{TIMED}{moment}")
 
 
 def address_of(file: File) -> tuple[str, str]:

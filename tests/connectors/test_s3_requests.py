@@ -223,3 +223,20 @@ def test_the_password_of_a_proxy_is_not_shown(twin, load, monkeypatch):
     outcome = load(**twin.params, max_retries=0)
     assert isinstance(outcome.error, RetryLater)
     assert "CANARY" not in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    "where", [{"path_prefix": "in/"}, {"path_prefix": "", "key": "in/a.csv"}], ids=["listed", "named"]
+)
+def test_an_object_whose_etag_a_proxy_has_weakened_is_read_by_its_time(twin, load, monkeypatch, where):
+    monkeypatch.setattr("tests.connectors.s3_twin.tag", lambda _body: 'W/"1"')
+    outcome = load(**twin.params, **where)
+    assert outcome.error is None, outcome.error
+    assert outcome.rows == 1
+
+
+def test_wrong_credentials_of_which_nothing_is_said_are_not_taken_for_a_lack_of_permission(twin, load):
+    twin.fault = lambda method, *_: (403, "", {}) if method == "HEAD" else None
+    outcome = load(**twin.params, path_prefix="", key="in/a.csv")
+    assert isinstance(outcome.error, NotAllowed)
+    assert "look whether the credentials are right, or ask for s3:GetObject" in str(outcome.error)
