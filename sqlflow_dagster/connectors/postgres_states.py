@@ -7,6 +7,7 @@ to be taken from the row as it is stored, under the key that it had then.
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -210,6 +211,16 @@ class States:
         return _read(row[0]) if row else None
 
     def _spill(self) -> None:
+        try:
+            self._write()
+        except sqlite3.OperationalError as error:
+            # Its disk is full: told as of any other file.
+            raise OSError(errno.EIO, str(error)) from error
+        self._spilled += len(self._recent)
+        self._recent.clear()
+        self._held = 0
+
+    def _write(self) -> None:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -227,9 +238,6 @@ class States:
             ),
         )
         self._file.execute("COMMIT")
-        self._spilled += len(self._recent)
-        self._recent.clear()
-        self._held = 0
 
 
 def _read(text: str) -> State:

@@ -6,6 +6,7 @@ next folder removes those that nobody holds.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -15,15 +16,33 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from sqlflow_dagster.errors import WarehouseError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _LOCK = ".lock"
 _ANY = re.compile(rf".*{re.escape(_LOCK)}", re.DOTALL)
 # So that the name of a folder beside a target is none too long.
 _LONGEST = 50
 
 
-def room(spool: Path, kind: str) -> AbstractContextManager[Path]:
-    """Return an empty folder below `spool` for the time of the block; `kind` begins its name."""
-    return _room(spool, kind, _ANY)
+@contextmanager
+def room(spool: Path, kind: str) -> Iterator[Path]:
+    """Give an empty folder below `spool` for the time of the block; `kind` begins its name.
+
+    Raises WarehouseError where there can be none, or where what the block writes finds no space left.
+    """
+    begun = False
+    try:
+        with _room(spool, kind, _ANY) as folder:
+            begun = True
+            yield folder
+    except OSError as error:
+        if begun and error.errno not in _FULL:
+            raise
+        raise WarehouseError(
+            f"{spool}: cannot keep what is read or written there ({error.strerror}); it must be writable, with "
+            "space left"
+        ) from error
 
 
 def beside(target: Path) -> AbstractContextManager[Path]:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
+import json
 import os
+import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 
+import pytest
+
+from sqlflow_dagster.connectors.pgoutput import Insert, Relation, RelationColumn
+from sqlflow_dagster.connectors.postgres_states import States
 from sqlflow_dagster.connectors.rooms import beside, room
+from sqlflow_dagster.errors import WarehouseError
+
+from .s3_twin import Twin
 
 
 def test_a_folder_is_gone_after_its_block_and_no_other_is_touched(tmp_path):
@@ -56,3 +67,68 @@ def test_beside_a_target_only_what_dead_exports_of_it_left_is_removed(tmp_path):
 def test_a_target_with_a_long_name_has_room_beside_it(tmp_path):
     with beside(tmp_path / ("ä" * 120 + ".csv")) as folder:
         assert folder.is_dir()
+
+
+@contextmanager
+def full_disk():
+    """Let no file of this process become larger than 2 MB, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def sources(bench, twin):
+    """A source of each kind that keeps bytes in the spool, with more of them than there is room for."""
+    text = b"id\n" + b"1\n" * 1_500_000
+    twin.objects = {"in/a.csv": text}
+    bench.write("data/a.csv.bz2", bz2.compress(text))
+    yield "S3", {**twin.params, "path_prefix": "in/", "file_format": "csv"}
+    yield "CSV", {"path": "data/a.csv.bz2"}
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["objects", "compressed"])
+def test_a_spool_without_space_left_is_named_and_nothing_stays_there(bench, which):
+    with Twin() as twin:
+        kind, params = list(sources(bench, twin))[which]
+        bench.pipeline(f"SOURCE s TYPE {kind} PARAMS {json.dumps(params)};\nLOAD t FROM s;")
+        with full_disk():
+            (outcome,) = bench.run().values()
+    assert isinstance(outcome.error, WarehouseError)
+    assert "it must be writable, with space left" in str(outcome.error)
+    assert outcome.calls.retries == 0
+    assert list((bench.root / ".sqlflow/spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["objects", "compressed"])
+def test_a_spool_that_cannot_be_is_named(bench, which):
+    bench.write(".sqlflow/spool", b"a file")
+    with Twin() as twin:
+        kind, params = list(sources(bench, twin))[which]
+        bench.pipeline(f"SOURCE s TYPE {kind} PARAMS {json.dumps(params)};\nLOAD t FROM s;")
+        (outcome,) = bench.run().values()
+    assert isinstance(outcome.error, WarehouseError)
+    assert "spool: cannot keep what is read or written there" in str(outcome.error)
+
+
+def test_what_the_block_does_not_find_is_no_fault_of_the_spool(tmp_path):
+    with pytest.raises(FileNotFoundError), room(tmp_path, "files"):
+        (tmp_path / "nix").read_text()
+
+
+def much_of_a_log(folder):
+    states = States(folder / "states.sqlite", ("id",), 100_000)
+    states.begin(Relation(1, "public", "t", "d", (RelationColumn("id", 23, -1, key=True),)))
+    try:
+        for number in range(100_000):
+            states.apply(Insert(1, (f"{number:0100}",)), 100)
+    finally:
+        states.close()
+
+
+def test_changes_of_a_log_that_find_no_space_left_are_told_as_files_are(tmp_path):
+    with pytest.raises(WarehouseError, match="with space left"), room(tmp_path, "log") as folder, full_disk():
+        much_of_a_log(folder)
+    assert list(tmp_path.iterdir()) == []
