@@ -30,6 +30,8 @@ _SESSION = (
     "standard_conforming_strings=on", "idle_in_transaction_session_timeout=0",
 )  # fmt: skip
 # What libpq takes from the environment, and the server prefers to the settings above.
+# What the names of tables begin with that are to take the place of others.
+NEW = "_sqlflow_new_"
 _ENVIRONMENT = ("PGTZ", "PGDATESTYLE")
 
 # libpq's and the server's words, in the order to look for them; what each means, and what to do.
@@ -138,7 +140,11 @@ def translated(told: Mapping[str, str], table: str | None = None) -> Iterator[No
     try:
         yield
     except psycopg2.Error as error:
-        raise meaning(_message(error), told, code=error.pgcode, table=table) from None
+        said = _message(error)
+        if table:
+            # What takes the place of a table has a name of ours until it does.
+            said = re.sub(rf"{NEW}[0-9a-f]+", lambda _: table, said)
+        raise meaning(said, told, code=error.pgcode, table=table) from None
     except UnicodeDecodeError as error:
         raise SourceFailed(
             f"{where(told)}: the server sent text that is no UTF-8 ({error}); its encoding is wrong for its data"
@@ -227,7 +233,7 @@ def _message(error: Any) -> str:
     said = [part for part in (diag.message_primary, diag.message_detail, diag.message_hint) if part]
     # Which row and column it was.
     said += [line.partition(":")[0] for line in (diag.context or "").splitlines() if line.startswith("COPY ")]
-    text = ". ".join(said) if said else str(error)
+    text = ". ".join(part.rstrip(".") for part in said) if said else str(error)
     return " ".join(text.split())
 
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlflow_dagster.connectors.postgres_client import Connection
+from sqlflow_dagster.connectors.postgres_client import NEW, Connection
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 
@@ -69,6 +69,17 @@ SELECT c.relname, ROW(i.indkey::text, i.indisunique, i.indisprimary, i.indclass:
 FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
 WHERE i.indrelid = %s ORDER BY 2, 1
 """
+# What a table has beside its columns.
+_ATTACHED = """
+SELECT 'the index ' || c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+  WHERE i.indrelid = %(oid)s
+UNION ALL SELECT 'the check ' || conname FROM pg_constraint WHERE conrelid = %(oid)s AND contype = 'c'
+UNION ALL SELECT w.what || a.attname FROM pg_attribute AS a
+  CROSS JOIN LATERAL (VALUES ('the default of ', a.atthasdef), ('NOT NULL of ', a.attnotnull),
+    ('the comment on ', col_description(a.attrelid, a.attnum) IS NOT NULL)) AS w (what, there)
+  WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND w.there
+ORDER BY 1
+"""
 
 
 def needed_by(connection: Connection, oid: int) -> list[str]:
@@ -78,7 +89,7 @@ def needed_by(connection: Connection, oid: int) -> list[str]:
 
 def new_name(name: Name) -> Name:
     """Return a name beside the table's for the one that takes its place."""
-    return Name(name.schema, f"_sqlflow_new_{uuid.uuid4().hex[:12]}")
+    return Name(name.schema, f"{NEW}{uuid.uuid4().hex[:12]}")
 
 
 def create_like(connection: Connection, old: Name, new: Name) -> None:
@@ -105,9 +116,9 @@ def swap(connection: Connection, oid: int, old: Name, new: Name, *, like: bool) 
     if not own:
         run(connection, sql("ALTER TABLE {new} OWNER TO {owner}", new=quote(*new), owner=quote(owner)))
     indexes = rows_of(connection, _INDEXES, [oid])
-    if indexes and not like:
-        names = ", ".join(row[0] for row in indexes)
-        log.warning("%s.%s: its columns changed, and its indexes went with them: %s", *old, names)
+    if not like and (gone := rows_of(connection, _ATTACHED, {"oid": oid})):
+        names = ", ".join(row[0] for row in gone)
+        log.warning("%s.%s: its columns changed, and with the old ones went %s", *old, names)
     run(connection, sql("DROP TABLE {old}", old=quote(*old)))
     if like:
         _name_indexes(connection, indexes, new)

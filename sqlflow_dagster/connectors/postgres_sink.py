@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -21,11 +21,12 @@ from sqlflow_dagster.connectors.postgres_client import (
 )
 from sqlflow_dagster.connectors.postgres_options import PostgresSinkOptions, server
 from sqlflow_dagster.connectors.postgres_replace import rows_of, run
-from sqlflow_dagster.connectors.postgres_wire import check_name, wires
+from sqlflow_dagster.connectors.postgres_wire import Wire, check_name, wires, without_nul
 from sqlflow_dagster.connectors.postgres_writer import Writer
 from sqlflow_dagster.connectors.silence import watched
 from sqlflow_dagster.connectors.sql_sink import refused, target_of
 from sqlflow_dagster.connectors.tables import Name
+from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, join, quote, sql
 
@@ -60,12 +61,9 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
         binary = Path(folder) / "rows.bin"
         writer = Writer(connection, name, wires(rows.columns, wanted.types), wanted, binary)
         writer.prepare()
-        values = (
-            sql("{value} AS {name}", value=wire.value, name=quote(wire.name)) for wire in writer.columns
-        )
         # The query may take its time: nobody waits for the server then.
         resting.append(connection.fileno())
-        count = rows.encode(binary, join(", ", values), Sql("FORMAT postgres_binary"), ("postgres_scanner",))
+        count = _encoded(rows, binary, writer.columns)
         resting.clear()
         if wanted.mode != "append" or not _done_before(connection, place.once):
             writer.write(count)
@@ -77,6 +75,21 @@ def located(target: str, options: BaseModel) -> tuple[PostgresSinkOptions, Name]
     """Return the options with the target's address in them, and the table. Raises BadOption for none."""
     wanted, name = target_of(target, cast("PostgresSinkOptions", options), lambda o: o.schema_ or "public")
     return wanted, Name(check_name(name.schema), check_name(name.name))
+
+
+def _encoded(rows: Rows, binary: Path, columns: Sequence[Wire]) -> int:
+    """Write the rows as Postgres' COPY reads them. Raises ExportFailed, which names the column of a NUL in a text."""
+
+    def encode(value: Callable[[Wire], Sql]) -> int:
+        select = join(", ", (sql("{v} AS {n}", v=value(wire), n=quote(wire.name)) for wire in columns))
+        return rows.encode(binary, select, Sql("FORMAT postgres_binary"), ("postgres_scanner",))
+
+    try:
+        return encode(lambda wire: wire.value)
+    except ExportFailed as error:
+        if "NULL-byte" not in str(error):
+            raise
+    return encode(without_nul)
 
 
 @contextmanager

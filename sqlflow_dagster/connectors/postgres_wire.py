@@ -95,6 +95,18 @@ def as_it_fits(wire: Wire) -> Wire:
     return replace(wire, value=value)
 
 
+def without_nul(wire: Wire) -> Sql:
+    """Return the column's value, or where it has a NUL an error that names the column."""
+    problem = (
+        f'the column "{wire.name}" holds a text with a NUL, which Postgres has not; take it out by replace(…)'
+    )
+    return sql(
+        "CASE WHEN contains(CAST({v} AS VARCHAR), chr(0)) THEN error({problem}) ELSE {v} END",
+        v=wire.value,
+        problem=literal(problem),
+    )
+
+
 def check_name(name: str) -> str:
     """Return a name that Postgres keeps whole. Raises ExportFailed for a longer one."""
     if len(name.encode()) > _NAME_BYTES:

@@ -281,16 +281,36 @@ def test_a_replaced_table_keeps_the_columns_that_it_makes_itself(export):
 
 def test_replace_with_other_columns_makes_the_table_anew(export, caplog):
     export.run(
-        "CREATE TABLE t (a int PRIMARY KEY, gone text)",
+        "CREATE TABLE t (a int PRIMARY KEY, gone text DEFAULT 'x' CHECK (gone <> ''))",
         "INSERT INTO t VALUES (1, 'x')",
+        "COMMENT ON COLUMN t.a IS 'its number'",
         "GRANT SELECT ON t TO reader",
     )
     export("SELECT 2 AS a, 'new' AS b")
     assert export.run("SELECT * FROM t") == [(2, "new")]
-    assert "its indexes went with them: t_pkey" in caplog.text
+    gone = "NOT NULL of a, the check t_gone_check, the comment on a, the default of gone, the index t_pkey"
+    assert f"with the old ones went {gone}" in caplog.text
     assert export.run("SELECT has_table_privilege('reader', 't', 'SELECT')") == [(True,)]
     export.run("CREATE VIEW v AS SELECT a FROM t")
     assert "the table has no column c; add it there" in str(export.error("SELECT 2 AS a, 'new' AS b, 1 AS c"))
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT 7 AS v, 1 AS id", "SELECT 7::BIGINT AS v, 1 AS id", "SELECT NULL AS id, 1 AS v"]
+)
+def test_what_a_replaced_table_refuses_is_told_by_its_own_name(export, query):
+    export.run("CREATE TABLE t (id int NOT NULL, v int CHECK (v < 5))")
+    said = str(export.error(query))
+    assert "public.t" in said
+    assert "violates" in said
+    assert "_sqlflow" not in said
+
+
+@pytest.mark.parametrize("value", ["'x' || chr(0)", "['x' || chr(0)]", "MAP {'k': 'x' || chr(0)}"])
+def test_a_text_with_nul_is_refused_by_its_column(export, value):
+    said = str(export.error(f"SELECT 'x' AS a, {value} AS b"))
+    assert 'the column "b" holds a text with a NUL' in said or "column b" in said
+    assert "pg_null_byte_replacement" not in said
 
 
 def test_append_adds_the_rows_once_a_run(export):
@@ -411,7 +431,7 @@ def test_rows_that_are_hidden_from_the_user_are_not_left_by_replace(export):
         ("mood", "'angry'", "its column 'c' is mood: invalid input value for enum mood"),
         ("date", "TIMESTAMP '2024-01-01 00:00:01'", "its column 'c' is date, which cannot hold '2024-01-01 00:00:01'"),
         ("inet", "'x'", "invalid input syntax for type inet"),
-        ("text", "chr(0)", "NULL-byte"),
+        ("text", "chr(0)", "column .c. holds a text with a NUL"),
         ("timestamp", "TIMESTAMP '4800-01-01 (BC) 00:00:00'", "before 4714 BC"),
         ("timestamp", "TIMESTAMP_NS '2024-01-01 00:00:00.000000001'", "has nanoseconds"),
         ("timestamp[]", "[TIMESTAMP '4800-01-01 (BC) 00:00:00']", "before 4714 BC"),
