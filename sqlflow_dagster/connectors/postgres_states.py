@@ -8,12 +8,12 @@ to be taken from the row as it is stored, under the key that it had then.
 from __future__ import annotations
 
 import errno
-import json
+import marshal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sqlflow_dagster.connectors.pgoutput import (
     UNCHANGED,
@@ -30,8 +30,8 @@ from sqlflow_dagster.errors import SchemaChanged
 # What a row takes in memory beside its values, as a rough guess.
 _BYTES_A_ROW = 600
 
-# Nothing that comes from the log is a number: one stands for UNCHANGED.
-_TEXT = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=lambda _unchanged: 0).encode
+# Later ones write values that are equal as different bytes.
+_MARSHAL = 0
 
 Key = tuple[Value, ...]
 
@@ -114,8 +114,9 @@ class States:
                 yield self._numbers.get(key), state
             return
         self._spill()
-        for key, text in self._file.execute("SELECT key, state FROM states ORDER BY place"):
-            yield self._numbers.get(tuple(json.loads(key))), _read(text)
+        numbers = {_key(key): number for key, number in self._numbers.items()}
+        for key, state in self._file.execute("SELECT key, state FROM states ORDER BY place"):
+            yield numbers.get(key), _read(state)
 
     def __bool__(self) -> bool:
         """Whether a change came."""
@@ -207,7 +208,7 @@ class States:
         state = self._recent.get(key)
         if state is not None or self._file is None:
             return state
-        row = self._file.execute("SELECT state FROM states WHERE key = ?", [_TEXT(key)]).fetchone()
+        row = self._file.execute("SELECT state FROM states WHERE key = ?", [_key(key)]).fetchone()
         return _read(row[0]) if row else None
 
     def _spill(self) -> None:
@@ -228,20 +229,35 @@ class States:
             self._file.execute("PRAGMA synchronous = OFF")
             self._file.execute("PRAGMA temp_store = FILE")
             self._file.execute("PRAGMA cache_size = -32000")
-            self._file.execute("CREATE TABLE states (key TEXT PRIMARY KEY, place INTEGER, state TEXT)")
+            self._file.execute("CREATE TABLE states (place INTEGER PRIMARY KEY, key BLOB UNIQUE, state BLOB)")
         self._file.execute("BEGIN")
         self._file.executemany(
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
             (
-                (_TEXT(key), self._spilled + place, _TEXT(state))
+                (self._spilled + place, _key(key), _written(state))
                 for place, (key, state) in enumerate(self._recent.items())
             ),
         )
         self._file.execute("COMMIT")
 
 
-def _read(text: str) -> State:
-    gone, layout, values, origin = json.loads(text)
+def _plain(values: Values) -> tuple[str | int | None, ...]:
+    """Values as they can be written: nothing that comes from the log is a number, and one stands for UNCHANGED."""
+    if UNCHANGED not in values:
+        return cast("tuple[str | None, ...]", values)
+    return tuple(0 if value is UNCHANGED else value for value in values)
+
+
+def _key(key: Key) -> bytes:
+    return marshal.dumps(_plain(key), _MARSHAL)
+
+
+def _written(state: State) -> bytes:
+    return marshal.dumps((state.gone, state.layout, _plain(state.values), state.origin), _MARSHAL)
+
+
+def _read(written: bytes) -> State:
+    gone, layout, values, origin = marshal.loads(written)  # noqa: S302 - written here, and nowhere else
     if 0 in values:
-        values = [UNCHANGED if value == 0 else value for value in values]
-    return State(gone, layout, tuple(values), origin)
+        values = tuple(UNCHANGED if value == 0 else value for value in values)
+    return State(gone, layout, values, origin)
