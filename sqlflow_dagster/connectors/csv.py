@@ -64,6 +64,7 @@ class CsvOptions(FileOptions):
         "has_header": "header", "quote_char": "quote", "quotechar": "quote",
         "escape_char": "escape", "escapechar": "escape", "nullstr": "null_values", "na_values": "null_values",
         "null_value": "null_values", "null_string": "null_values", "null_sequence": "null_values",
+        "null_if": "null_values",
         "dateformat": "date_format", "timestampformat": "timestamp_format",
         "datetime_format": "timestamp_format", "skip": "skip_rows", "skiprows": "skip_rows",
         "skip_before": "skip_rows", "skip_rows_before_header": "skip_rows",
@@ -76,7 +77,7 @@ class CsvOptions(FileOptions):
         "newlines_in_values": "it is not needed here, line breaks inside quotes are read",
     }
 
-    delimiter: str | None = Field(
+    delimiter: Annotated[str | None, BeforeValidator(parameters.delimiter)] = Field(
         None, min_length=1, max_length=4, description="Between two values; found out among `,` tab `;` `|`."
     )
     header: Annotated[bool | None, BeforeValidator(parameters.header)] = Field(

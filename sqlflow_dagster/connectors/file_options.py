@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, parameters
-from sqlflow_dagster.connectors.options import SourceOptions
+from sqlflow_dagster.connectors import casts, other_tools, parameters
+from sqlflow_dagster.connectors.options import SourceOptions, Spread
+from sqlflow_dagster.connectors.other_tools import Foreign
 from sqlflow_dagster.sql import Condition
 
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli", "snappy", "zip"]
@@ -41,6 +42,8 @@ class FileOptions(SourceOptions):
         "hive": "hive_partitioning", "min_age": "min_age_seconds", "max_files": "max_files_per_run",
         "partitions": "partition_filter", "sample": "dev_sampling",
     }  # fmt: skip
+    spread: ClassVar[Mapping[str, Spread]] = {"files": other_tools.entry}
+    foreign: ClassVar[Mapping[str, Foreign]] = other_tools.FILES
     idle: ClassVar[Mapping[str, str]] = {
         "batch_size": "it is not needed here, DuckDB streams files in batches of its own",
         "rate_limit": "it is not needed here, files are not requested one by one",
@@ -53,7 +56,9 @@ class FileOptions(SourceOptions):
         "relative to the project.",
         min_length=1,
     )
-    pattern: str | None = Field(None, description="Glob below the directory `path`.")
+    pattern: Annotated[str | None, BeforeValidator(parameters.glob)] = Field(
+        None, description="Glob below the directory `path`."
+    )
     compression: Annotated[Compression, BeforeValidator(compression_name)] = Field(
         "auto", description="Of the files; by default what each one's suffix says."
     )

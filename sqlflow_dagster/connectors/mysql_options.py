@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from sqlflow_dagster.connectors import parameters, sql_options
 from sqlflow_dagster.connectors.base import Place
+from sqlflow_dagster.connectors.options import Spread
 from sqlflow_dagster.connectors.sql_options import (
     ServerOptions,
     mode_name,
@@ -37,6 +38,7 @@ _WORDS = {
     "ssl_mode": "ssl_mode", "sslmode": "ssl_mode", "ssl_ca": "ssl_ca", "sslca": "ssl_ca", "ssl_cert": "ssl_cert",
     "ssl_key": "ssl_key", "socket": "socket", "unix_socket": "socket", "connect_timeout": "connect_timeout",
     "compress": "compress", "user": "username", "password": "password", "database": "database",
+    "ssl": "ssl_mode", "usessl": "ssl_mode",
 }  # fmt: skip
 _FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 _PARTS = (
@@ -45,7 +47,7 @@ _PARTS = (
 _UTF8 = ("utf8", "utf8mb4")
 ALIASES = {
     **sql_options.ALIASES,
-    "unix_socket": "socket", "sslmode": "ssl_mode", "sslca": "ssl_ca", "sslrootcert": "ssl_ca",
+    "unix_socket": "socket", "sslmode": "ssl_mode", "ssl": "ssl_mode", "sslca": "ssl_ca", "sslrootcert": "ssl_ca",
     "ssl_root_cert": "ssl_ca", "sslcert": "ssl_cert", "sslkey": "ssl_key", "compression": "compress",
 }  # fmt: skip
 
@@ -100,10 +102,11 @@ class MySQLOptions(Connecting, ServerOptions):
 
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
-        "databases": "schemas",
+        "databases": "schemas", "filter_dbs": "schemas",
         "zero_date_behavior": "zero_dates", "zerodatetimebehavior": "zero_dates",
         "tinyint1isbit": "tinyint1_as_boolean", "decimal_type": "numeric_type",
     }  # fmt: skip
+    spread: ClassVar[Mapping[str, Spread]] = {"replication_method": parameters.by_cursor}
     zero_dates: Annotated[Literal["error", "null"], BeforeValidator(parameters.lower)] = Field(
         "error",
         description="What `0000-00-00`, `2024-05-00` and other dates that are none become: `error` stops the read, "
@@ -120,7 +123,7 @@ class MySQLSinkOptions(Connecting, SinkOptions):
 
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
-        "schema": "database", "schema_name": "database",
+        "schema": "database", "schema_name": "database", "default_target_schema": "database",
     }  # fmt: skip
 
     types: Annotated[Mapping[str, str], BeforeValidator(_types)] = Field(

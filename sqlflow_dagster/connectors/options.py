@@ -8,6 +8,7 @@ present one wins and a notice says so.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from inspect import isclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -15,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sqlflow_dagster.connectors import parameters as read
+from sqlflow_dagster.connectors.other_tools import Foreign
 from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.resilience.policy import ResilienceOptions
 from sqlflow_dagster.sql import Condition, fold
@@ -32,7 +34,8 @@ class Options(BaseModel):
 
     `aliases` maps other names to the present one. `refused` maps a name that the class inherits,
     but cannot honour, to the reason; `idle` one that needs no honouring, field or not, to the notice.
-    `spread` maps a name under which other tools have an object to what makes parameters of it.
+    `spread` maps a name under which other tools have an object to what makes parameters of it;
+    `foreign` one that they have, and that is none here, to what to write instead.
     """
 
     # Built when first used: most classes only lend their fields to others.
@@ -44,6 +47,7 @@ class Options(BaseModel):
     refused: ClassVar[Mapping[str, str]] = {}
     idle: ClassVar[Mapping[str, str]] = {}
     spread: ClassVar[Mapping[str, Spread]] = {}
+    foreign: ClassVar[Mapping[str, Foreign]] = {}
 
 
 class SourceOptions(Options):
@@ -56,6 +60,12 @@ class SourceOptions(Options):
         "key_properties": "primary_key",
         "unique_key": "primary_key",
         "write_mode": "destination_sync_mode",
+        "write_disposition": "destination_sync_mode",
+        "update_key": "cursor_field",
+        "default_replication_method": "sync_mode",
+        "included_columns": "columns",
+        "usecols": "columns",
+        "excluded_columns": "exclude_columns",
         "lookback": "lookback_window",
         "timeout": "timeout_seconds",
         "retries": "max_retries",
@@ -76,9 +86,9 @@ class SourceOptions(Options):
     primary_key: Annotated[tuple[str, ...], BeforeValidator(read.keys)] = Field(
         (), description="Column or columns that name a row; a string, a list, or a list of paths."
     )
-    destination_sync_mode: Annotated[DestinationSyncMode | None, BeforeValidator(read.lower)] = Field(
-        None, description="`overwrite`, `append` or `append_dedup`: the same as MODE of the LOAD."
-    )
+    destination_sync_mode: Annotated[
+        DestinationSyncMode | None, BeforeValidator(read.destination_sync_mode)
+    ] = Field(None, description="`overwrite`, `append` or `append_dedup`: the same as MODE of the LOAD.")
     lookback_window: Annotated[str | None, BeforeValidator(read.interval)] = Field(
         None, description="Read again this far behind the cursor: `P7D`, `7 days`, or seconds."
     )
@@ -174,7 +184,7 @@ def parse(options_type: type[_M], params: Mapping[str, Any]) -> tuple[_M, tuple[
 
     Raises BadOption with one line a problem; its `option` is the first one's name.
     """
-    given, notices = _present_names(options_type, _spread(options_type, params))
+    given, notices, written = _present_names(options_type, _spread(options_type, params))
     problems = [*_unknown(options_type, given), *_refused(options_type, given)]
     notices += [f"{name}: {why}" for name, why in _inherited(options_type, "idle").items() if given.get(name)]
     fields = _fields(options_type)
@@ -183,9 +193,9 @@ def parse(options_type: type[_M], params: Mapping[str, Any]) -> tuple[_M, tuple[
         model = options_type.model_validate(known)
     except ValidationError as error:
         problems += _explained(error, options_type)
-        raise _bad(problems) from None  # pydantic's own text shows values, which may be secret
+        raise _bad(problems, written) from None  # pydantic's own text shows values, which may be secret
     if problems:
-        raise _bad(problems)
+        raise _bad(problems, written)
     return model, tuple(notices)
 
 
@@ -194,14 +204,21 @@ def needless(options_type: type[BaseModel]) -> Mapping[str, str]:
     return _inherited(options_type, "idle")
 
 
-def _bad(problems: list[str]) -> BadOption:
+def _bad(problems: list[str], written: Mapping[str, str]) -> BadOption:
+    """What is wrong, under the names that stand in the object."""
+    problems = [_under(problem, written) for problem in problems]
     option = problems[0].partition(":")[0].partition(".")[0]
     return BadOption("\n".join(problems), option=option)
 
 
-def _inherited(options_type: type[BaseModel], attribute: str) -> dict[str, str]:
+def _under(problem: str, written: Mapping[str, str]) -> str:
+    name = re.split(r"[.:]", problem, maxsplit=1)[0]
+    return written.get(name, name) + problem[len(name) :]
+
+
+def _inherited(options_type: type[BaseModel], attribute: str) -> dict[str, Any]:
     """The class's and its bases' mappings in one, the class's own entries winning."""
-    merged: dict[str, str] = {}
+    merged: dict[str, Any] = {}
     for base in reversed(options_type.__mro__):
         merged |= vars(base).get(attribute, {})
     # A connector may have made a field of a name that is an alias, or a reason, of its base.
@@ -218,8 +235,7 @@ def _spread(options_type: type[BaseModel], params: Mapping[str, Any]) -> Mapping
 
     Raises BadOption where it stands for none.
     """
-    spread: Mapping[str, Spread] = getattr(options_type, "spread", {})
-    for name, meant in spread.items():
+    for name, meant in _inherited(options_type, "spread").items():
         value = params.get(name)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
@@ -236,10 +252,16 @@ def _spread(options_type: type[BaseModel], params: Mapping[str, Any]) -> Mapping
 
 def _present_names(
     options_type: type[BaseModel], params: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     fields = _fields(options_type)
     aliases = {old: new for old, new in _inherited(options_type, "aliases").items() if old not in fields}
-    given = {name: value for name, value in params.items() if name not in aliases}
+    foreign = _inherited(options_type, "foreign")
+    given = {
+        name: value
+        for name, value in params.items()
+        if name not in aliases
+        and not (name in foreign and name not in fields and foreign[name].asks_nothing(value))
+    }
     notices: list[str] = []
     used: dict[str, str] = {}
     for old, new in aliases.items():
@@ -250,21 +272,30 @@ def _present_names(
             continue
         given[new] = params[old]
         used[new] = old
-    return given, notices
+    return given, notices, used
 
 
 def _unknown(options_type: type[BaseModel], given: Mapping[str, Any]) -> list[str]:
     fields = _fields(options_type)
     refused, idle = _inherited(options_type, "refused"), _inherited(options_type, "idle")
+    foreign = _inherited(options_type, "foreign")
     names = [name for name in [*fields, *_inherited(options_type, "aliases")] if name not in refused]
     problems = []
     for name in given:
-        if name in fields or name in idle:
+        if name in fields or name in idle or name in refused:
             continue
-        near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
+        if name in foreign:
+            problems.append(f"{name}: {foreign[name].advice}")
+            continue
+        near = difflib.get_close_matches(_snake(name), names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(fields))}"
         problems.append(f"{name}: unknown parameter; {hint}")
     return problems
+
+
+def _snake(name: str) -> str:
+    """A name as ours are written: `syncMode` and `sync-mode` are `sync_mode`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name).casefold()
 
 
 def _refused(options_type: type[BaseModel], given: Mapping[str, Any]) -> list[str]:

@@ -13,14 +13,20 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
+from sqlflow_dagster.connectors.other_tools import TUNNEL
 from sqlflow_dagster.sql import Condition, Operator, Value, fold
 
-_SINK_MODES = {"overwrite": "replace", "w": "replace", "a": "append", "merge": "upsert"}
+_SINK_MODES = {
+    "overwrite": "replace", "w": "replace", "full-refresh": "replace", "truncate": "replace",
+    "a": "append", "append-only": "append", "append_only": "append", "merge": "upsert", "append_dedup": "upsert",
+}  # fmt: skip
+_STORED = {"replace": "overwrite", "merge": "append_dedup", "upsert": "append_dedup"}
 _SYNC_MODES = {
     "full_table": "full_refresh",
     "full": "full_refresh",
     "log_based": "cdc",
     "fullrefresh": "full_refresh",
+    "full-refresh": "full_refresh",
 }
 _CURSORS = {"cursor_field", "replication_key", "incremental_column"}
 _ISO_DURATION = re.compile(
@@ -44,6 +50,8 @@ _OPERATORS: dict[str, Operator] = {
     "in": "IN", "not in": "NOT IN", "not_in": "NOT IN",
 }  # fmt: skip
 _COMPARISON = re.compile(r"\s*(>=|<=|!=|<>|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+# What no glob has: `\\d`, `^…`, `…$`, and `.*` at the beginning of a name.
+_REGEX = re.compile(r"\\[A-Za-z.$^]|^\^|\$$|(?:^|/)\.[*+]|\(\?")
 _NUMBER = re.compile(r"[+-]?(\d+)(\.\d+)?")
 
 
@@ -58,9 +66,27 @@ def sink_mode(value: Any) -> Any:
     return _SINK_MODES.get(name, name) if isinstance(name, str) else name
 
 
-def sync_mode(value: Any) -> Any:
-    """Return our name of a sync mode, also for `FULL_TABLE`, `INCREMENTAL` and `LOG_BASED`."""
+def destination_sync_mode(value: Any) -> Any:
+    """Return Airbyte's name of how rows are stored, also for `replace`, `merge` and `upsert`."""
     name = lower(value)
+    return _STORED.get(name, name) if isinstance(name, str) else name
+
+
+def sync_mode(value: Any) -> Any:
+    """Return our name of a sync mode, also for `FULL_TABLE`, `INCREMENTAL` and `LOG_BASED`.
+
+    Raises ValueError for one that says how rows are stored, too.
+    """
+    name = lower(value)
+    if isinstance(name, str) and (both := re.fullmatch(r"(full_refresh|incremental)_(\w+)", name)):
+        stored = {"deduped_history": "append_dedup"}.get(both[2], both[2])
+        raise ValueError(
+            f"write two parameters: `sync_mode`: `{both[1]}`, and `destination_sync_mode`: `{stored}`"
+        )
+    if name == "standard":
+        raise ValueError("write `full_refresh`, or `incremental` and a `cursor_field`")
+    if name == "xmin":
+        raise ValueError("write `incremental`, and `xmin` as the `cursor_field`")
     return _SYNC_MODES.get(name, name) if isinstance(name, str) else value
 
 
@@ -86,13 +112,48 @@ def replication_method(value: Mapping[str, Any], beside: Mapping[str, Any]) -> M
     raise ValueError(f"{value.get('method')!r} is no method; there are CDC, Xmin and Standard")
 
 
+def by_cursor(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what `replication_method` returns, where neither the log nor `xmin` can be read. Raises ValueError."""
+    if (method := lower(value.get("method"))) in ("cdc", "xmin"):
+        raise ValueError(
+            f"{method} is not read here; write `incremental` and a `cursor_field`, or leave it out"
+        )
+    return replication_method(value, beside)
+
+
 def tunnel_method(value: Mapping[str, Any], _beside: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what Airbyte's `{"tunnel_method": "NO_TUNNEL"}` stands for: nothing. Raises ValueError for others."""
     if lower(value.get("tunnel_method")) != "no_tunnel":
-        raise ValueError(
-            "no tunnel is opened here; open it by `ssh -L`, and give its near end as `host` and `port`"
-        )
+        raise ValueError(TUNNEL)
     return {}
+
+
+def delimiter(value: Any) -> Any:
+    r"""Return what stands between two values, a tab also for `\t`; an empty one is found out.
+
+    Raises ValueError for a letter or a figure: it is the delimiter's name, or a mistake.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\\t", "\t")
+    if any(sign.isalnum() for sign in text):
+        raise ValueError(f"{value!r} is no delimiter; write the sign itself, and \\t for a tab")
+    return text or None
+
+
+def globs(value: Any) -> Any:
+    """Return a tuple of globs, also for one. Raises ValueError for a regular expression, which matches other names."""
+    found = texts(value)
+    for text in found if isinstance(found, list | tuple) else ():
+        if isinstance(text, str) and _REGEX.search(text):
+            raise ValueError(f"{text!r} is a regular expression; write a glob, e.g. `**/*.csv`")
+    return found
+
+
+def glob(value: Any) -> Any:
+    """Return a glob. Raises ValueError for a regular expression."""
+    globs(value)
+    return value
 
 
 def header(value: Any) -> Any:

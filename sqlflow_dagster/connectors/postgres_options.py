@@ -35,6 +35,8 @@ _WORDS = {
     "sslkey": "sslkey", "connect_timeout": "connect_timeout", "application_name": "application_name",
     "target_session_attrs": "target_session_attrs",
 }  # fmt: skip
+# What other drivers call them in a URL.
+_OTHER_WORDS = {"ssl": "sslmode", "ApplicationName": "application_name", "connectTimeout": "connect_timeout"}
 # Words that only libpq has to understand.
 _PASSED_ON = frozenset(
     {
@@ -48,7 +50,8 @@ _OTHER_MODES = {"true": "require", "false": "disable"}
 _FILES = ("sslrootcert", "sslcert", "sslkey")
 ALIASES = {
     **sql_options.ALIASES,
-    "ssl_mode": "sslmode", "ssl_root_cert": "sslrootcert", "sslca": "sslrootcert", "ssl_ca": "sslrootcert",
+    "ssl_mode": "sslmode", "ssl": "sslmode", "ssl_root_cert": "sslrootcert", "sslca": "sslrootcert",
+    "ssl_ca": "sslrootcert",
     "ssl_cert": "sslcert", "ssl_key": "sslkey",
 }  # fmt: skip
 
@@ -113,6 +116,8 @@ class PostgresOptions(Connecting, ServerOptions):
         "replication_slot": "slot_prefix", "slot_name": "slot_prefix", "publication_name": "publication",
     }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {
+        "logical_poll_total_seconds": "it is not needed here, a read ends where the log ended when it began",
+        "break_at_end_lsn": "it is not needed here, a read ends where the log ended when it began",
         "plugin": "it is not needed here, the log is read by pgoutput",
         "initial_waiting_seconds": "it is not needed here, a read ends where the log ended when it began",
         "initial_load_timeout_hours": "it is not needed here, the first read goes on until it is done",
@@ -199,6 +204,7 @@ class PostgresSinkOptions(Connecting, SinkOptions):
     aliases: ClassVar[Mapping[str, str]] = {
         **ALIASES,
         "schema_name": "schema",
+        "default_target_schema": "schema",
     }
 
     schema_: str | None = Field(
@@ -238,13 +244,14 @@ def _home() -> dict[str, str]:
 
 
 def _parsed(text: str) -> dict[str, str]:
-    text = text.strip()
+    text = text.strip().removeprefix("jdbc:")
     if (scheme := _URL.match(text)) is None:
         return _words(text)
     found, hosts, words = url_parts(text[scheme.end() :], _FORM)
     found |= _hosts(hosts)
     for word, value in words.items():
-        found[_known(word)] = value
+        name = _known(word)
+        found[name] = _mode(value) if name == "sslmode" else value
     return found
 
 
@@ -277,6 +284,9 @@ def _words(text: str) -> dict[str, str]:
 def _known(word: str) -> str:
     if word in _PASSED_ON:
         return word
+    word = _OTHER_WORDS.get(word, word)
+    if word in ("currentSchema", "schema"):
+        raise ValueError(f"connection: {word}: name the schema in `table` or `schemas`, and leave it out")
     if word not in _WORDS:
         raise ValueError(f"connection: the part {word!r} is not known here; there are {', '.join(_WORDS)}")
     return _WORDS[word]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from sqlflow_dagster.connectors import airbyte_format, airbyte_s3, globs, parameters
+from sqlflow_dagster.connectors import airbyte_format, airbyte_s3, globs, other_tools, parameters
 from sqlflow_dagster.connectors.csv import CsvOptions
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.json import PATHS
@@ -30,7 +30,8 @@ _URL = re.compile(r"s3[an]?://(?P<bucket>[^/?#]+)/?(?P<key>.*)", re.IGNORECASE |
 _BEFORE_HOST = re.compile(r"\A(https?)://(?:[^/?#]*@)?", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[{]")
 ALIASES = {
-    "bucket_name": "bucket", "s3_bucket": "bucket",
+    "bucket_name": "bucket", "s3_bucket_name": "bucket", "s3_bucket_path": "path_prefix", "key_id": "access_key_id",
+    "secret": "secret_access_key", "s3_bucket": "bucket",
     "access_key": "access_key_id", "aws_access_key_id": "access_key_id", "aws_access_key": "access_key_id",
     "secret_key": "secret_access_key", "aws_secret_access_key": "secret_access_key",
     "access_key_secret": "secret_access_key", "aws_secret_key": "secret_access_key",
@@ -94,6 +95,8 @@ def _endpoint(value: Any) -> Any:
     """An address without a user's name and password, which S3 does not ask for, and which errors would show."""
     if not isinstance(value, str):
         return value
+    if value.strip() and "://" not in value:
+        raise ValueError("write its scheme, too: https://… or http://…")
     return _BEFORE_HOST.sub(lambda found: f"{found[1].lower()}://", value.strip()) or None
 
 
@@ -185,7 +188,7 @@ class S3Options(Connecting, FormatOptions):
     }  # fmt: skip
     spread: ClassVar[Mapping[str, Spread]] = {
         "streams": airbyte_s3.stream, "provider": airbyte_s3.provider, "format": airbyte_format.parameters,
-        "delivery_method": airbyte_s3.delivery,
+        "delivery_method": airbyte_s3.delivery, "tables": other_tools.entry, "credentials": other_tools.credentials,
     }  # fmt: skip
     idle: ClassVar[Mapping[str, str]] = {
         "path_pattern": "`key` has its globs", "dataset": "`stream` is the name",
@@ -204,7 +207,7 @@ class S3Options(Connecting, FormatOptions):
     key: Annotated[tuple[str, ...], BeforeValidator(parameters.paths)] = Field(
         (), description="One key, a glob of keys, or a list of them."
     )
-    pattern: Annotated[tuple[str, ...], BeforeValidator(parameters.texts)] = Field(  # type: ignore[assignment]  # several here
+    pattern: Annotated[tuple[str, ...], BeforeValidator(parameters.globs)] = Field(  # type: ignore[assignment]  # several here
         (), description="Glob or globs, below `path_prefix`, that keys must match: `**/*.csv`."
     )
     file_format: Annotated[Format, BeforeValidator(_format)] = Field(
@@ -311,7 +314,10 @@ class S3SinkOptions(Connecting, CsvSinkOptions):
         "sse_kms_key_id": "kms_key_id", "ssekms_key_id": "kms_key_id",
     }  # fmt: skip
     refused: ClassVar[Mapping[str, str]] = {
-        "filename_template": "name the object in the target, `s3://bucket/${run_date}.csv`",
+        **dict.fromkeys(
+            ("filename_template", "file_name_pattern", "s3_path_format"),
+            "name the object in the target, `s3://bucket/${run_date}.csv`",
+        ),
     }
     idle: ClassVar[Mapping[str, str]] = {
         "part_size": "it is not needed here; `part_size_mb` sets the size of parts, in MB",

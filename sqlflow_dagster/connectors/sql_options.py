@@ -10,9 +10,10 @@ from urllib.parse import parse_qsl, unquote
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
-from sqlflow_dagster.connectors import casts, parameters
+from sqlflow_dagster.connectors import casts, other_tools, parameters
 from sqlflow_dagster.connectors.base import Place
 from sqlflow_dagster.connectors.options import Options, Spread
+from sqlflow_dagster.connectors.other_tools import Foreign
 from sqlflow_dagster.connectors.tables import TableOptions
 from sqlflow_dagster.errors import BadOption
 
@@ -23,12 +24,19 @@ ALIASES = {
     "hostname": "host", "server": "host", "passwd": "password", "pwd": "password",
     "connection_string": "connection", "connection_url": "connection", "connection_uri": "connection",
     "conn": "connection", "dsn": "connection", "url": "connection", "uri": "connection",
-    "connection_timeout": "connect_timeout",
+    "connection_timeout": "connect_timeout", "sqlalchemy_url": "connection", "credentials": "connection",
+    "pass": "password",
 }  # fmt: skip
 
 
 class Connecting(BaseModel):
     """The parameters that say where a server is and who asks; a subclass reads `connection`."""
+
+    spread: ClassVar[Mapping[str, Spread]] = {
+        "credentials": other_tools.credentials,
+        "tunnel_method": parameters.tunnel_method,
+        **dict.fromkeys(("ssl_mode", "sslmode", "ssl"), other_tools.secured),
+    }
 
     connection: SecretStr | None = None
     host: str | None = Field(None, min_length=1)
@@ -86,11 +94,24 @@ class ServerOptions(TableOptions):
         "pool_max": "max_connections", "min_pool_size": "min_connections", "max_pool_size": "max_connections",
         "column_types": "types", "dtypes": "types",
     }  # fmt: skip
-    spread: ClassVar[Mapping[str, Spread]] = {
-        "replication_method": parameters.replication_method,
-        "tunnel_method": parameters.tunnel_method,
-    }
+    spread: ClassVar[Mapping[str, Spread]] = {"replication_method": parameters.replication_method}
+    foreign: ClassVar[Mapping[str, Foreign]] = other_tools.TABLES
     idle: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("chunk_size", "itersize", "checkpoint_target_interval_seconds"),
+            "it is not needed here, rows stream in DuckDB's own batches",
+        ),
+        **dict.fromkeys(
+            (
+                "backend",
+                "backend_kwargs",
+                "reflection_level",
+                "defer_table_reflect",
+                "detect_precision_hints",
+            ),
+            "it is not needed here, DuckDB reads each column in its own type",
+        ),
+        "concurrency": "it is not needed here, `max_connections` says it",
         "batch_size": "it is not needed here, rows stream in DuckDB's own batches",
         "rate_limit": "it is not needed here, a stream is one request",
     }
@@ -126,9 +147,17 @@ class ServerSinkOptions(Options):
 
     aliases: ClassVar[Mapping[str, str]] = {
         "table_name": "table", "target_table": "table", "write_mode": "mode", "if_exists": "mode",
-        "key": "keys", "primary_key": "keys", "unique_key": "keys", "upsert_keys": "keys",
+        "destination_sync_mode": "mode", "write_disposition": "mode", "load_method": "mode", "object": "table",
+        "key_properties": "keys", "key": "keys", "primary_key": "keys", "unique_key": "keys", "upsert_keys": "keys",
     }  # fmt: skip
+    foreign: ClassVar[Mapping[str, Foreign]] = other_tools.SINKS
     idle: ClassVar[Mapping[str, str]] = {
+        "raw_data_schema": "it is not needed here, there are no raw tables",
+        "disable_type_dedupe": "it is not needed here, there are no raw tables",
+        "batch_size_rows": "it is not needed here, the rows travel in batches of their own",
+        "use_copy": "it is not needed here, rows travel the fastest way that is exact",
+        "validate_records": "it is not needed here, each value is looked at",
+        "activate_version": "it is not needed here, `mode` says what becomes of old rows",
         "batch_size": "it is not needed here, the rows travel in batches of their own",
         "min_connections": "it is not needed here, an export has one connection",
         "max_connections": "it is not needed here, an export has one connection",

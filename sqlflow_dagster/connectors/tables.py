@@ -39,7 +39,7 @@ class TableOptions(SourceOptions):
     aliases: ClassVar[Mapping[str, str]] = {
         "table_name": "table", "relation": "table", "view": "table",
         "table_names": "tables", "include_tables": "tables", "table_pattern": "tables",
-        "schema": "schemas", "schema_name": "schemas",
+        "schema": "schemas", "schema_name": "schemas", "namespace": "schemas", "filter_schemas": "schemas",
         "exclude": "exclude_tables", "skip_tables": "exclude_tables",
         "sql": "query", "sql_query": "query", "stream_name": "stream",
     }  # fmt: skip

@@ -23,6 +23,7 @@ from sqlflow_dagster.plan.transforms import Read
 from sqlflow_dagster.sql import TableName, fold
 
 # Options that say where in a target the rows go.
+_MODES = ("mode", "write_mode", "if_exists", "destination_sync_mode", "write_disposition", "load_method")
 _PLACES = ("table", "schema", "bucket", "path", "path_prefix", "key")
 # What names the window of a run in a query.
 _WINDOW = re.compile(r"@(?:start|end)_(?:date|dt)\b", re.IGNORECASE)
@@ -82,8 +83,8 @@ def check_exports(planned: Sequence[Planned], report: Report) -> None:
 
 
 def _anew(step: Export) -> bool:
-    given = [step.options[name] for name in ("mode", "write_mode", "if_exists") if name in step.options]
-    return not given or str(given[0]).lower() in ("replace", "overwrite", "w")
+    given = [step.options[name] for name in _MODES if name in step.options]
+    return not given or str(given[0]).lower() in ("replace", "overwrite", "w", "full-refresh", "truncate")
 
 
 def _check_again(report: Report, placed: Placed, before: Placed, table: TableName) -> None:

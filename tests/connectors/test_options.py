@@ -125,7 +125,7 @@ def test_what_airbytes_replication_method_needs_not_is_said():
 @pytest.mark.parametrize(
     ("kind", "given", "said"),
     [
-        ("MYSQL", {"replication_method": {"method": "CDC"}}, "sync_mode: 'cdc' is not one of"),
+        ("MYSQL", {"replication_method": {"method": "CDC"}}, "replication_method: cdc is not read here"),
         ("POSTGRES", {"replication_method": {"method": "WAL"}}, "replication_method: 'WAL' is no method"),
         (
             "POSTGRES",
@@ -151,7 +151,7 @@ def test_an_airbyte_replication_method_that_cannot_be_had_is_refused(kind, given
 
 
 def test_a_mode_the_connector_lacks_is_refused():
-    with pytest.raises(BadOption, match="sync_mode: 'cdc' is not one of full_refresh, incremental"):
+    with pytest.raises(BadOption, match="replication_method: 'cdc' is not one of full_refresh, incremental"):
         shop(replication_method="LOG_BASED")
 
 
@@ -361,3 +361,134 @@ def test_a_password_that_is_not_escaped_is_taken_for_nothing_else(kind, password
         parse(find(kind).options_type, {"connection": f"{kind.lower()}://u:{password}@h:1/d", "table": "t"})
     assert "special characters as %40" in str(caught.value)
     assert "CANARY" not in str(caught.value)
+
+
+SERVER = {"host": "h", "table": "t"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "same"),
+    [
+        ("POSTGRES", {**SERVER, "ssl": True}, {**SERVER, "sslmode": "require"}),
+        ("POSTGRES", {**SERVER, "ssl": "false"}, {**SERVER, "sslmode": "disable"}),
+        ("MYSQL", {**SERVER, "ssl": True}, {**SERVER, "ssl_mode": "required"}),
+        (
+            "POSTGRES",
+            {**SERVER, "ssl_mode": {"mode": "verify-ca", "ca_certificate": "ca.pem", "client_key": "k.pem"}},
+            {**SERVER, "sslmode": "verify-ca", "sslrootcert": "ca.pem", "sslkey": "k.pem"},
+        ),
+        (
+            "MYSQL",
+            {**SERVER, "ssl_mode": {"mode": "verify_ca", "ca_certificate": "ca.pem", "client_key_password": ""}},
+            {**SERVER, "ssl_mode": "verify_ca", "ssl_ca": "ca.pem"},
+        ),
+        ("MYSQL", {**SERVER, "replication_method": {"method": "STANDARD"}}, SERVER),
+        ("POSTGRES", {**SERVER, "jdbc_url_params": "", "connection_type": "Directly", "auth_method": "PASSWORD"}, SERVER),
+        ("POSTGRES", {**SERVER, "ssh_tunnel": {"enable": False}, "delete_capture_enabled": False}, SERVER),
+        ("POSTGRES", {**SERVER, "filter_schemas": ["s"]}, {**SERVER, "schemas": ["s"]}),
+        ("POSTGRES", {"sqlalchemy_url": "postgresql://u:p@h/d", "table": "t"}, {"connection": "postgresql://u:p@h/d", "table": "t"}),
+        (
+            "POSTGRES",
+            {"credentials": {"drivername": "postgresql", "host": "h", "username": "u"}, "table": "t"},
+            {**SERVER, "username": "u"},
+        ),
+        (
+            "POSTGRES",
+            {**SERVER, "write_disposition": "merge", "primary_key": "id"},
+            {**SERVER, "destination_sync_mode": "append_dedup", "primary_key": "id"},
+        ),
+        (
+            "CSV",
+            {"files": [{"entity": "leads", "path": "a.csv", "keys": ["Id"], "delimiter": ";"}]},
+            {"path": "a.csv", "stream": "leads", "primary_key": "Id", "delimiter": ";"},
+        ),
+        ("CSV", {"path": "a.csv", "delimiter": r"\t"}, {"path": "a.csv", "delimiter": "\t"}),
+        ("CSV", {"path": "a.csv", "delimiter": "", "double_quote": True, "skip_after": 0}, {"path": "a.csv"}),
+        (
+            "S3",
+            {"bucket": "b", "tables": [{"search_prefix": "in/", "search_pattern": "*.csv", "table_name": "t", "key_properties": ["id"]}]},
+            {"bucket": "b", "path_prefix": "in/", "pattern": "*.csv", "stream": "t", "primary_key": "id"},
+        ),
+        ("S3", {"path": "s3://b/x", "credentials": {"region_name": "r"}}, {"path": "s3://b/x", "region": "r"}),
+        ("S3", {"bucket": "b", "auth_type": "IAM_ROLE", "list_strategy": "complete_listing"}, {"bucket": "b"}),
+    ],
+)  # fmt: skip
+def test_what_other_tools_write_is_what_it_stands_for(kind, given, same):
+    assert parse(find(kind).options_type, given)[0] == parse(find(kind).options_type, same)[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("POSTGRES", {"ssl_mode": {"mode": "verify-ca", "ca_certificate": "-----BEGIN CERTIFICATE-----"}},
+         "ssl_mode: ca_certificate: it is read from a file; write the file's name, relative to the project"),
+        ("MYSQL", {"ssl_mode": {"mode": "verify_ca", "client_key_password": "CANARY"}},
+         "ssl_mode: client_key_password: it cannot be said here; there are mode, ca_certificate, "),
+        ("POSTGRES", {"sslmode": {}}, "sslmode: `mode` is missing"),
+        ("MYSQL", {"ssl": {"ca": "ca.pem"}}, "ssl: `mode` is missing"),
+        ("MYSQL", {"replication_method": {"method": "Xmin"}}, "replication_method: xmin is not read here"),
+        ("MYSQL", {"replication_method": {"method": "CDC", "initial_waiting_seconds": 1}},
+         "replication_method: cdc is not read here"),
+        ("POSTGRES", {"replication_method": "STANDARD"}, "replication_method: write `full_refresh`, or `incremental`"),
+        ("POSTGRES", {"sync_mode": "incremental_deduped_history"},
+         "sync_mode: write two parameters: `sync_mode`: `incremental`, and `destination_sync_mode`: `append_dedup`"),
+        ("POSTGRES", {"user": ""}, "user: string should have at least 1 character"),
+        ("POSTGRES", {"syncMode": "incremental"}, "syncMode: unknown parameter; did you mean 'sync_mode'?"),
+        ("POSTGRES", {"jdbc_url_params": "ssl=true"}, "jdbc_url_params: write what is in it as parameters of their own"),
+        ("MYSQL", {"connection_type": "SshTunnel"}, "connection_type: no tunnel is opened here; open it by `ssh -L`"),
+        ("POSTGRES", {"ssh_tunnel": {"enable": True}}, "ssh_tunnel: no tunnel is opened here; open it by `ssh -L`"),
+        ("POSTGRES", {"update_method": "XMIN"}, "update_method: write `sync_mode`"),
+        ("POSTGRES", {"mode": "incremental"}, "mode: how rows are read is `sync_mode`"),
+        ("CSV", {"double_quote": False}, "double_quote: doubled quotes inside quotes are one; for backslashes write `escape`"),
+        ("CSV", {"connection": "c"}, "connection: a file needs none; write `path`"),
+        ("CSV", {"files": [{"path": "a"}, {"path": "b"}]}, "files: a SOURCE reads one of them; write one for each"),
+        ("CSV", {"delimiter": "tab"}, "delimiter: 'tab' is no delimiter; write the sign itself, and \\t for a tab"),
+        ("S3", {"auth_type": "PUBLIC_BUCKET"}, "auth_type: write `access_key_id` and `secret_access_key`, or"),
+        ("S3", {"skip_after": 1}, "skip_after: lines at the end cannot be left out"),
+        ("S3", {"pattern": r".*\.csv"}, "pattern: '.*\\\\.csv' is a regular expression; write a glob"),
+        ("S3", {"endpoint": "u:CANARY@minio:9000"}, "endpoint: write its scheme, too: https://… or http://…"),
+    ],
+)  # fmt: skip
+def test_what_other_tools_write_and_is_none_here_is_told_in_their_words(kind, given, said):
+    place = {"CSV": {"path": "a.csv"}, "S3": {"bucket": "b"}}.get(kind, SERVER)
+    with pytest.raises(BadOption) as caught:
+        parse(find(kind).options_type, {**place, **given})
+    assert said in str(caught.value).splitlines()[0]
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "same"),
+    [
+        ("POSTGRES", {"destination_sync_mode": "append_dedup", "primary_key": [["id"]]}, {"mode": "upsert", "keys": "id"}),
+        ("POSTGRES", {"load_method": "append-only", "default_target_schema": "s"}, {"mode": "append", "schema": "s"}),
+        ("MYSQL", {"write_disposition": "replace", "tunnel_method": {"tunnel_method": "NO_TUNNEL"}}, {"mode": "replace"}),
+        ("S3", {"s3_bucket_name": "b", "s3_bucket_path": "p"}, {"bucket": "b", "path_prefix": "p"}),
+    ],
+)  # fmt: skip
+def test_what_other_tools_write_of_a_destination_is_what_it_stands_for(kind, given, same):
+    assert parse(find(kind).sink_options_type, given)[0] == parse(find(kind).sink_options_type, same)[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "mode"),
+    [
+        ("jdbc:postgresql://h/d?user=u&password=p%40&ssl=true&ApplicationName=x", "require"),
+        ("postgres+asyncpg://u:p%40@h/d?ssl=verify-full", "verify-full"),
+        ("postgresql://u:p%40@h/d", None),
+    ],
+)
+def test_a_url_of_another_driver_says_the_same(url, mode):
+    parts = parse(find("POSTGRES").options_type, {"connection": url, "table": "t"})[0].parts()
+    assert (parts["host"], parts["database"], parts["username"], parts["password"]) == ("h", "d", "u", "p@")
+    assert parts.get("sslmode") == mode
+
+
+def test_a_schema_in_a_url_is_told_where_it_goes():
+    with pytest.raises(
+        BadOption, match="^connection: currentSchema: name the schema in `table` or `schemas`"
+    ):
+        parse(
+            find("POSTGRES").options_type,
+            {"connection": "jdbc:postgresql://h/d?currentSchema=s", "table": "t"},
+        )
