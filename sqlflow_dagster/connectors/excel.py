@@ -1,4 +1,4 @@
-"""Excel workbooks (.xlsx, .xlsm): a sheet or a range of it.
+"""Excel workbooks (.xlsx, .xlsm): a sheet, a range of it, a table, or what a name stands for.
 
 ::
 
@@ -19,6 +19,7 @@ Writing makes a workbook of one sheet; what a cell cannot hold exactly is writte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -31,6 +32,7 @@ from sqlflow_dagster.connectors import (
     sheet_table,
     text_rows,
     workbook,
+    workbook_names,
     worksheet,
 )
 from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
@@ -61,7 +63,7 @@ class ExcelOptions(FileOptions):
 
     aliases: ClassVar[Mapping[str, str]] = {
         "sheet_name": "sheet", "worksheet": "sheet", "has_header": "header", "skip": "skip_rows",
-        "skiprows": "skip_rows", "names": "column_names",
+        "skiprows": "skip_rows", "names": "column_names", "table_name": "table", "named_range": "table",
     }  # fmt: skip
 
     sheet: str | int | None = Field(
@@ -69,6 +71,11 @@ class ExcelOptions(FileOptions):
     )
     range: Annotated[str | None, BeforeValidator(_range)] = Field(
         None, description="Cells, e.g. `A3:F200`, `B:D` or `A3:F`; the whole sheet by default."
+    )
+    table: str | None = Field(
+        None,
+        min_length=1,
+        description="A table of the workbook, or a range that it gives a name, in place of both.",
     )
     header: Annotated[bool | None, BeforeValidator(parameters.header)] = Field(
         None,
@@ -86,6 +93,8 @@ class ExcelOptions(FileOptions):
     def problems(self) -> list[str]:
         if isinstance(self.sheet, int) and self.sheet < 0:
             return ["sheet: a sheet's place counts from 0"]
+        if self.table and (self.sheet is not None or self.range):
+            return ["table: it says the sheet and the range itself; leave them out"]
         return super().problems()
 
 
@@ -123,7 +132,11 @@ class Excel(Files[ExcelOptions]):
         )
         caps = Caps(options.max_uncompressed_bytes, options.max_compression_ratio)
         with workbook.opened(item.file, item.path, caps) as book:
-            rows = worksheet.rows(book, options.sheet)
+            sheet = options.sheet
+            if options.table:
+                found = workbook_names.find(book, options.table)
+                sheet, reading = found.sheet, _of_table(reading, found)
+            rows = worksheet.rows(book, sheet)
             return sheet_table.write(item.file.name, rows, reading, _csv_of(item))
 
     def _types(self, tables: Sequence[Table], folders: Mapping[str, str]) -> dict[str, str]:
@@ -178,6 +191,15 @@ class Excel(Files[ExcelOptions]):
     @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
         return local_target.health(workbook_path(target, options, place))
+
+
+def _of_table(reading: Reading, named: workbook_names.Named) -> Reading:
+    """Return how the cells of a name are read: a table says itself whether it has a header."""
+    header, names = reading.header, reading.names
+    if named.is_table and header is None:
+        header = not named.names
+        names = names or named.names
+    return replace(reading, area=named.area, header=header, names=names)
 
 
 def _value(name: str, kind: str, row: Sql, *, guessed: bool) -> Sql:

@@ -39,10 +39,15 @@ Attributes = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """An open workbook. `dates` and `elapsed` are the cell formats of dates and of lengths of time."""
+    """An open workbook. `dates` and `elapsed` are the cell formats of dates and of lengths of time.
+
+    `main` is the part that lists the sheets.
+    """
 
     file: File
     archive: zipfile.ZipFile
+    parts: Parts
+    main: str
     sheets: Mapping[str, str]
     strings: tuple[str, ...]
     dates: frozenset[int]
@@ -156,7 +161,7 @@ def part(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
 
 
 def _read(file: File, archive: zipfile.ZipFile, caps: Caps) -> Book:
-    names = _Names(file, archive, caps)
+    names = Parts(file, archive, caps)
     root = names.related("").get("officeDocument", {})
     book = next(iter(root.values()), "xl/workbook.xml")
     sheets = _Sheets()
@@ -172,6 +177,8 @@ def _read(file: File, archive: zipfile.ZipFile, caps: Caps) -> Book:
     return Book(
         file,
         archive,
+        names,
+        book,
         {name: targets[key] for name, key in sheets.found if key in targets},
         tuple(strings.found),
         frozenset(formats.dates),
@@ -180,7 +187,7 @@ def _read(file: File, archive: zipfile.ZipFile, caps: Caps) -> Book:
     )
 
 
-class _Names:
+class Parts:
     """The parts of an archive and how they refer to one another."""
 
     def __init__(self, file: File, archive: zipfile.ZipFile, caps: Caps) -> None:
@@ -194,12 +201,13 @@ class _Names:
         end: Callable[[str], None] | None = None,
         text: Callable[[str], None] | None = None,
     ) -> None:
+        """Have the elements of a part told. Raises KeyError where there is none."""
         with self._archive.open(part(self._archive, name)) as stream:
             for _ in fed(stream, start, end, text):
                 pass
 
     def related(self, name: str) -> dict[str, dict[str, str]]:
-        """What a part refers to: by kind, the parts by their keys."""
+        """Return what a part refers to: by kind, the parts by their keys. Raises KeyError as `parse` does."""
         found: dict[str, dict[str, str]] = {}
 
         def start(tag: str, given: Attributes) -> None:

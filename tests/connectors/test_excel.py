@@ -649,3 +649,63 @@ def test_a_name_that_excel_would_not_open_is_refused(bench, target):
     bench.pipeline(f'EXPORT SELECT 1 AS a TO "{target}" TYPE EXCEL;')
     with pytest.raises(BadOption, match=r"ends with \.xlsx"):
         bench.ok()
+
+
+@pytest.fixture
+def named(folder):
+    """A workbook with a table that has totals, one without a header, and names of ranges."""
+    from openpyxl.workbook.defined_name import DefinedName
+    from openpyxl.worksheet.table import Table, TableColumn
+
+    made = openpyxl.Workbook()
+    made.active.append(["a title"])
+    sheet = made.create_sheet("It's 2024")
+    for row in (
+        [],
+        ["", "id", "v", "note"],
+        ["", 1, "a", "x"],
+        ["", 2, "b", "y"],
+        ["", "Total", 3],
+        ["", 7, "c"],
+    ):
+        sheet.append(row)
+    table = Table(displayName="Sales", ref="B2:C5", totalsRowCount=1)
+    bare = Table(displayName="Bare", ref="B6:C6", headerRowCount=0)
+    for each, names in ((table, ["id", "v"]), (bare, ["k", "w"])):
+        each._initialise_columns()
+        each.tableColumns = [TableColumn(id=n, name=name) for n, name in enumerate(names, 1)]
+        if each is bare:
+            each.autoFilter = None
+        sheet.add_table(each)
+    for name, cells in {
+        "Numbers": "'It''s 2024'!$B$2:$B$4", "Columns": "'It''s 2024'!$C:$D", "Odd": "OFFSET(Sheet!$A$1,1,1)",
+    }.items():  # fmt: skip
+        made.defined_names[name] = DefinedName(name, attr_text=cells)
+    made.save(folder.root / "a.xlsx")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "rows"),
+    [
+        ("Sales", ["id", "v"], [(1, "a"), (2, "b")]),
+        ("sales", ["id", "v"], [(1, "a"), (2, "b")]),
+        ("Bare", ["k", "w"], [(7, "c")]),
+        ("Numbers", ["id"], [(1,), (2,)]),
+        ("Columns", ["v", "note"], [("a", "x"), ("b", "y"), ("3", None), ("c", None)]),
+    ],
+)
+def test_a_table_or_named_range_is_read_by_its_name(named, name, columns, rows):
+    read = named.read("EXCEL", path="a.xlsx", table=name)
+    assert (list(read.columns), read.rows) == (columns, rows)
+
+
+def test_a_name_that_is_none_is_told_with_those_that_are(named):
+    with pytest.raises(
+        SourceFailed, match=r"no table or named range 'x'; there are: Sales, Bare, Numbers, Columns, Odd"
+    ):
+        named.read("EXCEL", path="a.xlsx", table_name="x")
+    with pytest.raises(SourceFailed, match=r"'Odd' stands for OFFSET\(.*, which is no range of cells"):
+        named.read("EXCEL", path="a.xlsx", table="Odd")
+    with pytest.raises(BadOption, match="table: it says the sheet and the range itself"):
+        named.read("EXCEL", path="a.xlsx", table="Sales", sheet=0)
