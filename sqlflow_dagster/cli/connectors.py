@@ -196,7 +196,7 @@ def _give_parameters(title: str, model: type[BaseModel]) -> None:
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """The parameters of a model, those of an object in it as `object.name`."""
     for name, field in model.model_fields.items():
-        yield name, field
+        yield field.alias or name, field
         inner = getattr(field.annotation, "model_fields", {})
         yield from ((f"{name}.{key}", value) for key, value in inner.items())
 

@@ -353,6 +353,10 @@ def _end(reader: Reader, start: int, *optional: str) -> Span:
     if token.kind == "end" or bodies.begins_line(reader, token.start):
         resume = token.start
         raise Wrong("expected ; after this", "end the statement with ;", before, reader.position, resume)
+    if "OPTIONS" in optional and token.word == "PARAMS":
+        reader.wrong(
+            "expected OPTIONS, found PARAMS", "write OPTIONS { … } here; PARAMS go with the TYPE of a SOURCE"
+        )
     reader.wrong(
         f"expected ;, found {shown(token)}", nearest(token.word, optional) or "end the statement with ;"
     )

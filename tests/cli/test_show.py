@@ -47,6 +47,12 @@ def test_connectors_are_listed_with_what_they_are_for(sqlflow):
     assert all(row["about"] for row in rows)
 
 
+def test_a_parameter_is_shown_by_the_name_that_is_written(sqlflow):
+    shown = sqlflow("connectors", "show", "postgres").out
+    assert "\nschema " in shown
+    assert "schema_ " not in shown
+
+
 def test_a_connectors_parameters_are_shown_with_their_meaning(sqlflow):
     text = sqlflow("connectors", "show", "csv").out
     assert "cursor_field" in text
