@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
+from urllib.parse import quote_plus
 
 from pydantic import BaseModel, BeforeValidator, Field
 
@@ -19,6 +20,8 @@ from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
+# Of a folder, in bytes.
+_LONGEST_NAME = 255
 TextCompression = Literal["none", "gzip", "zstd", "bz2", "xz", "lz4", "brotli"]
 
 
@@ -235,7 +238,7 @@ class WritesFiles:
     def selected(cls, rows: Rows, options: BaseModel) -> Sql:
         """Return the SELECT list of what is written."""
         kept = cls.kept(rows)
-        return _selected({**kept, **_told_from_null(rows, cast("Copied", options).partition_by, kept)})
+        return _selected({**kept, **_as_folders(rows, cast("Copied", options).partition_by, kept)})
 
     @classmethod
     def kept(cls, rows: Rows) -> dict[str, Sql]:
@@ -261,13 +264,18 @@ def _selected(expressions: Mapping[str, Sql]) -> Sql:
     return sql("* REPLACE ({replaced})", replaced=join(", ", replaced))
 
 
-def _told_from_null(rows: Rows, partition_by: Sequence[str], kept: Mapping[str, Sql]) -> dict[str, Sql]:
-    """Refuse a text that a folder's name has for NULL: its rows and those of NULL would be written to one place."""
+def _as_folders(rows: Rows, partition_by: Sequence[str], kept: Mapping[str, Sql]) -> dict[str, Sql]:
+    """Refuse a text that no folder is called by: one too long, and the one for NULL, whose rows would stand with it."""
     wanted = {fold(name) for name in partition_by}
     return {
         name: sql(
-            "CASE WHEN CAST({value} AS VARCHAR) = {mark} THEN error({problem}) ELSE {value} END",
+            "CASE WHEN CAST({value} AS VARCHAR) = {mark} THEN error({problem})"
+            " WHEN strlen(url_encode(CAST({value} AS VARCHAR))) > {most} THEN error({long}) ELSE {value} END",
             value=kept.get(name, quote(name)),
+            most=literal(_LONGEST_NAME - len(quote_plus(name)) - 1),
+            long=literal(
+                f"partition_by: a value of {name} is longer than the name of a folder may be ({_LONGEST_NAME} bytes)"
+            ),
             mark=literal(DEFAULT_PARTITION),
             problem=literal(
                 f"partition_by: a value of {name} is the text {DEFAULT_PARTITION}, as the folder of NULL is called"

@@ -447,6 +447,16 @@ def test_a_text_that_stands_for_null_in_names_of_partitions_is_refused(shop, typ
     assert shop.export(rows, type_, "one").rows == 2
 
 
+@pytest.mark.parametrize("text", ["'x'", "'ä'"])
+def test_a_value_too_long_for_the_name_of_a_folder_is_refused(shop, text):
+    each = {"'x'": 1, "'ä'": 6}[text]
+    fits = (255 - len("k=")) // each
+    shop.export(f"SELECT repeat({text}, {fits}) AS k, 1 AS v", "CSV", "out", partition_by=["k"])
+    assert len(shop.rows("CSV", path="out")[0][1]) == fits
+    with pytest.raises(ExportFailed, match="a value of k is longer than the name of a folder may be"):
+        shop.export(f"SELECT repeat({text}, {fits + 1}) AS k, 1 AS v", "CSV", "out", partition_by=["k"])
+
+
 def test_a_new_export_of_partitions_takes_the_place_of_the_old_one_whole(shop):
     shop.export("SELECT 1 AS k, 2 AS v UNION ALL SELECT 2, 2", "PARQUET", "out", partition_by=["k"])
     shop.export("SELECT 3 AS k, 2 AS v", "PARQUET", "out", partition_by=["k"])
