@@ -16,7 +16,8 @@ from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SQLFlowError
 from sqlflow_dagster.health import Finding
 from sqlflow_dagster.plan.nodes import Load
-from sqlflow_dagster.session import Session, state_key
+from sqlflow_dagster.project import state_key
+from sqlflow_dagster.session import Session
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 from sqlflow_dagster.warehouse import commits
 from sqlflow_dagster.warehouse.load import Loaded, behind

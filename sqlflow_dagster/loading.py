@@ -18,7 +18,8 @@ from sqlflow_dagster.errors import Canceled, CursorConflict, SourceError, Source
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.parts import Part, with_parts
 from sqlflow_dagster.plan.nodes import Load
-from sqlflow_dagster.session import Outcome, Session, state_key
+from sqlflow_dagster.project import state_key
+from sqlflow_dagster.session import Outcome, Session
 from sqlflow_dagster.specs import load_spec
 from sqlflow_dagster.warehouse import commits
 from sqlflow_dagster.warehouse.intake import Intake

@@ -20,6 +20,7 @@ from sqlflow_dagster.collector import paused
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Connector, Health, Place, Stream
 from sqlflow_dagster.connectors.options import SourceOptions, needless, parse
+from sqlflow_dagster.cursor import StateKey
 from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError
 from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
 from sqlflow_dagster.plan.build import build
@@ -45,6 +46,15 @@ class Project:
     plan: Plan
     variables: Mapping[str, Scalar] = field(default_factory=dict)
     only: Collection[str] | None = None
+
+    @cached_property
+    def readers(self) -> frozenset[str] | None:
+        """All LOADs, by the names of their states; None where the plan does not have all of them."""
+        if self.plan.undiscovered or self.plan.left_out:
+            return None
+        groups = [group for pipeline in self.plan.pipelines for group in pipeline.groups]
+        loads = (step for group in groups for step in group.steps if isinstance(step, Load))
+        return frozenset(str(state_key(self, load)) for load in loads)
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -123,6 +133,7 @@ class Project:
         kind = registry.find(source.type)
         options, _notices = _options(kind, expand_value(dict(source.params), variables), self.settings)
         connector = kind(options, _place(self.settings))
+        connector.readers = lambda: self.readers
         connector.guard = self._guard(source.name, kind, options, connector.account())
         return connector
 
@@ -226,6 +237,20 @@ def warehouse_of(settings: Settings) -> Warehouse:
             lock_timeout_seconds=duckdb.lock_timeout_seconds,
             allowed_directories=(settings.root / "data", *_allowed(settings)),
         )
+    )
+
+
+def state_key(project: Project, step: Load, partition: str | None = None) -> StateKey:
+    """Return the name under which the state of a LOAD is kept."""
+    settings = project.settings
+    return StateKey(
+        project=settings.project,
+        environment=settings.environment,
+        pipeline=step.pipeline,
+        source=step.source.name,
+        stream=step.stream,
+        table=step.table.name,
+        partition=partition,
     )
 
 

@@ -12,7 +12,7 @@ from sqlflow_dagster.cursor import Cursor, Marker, StateKey
 from sqlflow_dagster.errors import RunStorageFailed, SQLFlowError
 from sqlflow_dagster.health import Finding
 from sqlflow_dagster.language.variables import Variables
-from sqlflow_dagster.plan.nodes import Lineage, Load, Step
+from sqlflow_dagster.plan.nodes import Lineage, Step
 from sqlflow_dagster.project import Project
 from sqlflow_dagster.resilience.counts import Calls
 from sqlflow_dagster.resilience.guard import Guard
@@ -103,17 +103,3 @@ class Outcome:
     target: str | None = None
     facts: Mapping[str, str | int] = field(default_factory=dict)
     audit: Finding | None = None
-
-
-def state_key(project: Project, step: Load, partition: str | None = None) -> StateKey:
-    """Return the name under which the state of a LOAD is kept."""
-    settings = project.settings
-    return StateKey(
-        project=settings.project,
-        environment=settings.environment,
-        pipeline=step.pipeline,
-        source=step.source.name,
-        stream=step.stream,
-        table=step.table.name,
-        partition=partition,
-    )

@@ -12,8 +12,8 @@ from sqlflow_dagster.connectors.base import Connector, Stream
 from sqlflow_dagster.cursor import Start, StateKey
 from sqlflow_dagster.language.variables import expand_sql
 from sqlflow_dagster.plan.nodes import Export, Load, Transform
-from sqlflow_dagster.project import Project
-from sqlflow_dagster.session import Session, state_key
+from sqlflow_dagster.project import Project, state_key
+from sqlflow_dagster.session import Session
 from sqlflow_dagster.warehouse.load import LoadSpec, behind
 from sqlflow_dagster.warehouse.shape import Shape
 from sqlflow_dagster.warehouse.transform import TransformSpec

@@ -14,8 +14,8 @@ from sqlflow_dagster.cursor import Cursor, Marker, Position, StateKey
 from sqlflow_dagster.errors import ProjectError, SQLFlowError
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.plan.nodes import Load
-from sqlflow_dagster.project import Project
-from sqlflow_dagster.session import Store, state_key
+from sqlflow_dagster.project import Project, state_key
+from sqlflow_dagster.session import Store
 from sqlflow_dagster.warehouse import commits, comparison
 
 

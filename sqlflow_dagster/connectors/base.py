@@ -8,7 +8,7 @@ broadly, and it knows neither Dagster nor the warehouse's connection. It raises 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -320,6 +320,8 @@ class Connector(ABC, Generic[O]):
         """Keep the options. Nothing is contacted before `discover`, `read`, `write` or `check`."""
         self.options = options
         self.place = place
+        # All LOADs of the project as `Stream.reader` names them, None where they are not known.
+        self.readers: Callable[[], Collection[str] | None] = lambda: None
 
     def __enter__(self) -> Connector[O]:
         """Return itself."""

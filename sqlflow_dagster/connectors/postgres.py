@@ -216,7 +216,7 @@ class Postgres(ServerTables[PostgresOptions]):
             with self._slot() as slot, slot.transaction() as connection:
                 latency = time.perf_counter() - begin
                 prefix = self.options.slot_prefix if self.options.sync_mode == "cdc" else None
-                found = postgres_health.health(connection, where(self._told), latency, prefix)
+                found = postgres_health.health(connection, where(self._told), latency, prefix, self.readers())
             return self.looked_at(found)
         except SQLFlowError as error:
             return Health(ok=False, message=str(error))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlflow_dagster.connectors.base import Health
 from sqlflow_dagster.connectors.postgres_client import Connection
-from sqlflow_dagster.connectors.postgres_slot import Held, Server
+from sqlflow_dagster.connectors.postgres_slot import Held, Server, unread
 from sqlflow_dagster.connectors.postgres_slot import slots as found
+from sqlflow_dagster.sql import quote
 
 _SERVER = """
 SELECT current_setting('server_version'), current_database(), current_user,
@@ -38,12 +39,20 @@ FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
 _LATE_SECONDS = 300
 _MUCH_LOG = 2**30
+_MOST_NAMED = 5
 
 
-def health(connection: Connection, place: str, latency: float, slot_prefix: str | None = None) -> Health:
+def health(
+    connection: Connection,
+    place: str,
+    latency: float,
+    slot_prefix: str | None = None,
+    readers: Collection[str] | None = None,
+) -> Health:
     """Return what the server says of itself; `latency` is the seconds that connecting took.
 
-    Replication slots whose names begin with `slot_prefix` are looked at too.
+    Replication slots whose names begin with `slot_prefix` are looked at too; `readers` are the LOADs that may
+    read them, None where they are not known.
     """
     with connection.cursor() as cursor:
         cursor.execute(_SERVER)
@@ -77,10 +86,13 @@ def health(connection: Connection, place: str, latency: float, slot_prefix: str 
         facts["replication_lag_seconds"] = round(float(late), 3)
     if forbidden:
         facts["tables_not_readable"] = len(forbidden)
-    facts |= _facts_of_slots(slots)
+    idle = [] if readers is None else unread(slots, readers)
+    facts |= _facts_of_slots(slots, idle)
     wrong = list(_wrong_with_log(connection)) if slot_prefix else []
     lost = [slot.name for slot in slots if slot.lost]
-    message = "; ".join([_message(place, facts, forbidden), *wrong, *_words_on_slots(slots)])
+    message = "; ".join(
+        [_message(place, facts, forbidden), *wrong, *_words_on_slots(slots), *_words_on_unread(idle)]
+    )
     return Health(ok=not lost and not wrong, message=message, facts=facts)
 
 
@@ -99,11 +111,12 @@ def _slots(connection: Connection, prefix: str) -> list[Held]:
     return found(server, prefix=f"{prefix}_")
 
 
-def _facts_of_slots(slots: list[Held]) -> dict[str, Any]:
+def _facts_of_slots(slots: list[Held], idle: list[Held]) -> dict[str, Any]:
     if not slots:
         return {}
     return {
         "slots": len(slots),
+        **({"slots_of_no_load": len(idle)} if idle else {}),
         "slots_lost": sum(slot.lost for slot in slots),
         "slot_bytes_behind": max(slot.behind for slot in slots),
         "slot_bytes_kept": max(slot.kept for slot in slots),
@@ -119,6 +132,18 @@ def _words_on_slots(slots: list[Held]) -> Iterator[str]:
                 f"the slot {slot.name} keeps {slot.kept:,} bytes of log: run its LOAD, or where there is none now, "
                 f"SELECT pg_drop_replication_slot('{slot.name}')"
             )
+
+
+def _words_on_unread(idle: list[Held]) -> Iterator[str]:
+    for slot in idle[:_MOST_NAMED]:
+        yield (
+            f"no LOAD of this project reads the slot {slot.name}, which keeps {slot.kept:,} bytes of log, and more "
+            "each day: where no other project or environment reads it either (a LOAD or SOURCE that was renamed or "
+            f"taken away leaves its own), SELECT pg_drop_replication_slot('{slot.name}'), "
+            f"and DROP PUBLICATION IF EXISTS {quote(slot.name)}"
+        )
+    if len(idle) > _MOST_NAMED:
+        yield f"{len(idle) - _MOST_NAMED} more slots are none of this project's"
 
 
 def _message(place: str, facts: dict[str, Any], forbidden: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,9 +78,19 @@ class Held:
 
 def slot_name(prefix: str, stream: str, reader: str) -> str:
     """Return the slot of one LOAD: readable, and of no other LOAD's."""
-    digest = hashlib.sha256(reader.encode()).hexdigest()[:10]
+    digest = _digest(reader)
     readable = re.sub(r"[^a-z0-9_]+", "_", f"{prefix}_{stream}".lower())
     return f"{readable[: _LONGEST_NAME - len(digest) - 1]}_{digest}"
+
+
+def unread(held: Sequence[Held], readers: Collection[str]) -> list[Held]:
+    """Return the slots that are none of these LOADs', whatever their prefix was."""
+    known = {_digest(reader) for reader in readers}
+    return [slot for slot in held if slot.name.rpartition("_")[2] not in known]
+
+
+def _digest(reader: str) -> str:
+    return hashlib.sha256(reader.encode()).hexdigest()[:10]
 
 
 def number(lsn: str) -> int:

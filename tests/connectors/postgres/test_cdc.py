@@ -984,3 +984,29 @@ def test_health_tells_of_slots(copy):
         health = connector.check()
     assert not health.ok
     assert "ALTER ROLE … REPLICATION" in health.message
+
+
+def test_slots_that_no_load_of_the_project_reads_are_told(copy):
+    from sqlflow_dagster.health import reachability
+    from sqlflow_dagster.project import load_project
+
+    def told():
+        project = load_project(copy.bench.root, undiscovered=True, only=())
+        (source,) = project.sources()
+        return reachability(lambda: project.connector(source, {}))
+
+    copy.load(**CDC, slot_prefix="sqlflow_a")
+    ((old, _),) = slots(copy)
+    assert "slots_of_no_load" not in told().facts
+    copy.load("LOAD renamed FROM pg;", **CDC, slot_prefix="sqlflow_a")
+    found = told()
+    assert (found.facts["slots"], found.facts["slots_of_no_load"]) == (2, 1)
+    assert f"no LOAD of this project reads the slot {old}" in found.message
+    assert f"SELECT pg_drop_replication_slot('{old}')" in found.message
+    assert f'DROP PUBLICATION IF EXISTS "{old}"' in found.message
+    # What is not planned may read it.
+    copy.bench.pipeline("LOAD t FROM nowhere;", "other")
+    assert "slots_of_no_load" not in told().facts
+    (copy.bench.root / "pipelines/other.sf").unlink()
+    copy.load("LOAD renamed FROM pg;", **CDC)
+    assert told().facts["slots_of_no_load"] == 1
