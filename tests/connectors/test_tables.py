@@ -160,6 +160,16 @@ def test_tables_that_duckdb_does_not_tell_apart_are_refused(shop, monkeypatch):
         ({"query": "SELECT 1", "schemas": "a"}, "schemas: it selects tables"),
         ({"table": 'a"b'}, "'a\"b' is no table"),
         ({"tables": ["a.b.c"]}, "'a.b.c' is no table"),
+        ({"stream": "sales.orders"}, "stream: it names the rows of a `query`; write `table`"),
+        ({"table": "sales.orders", "schema": "crm"}, "schema: the table sales.orders is in none of them"),
+        (
+            {"tables": "sales.orders, b", "schemas": "crm*"},
+            "schemas: the table sales.orders is in none of them",
+        ),
+        (
+            {"table": "orders", "schemas": ["public", "sales"]},
+            "table: say in which schema it is, as in `public.orders`",
+        ),
     ],
 )
 def test_a_selection_that_makes_no_sense_is_refused(shop, params, message):
