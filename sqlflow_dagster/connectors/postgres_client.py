@@ -29,9 +29,9 @@ _SESSION = (
     "DateStyle=ISO", "IntervalStyle=postgres", "TimeZone=UTC", "extra_float_digits=3", "bytea_output=hex",
     "standard_conforming_strings=on", "idle_in_transaction_session_timeout=0",
 )  # fmt: skip
-# What libpq takes from the environment, and the server prefers to the settings above.
 # What the names of tables begin with that are to take the place of others.
 NEW = "_sqlflow_new_"
+# What libpq takes from the environment, and the server prefers to the settings above.
 _ENVIRONMENT = ("PGTZ", "PGDATESTYLE")
 
 # libpq's and the server's words, in the order to look for them; what each means, and what to do.

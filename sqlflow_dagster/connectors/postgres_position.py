@@ -87,8 +87,8 @@ def read(cursor: Cursor, label: str) -> Reached:
         return Reached(*where, *files, columns, found["generated"], found["types"])
     except (ValueError, KeyError, TypeError) as error:
         raise SourceFailed(
-            f"{label}: the rows there are from another sync_mode, and their cursor is no position of the log; read "
-            "everything anew with --full-refresh"
+            f"{label}: the rows there are from another sync_mode or an earlier version, and their cursor is no "
+            "position of the log; read everything anew with --full-refresh"
         ) from error
 
 
