@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, Field
@@ -45,6 +44,7 @@ from sqlflow_dagster.connectors.local_database import (
 from sqlflow_dagster.connectors.tables import Name, Tables
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceError, SourceFailed
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, bound, fold, join, literal, quote, sql
 
 if TYPE_CHECKING:
@@ -100,9 +100,8 @@ class DuckDB(Tables[DuckDBOptions]):
 
     def _apart(self, path: Path, name: Name | None, since: Cursor | None, span: Span) -> Iterator[Scan]:
         """The rows of a view or query, made in a file of their own by a connection that reaches no other."""
-        self.place.spool.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="duckdb-", dir=self.place.spool) as folder:
-            kept = Path(folder).resolve() / "kept.duckdb"
+        with room(self.place.spool, "duckdb") as folder:
+            kept = folder / "kept.duckdb"
             with opened(path, self.place.spool, keep=kept) as connection:
                 relation = self._relation(connection, path, name)
                 _keep(connection, relation, since, span, self.options.cursor_field)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from sqlflow_dagster.connectors.duckdb import is_locked
 from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, located
 from sqlflow_dagster.errors import BadOption, ExportFailed, RetryLater
 from sqlflow_dagster.failpoints import failpoint
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, bound, fold, join, literal, quote, sql
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     and ExportFailed where the rows cannot be stored as they are.
     """
     wanted, where = cast("LocalSinkOptions", options), located_table(target, options, place)
-    place.spool.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder:
-        made = Path(folder) / "rows.duckdb"
+    with room(place.spool, "export") as folder:
+        made = folder / "rows.duckdb"
         count = rows.store(made)
         with _writing(where, made) as connection:
             if wanted.mode != "append" or not _done_before(connection, place.once):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
@@ -26,6 +25,7 @@ from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.sink import FileSinkOptions, file_of, stored
 from sqlflow_dagster.connectors.worksheet import MOST_COLUMNS, MOST_ROWS, column_letters
 from sqlflow_dagster.errors import BadOption, ExportFailed
+from sqlflow_dagster.rooms import room
 
 _LONGEST_TEXT = 32_767
 _DIGITS = 15
@@ -78,11 +78,10 @@ def write_workbook(rows: Rows, target: str, options: BaseModel, place: Place) ->
     wanted = cast("ExcelSinkOptions", options)
     workbook_path(target, wanted, place)
     _check(rows)
-    place.spool.mkdir(parents=True, exist_ok=True)
 
     def make(path: Path) -> int:
-        with tempfile.TemporaryDirectory(prefix="excel-", dir=place.spool) as folder:
-            lines = Path(folder) / "rows.jsonl"
+        with room(place.spool, "excel") as folder:
+            lines = folder / "rows.jsonl"
             count = rows.copy_to(lines, json_sink.LINES, json_sink.row(rows.columns))
             if count + wanted.header > MOST_ROWS:
                 raise ExportFailed(

@@ -32,10 +32,10 @@ from sqlflow_dagster.connectors.base import (
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.parallel import beside, together
 from sqlflow_dagster.connectors.paths import File
-from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.streamed import Pipe
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,6 @@ decimals is a DOUBLE. `EXPORT … TO "memory://name"` keeps the result in this p
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -31,6 +30,7 @@ from sqlflow_dagster.connectors.memory_tables import add_in_memory, in_memory_ro
 from sqlflow_dagster.connectors.options import Options, SourceOptions
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import ExportFailed, SourceFailed
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, fold, join, quote, sql
 
 _BATCH = 10_000
@@ -134,11 +134,8 @@ class InMemory(Connector[InMemoryOptions]):
         types = self._types(rows, columns)
         if not types:
             return
-        self.place.spool.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="memory-", dir=self.place.spool) as folder:
-            yield Scan(
-                _select(stream.name, rows, columns, types, self.options.types, Path(folder) / "rows.csv")
-            )
+        with room(self.place.spool, "memory") as folder:
+            yield Scan(_select(stream.name, rows, columns, types, self.options.types, folder / "rows.csv"))
 
     def count(self, stream: Stream, keys: Sequence[str] = (), below: Cursor | None = None) -> int | None:
         options = self.options

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import cast
 
 from pydantic import BaseModel
@@ -19,6 +17,7 @@ from sqlflow_dagster.connectors.mysql_writer import Writer
 from sqlflow_dagster.connectors.sql_sink import refused, target_of
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import BadOption
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import literal, sql
 
 _GRANTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER and CREATE TEMPORARY TABLES on its database"
@@ -32,15 +31,14 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     """
     wanted, name = located(target, options)
     told = server(wanted, place)
-    place.spool.mkdir(parents=True, exist_ok=True)
     label = f"{name.schema}.{name.name}"
     with (
-        tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder,
+        room(place.spool, "export") as folder,
         _connection(told, wanted, label) as connection,
     ):
         writer = Writer(connection, name, wires(rows.columns, wanted.types), wanted, place.once)
         writer.prepare()
-        spooled = spool(connection, rows, writer.columns, Path(folder) / "rows.txt")
+        spooled = spool(connection, rows, writer.columns, folder / "rows.txt")
         size = spooled.path.stat().st_size
         writer.write(spooled)
     return Written(rows=spooled.count, bytes=size, target=f"{where(told)}#{label}")

@@ -26,11 +26,11 @@ from sqlflow_dagster.connectors.postgres_position import Reached
 from sqlflow_dagster.connectors.postgres_select import Selected, Wanted, local, select
 from sqlflow_dagster.connectors.postgres_states import States
 from sqlflow_dagster.connectors.postgres_types import Column
-from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import BadOption, RetryLater, SchemaChanged, SourceFailed
 from sqlflow_dagster.failpoints import failpoint
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, fold, literal, quote, sql
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from sqlflow_dagster.connectors.sql_sink import refused, target_of
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.failpoints import failpoint
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, join, quote, sql
 
 _EXPORTS = quote("_sqlflow", "exports")
@@ -50,15 +50,14 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
         session_settings=wanted.session_settings,
         lock_seconds=wanted.lock_timeout_seconds,
     )
-    place.spool.mkdir(parents=True, exist_ok=True)
     label = f"{name.schema}.{name.name}"
     resting: list[int] = []
     with (
-        tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder,
+        room(place.spool, "export") as folder,
         watched(servers(told), wanted.longest_silence(wanted.timeout_seconds), lambda: resting),
         _transaction(told, label) as connection,
     ):
-        binary = Path(folder) / "rows.bin"
+        binary = folder / "rows.bin"
         writer = Writer(connection, name, wires(rows.columns, wanted.types), wanted, binary)
         writer.prepare()
         # The query may take its time: nobody waits for the server then.

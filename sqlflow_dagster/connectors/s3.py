@@ -32,13 +32,13 @@ from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import Files, Readable, Selected
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.paths import File
-from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.s3_fetch import Fetcher, Narrow, packed, requests
 from sqlflow_dagster.connectors.s3_health import health
 from sqlflow_dagster.connectors.s3_objects import Objects
 from sqlflow_dagster.connectors.s3_options import Connecting, FormatOptions, S3Options, S3SinkOptions
 from sqlflow_dagster.errors import BadOption, SourceFailed, SQLFlowError
 from sqlflow_dagster.resilience.policy import DEFAULTS, Policy
+from sqlflow_dagster.rooms import room
 
 _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "avro")
 # What is decided here, and not by the format.

@@ -20,12 +20,12 @@ from pydantic import BaseModel
 from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Connector, Place, Rows, Written
 from sqlflow_dagster.connectors.options import parse
-from sqlflow_dagster.connectors.rooms import room
 from sqlflow_dagster.connectors.s3_client import ObjectChanged
 from sqlflow_dagster.connectors.s3_options import JOURNAL, Connecting, S3SinkOptions, address
 from sqlflow_dagster.connectors.s3_store import Store, Upload
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
 from sqlflow_dagster.failpoints import failpoint
+from sqlflow_dagster.rooms import room
 
 _FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "avro")
 _OWN = frozenset(

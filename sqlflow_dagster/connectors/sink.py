@@ -15,9 +15,9 @@ from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
 from sqlflow_dagster.connectors.options import Options
 from sqlflow_dagster.connectors.paths import DEFAULT_PARTITION, written
-from sqlflow_dagster.connectors.rooms import beside
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.failpoints import failpoint
+from sqlflow_dagster.rooms import beside
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
 
 # Of a folder, in bytes.

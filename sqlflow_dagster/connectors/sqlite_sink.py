@@ -19,7 +19,6 @@ import json
 import math
 import re
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
@@ -34,6 +33,7 @@ from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, 
 from sqlflow_dagster.connectors.sqlite_types import Column
 from sqlflow_dagster.errors import BadOption, ExportFailed, RetryLater
 from sqlflow_dagster.failpoints import failpoint
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, fold, join, quote, sql
 
 _DIGITS = 15
@@ -63,9 +63,8 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
     for name, kind in rows.columns.items():
         if "BIGNUM" in kind:
             raise ExportFailed(f"the column {name!r} is {kind}; CAST it to VARCHAR in the query")
-    place.spool.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="export-", dir=place.spool) as folder:
-        lines = Path(folder) / "rows.jsonl"
+    with room(place.spool, "export") as folder:
+        lines = folder / "rows.jsonl"
         count = rows.copy_to(lines, json_sink.LINES, json_sink.row(rows.columns))
         with _writing(where) as connection:
             if wanted.mode != "append" or not _done_before(connection, place.once):

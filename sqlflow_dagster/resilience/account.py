@@ -181,10 +181,11 @@ class Account:
 
     def _open(self) -> int:
         try:
-            return os.open(self.path, _READ_WRITE, 0o666)
-        except FileNotFoundError:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, _READ_WRITE, 0o666)
+            try:
+                return os.open(self.path, _READ_WRITE, 0o666)
+            except FileNotFoundError:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return os.open(self.path, _READ_WRITE, 0o666)
         except OSError as error:
             raise self._unusable(error) from error
 

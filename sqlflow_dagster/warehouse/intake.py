@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from duckdb import DuckDBPyConnection
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SourceFailed, SQLFlowError, WarehouseError
 from sqlflow_dagster.failpoints import failpoint
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, Value, fold, join, literal, quote, sql
 from sqlflow_dagster.warehouse import quarantine, schema, tables, types, written
 from sqlflow_dagster.warehouse.changes import Changes
@@ -149,9 +149,8 @@ class Intake:
         """Take newline-delimited JSON through a spooled file; `columns` maps names to DuckDB types."""
         with self._taking():
             self.wanted.check_names(list(columns))
-            self.spool.mkdir(parents=True, exist_ok=True)
             exact, longest, size = Exact(columns), _SMALLEST_OBJECT, 0
-            with tempfile.NamedTemporaryFile(dir=self.spool, suffix=".jsonl") as file:
+            with room(self.spool, "json") as folder, (folder / "rows.jsonl").open("wb") as file:
                 for chunk in chunks:
                     text = exact.quoted(chunk)
                     file.write(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from sqlflow_dagster.errors import ExportFailed
+from sqlflow_dagster.rooms import room
 from sqlflow_dagster.sql import Sql, literal, quote, sql
 from sqlflow_dagster.warehouse import query, tables
 from sqlflow_dagster.warehouse.duckdb import Warehouse, closing
@@ -139,11 +139,9 @@ def rows(
     Raises ExportFailed with DuckDB's or the Python function's own words where the query cannot be
     run; ProjectError where the text is not one query.
     """
-    folder = warehouse.settings.state_directory / "spool"
-    folder.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="export-", dir=folder) as spool,
-        warehouse.open_locked_down(search_path, folders=[Path(spool)]) as connection,
+        room(warehouse.settings.state_directory / "spool", "export") as spool,
+        warehouse.open_locked_down(search_path, folders=[spool]) as connection,
     ):
         query.check(connection, text)
         bound = functions.bind(connection, text)
@@ -153,7 +151,7 @@ def rows(
                 bound, columns = _unfolded(connection, bound)
         except query.Failure as error:
             raise _failed(bound, error) from error
-        result = Result(columns, connection, bound, Path(spool))
+        result = Result(columns, connection, bound, spool)
         try:
             yield result
         finally:

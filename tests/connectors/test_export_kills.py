@@ -84,6 +84,7 @@ class Far:
                 assert found == (new if place == "after_export_commit" else old), place
             self.bench.ok(run_id=f"new-{number}")
             assert self.look() == new, place
+            assert list((self.bench.root / ".sqlflow/spool").iterdir()) == [], place
 
 
 WHOLE = Counter(old=OLD), Counter(new=NEW)

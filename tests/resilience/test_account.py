@@ -139,8 +139,12 @@ def test_accounts_are_apart(guard, off):
     assert off.skipped == 0
 
 
-def test_a_folder_that_cannot_be_written_is_named(guard, tmp_path):
+@pytest.mark.parametrize("kind", ["a file in its place", "cannot be made"])
+def test_a_folder_that_cannot_be_written_is_named(guard, tmp_path, kind):
     rules = limited(guard)
-    (tmp_path / "accounts").write_text("a file in its place")
+    if kind == "cannot be made":
+        (tmp_path / "accounts").symlink_to(tmp_path / "nowhere")
+    else:
+        (tmp_path / "accounts").write_text(kind)
     with pytest.raises(ProjectError, match="accounts"):
         rules.call(lambda: None)

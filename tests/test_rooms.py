@@ -14,10 +14,9 @@ import pytest
 
 from sqlflow_dagster.connectors.pgoutput import Insert, Relation, RelationColumn
 from sqlflow_dagster.connectors.postgres_states import States
-from sqlflow_dagster.connectors.rooms import beside, room
 from sqlflow_dagster.errors import WarehouseError
-
-from .s3_twin import Twin
+from sqlflow_dagster.rooms import beside, room
+from tests.connectors.s3_twin import Twin
 
 
 def test_a_folder_is_gone_after_its_block_and_no_other_is_touched(tmp_path):
@@ -31,7 +30,7 @@ def test_a_folder_is_gone_after_its_block_and_no_other_is_touched(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom sqlflow_dagster.connectors.rooms import room\n"
+        "import os, sys\nfrom pathlib import Path\nfrom sqlflow_dagster.rooms import room\n"
         "with room(Path(sys.argv[1]), 's3') as folder:\n"
         "    (folder / 'large').write_bytes(b'x' * 1000)\n    os.kill(os.getpid(), 9)\n"
     )
@@ -45,7 +44,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
 def test_beside_a_target_only_what_dead_exports_of_it_left_is_removed(tmp_path):
     target = tmp_path / "a.csv"
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom sqlflow_dagster.connectors.rooms import beside\n"
+        "import os, sys\nfrom pathlib import Path\nfrom sqlflow_dagster.rooms import beside\n"
         "with beside(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'a.csv').write_bytes(b'x')\n    os.kill(os.getpid(), 9)\n"
     )

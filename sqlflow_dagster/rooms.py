@@ -62,7 +62,7 @@ def _room(place: Path, kind: str, locks: re.Pattern[str]) -> Iterator[Path]:
     lock = folder.with_name(f"{folder.name}{_LOCK}")
     held = _held(lock)
     try:
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
