@@ -261,7 +261,10 @@ def _local(text: str) -> str:
     if not separator:
         return text
     if scheme.lower() != "file":
-        raise BadOption(f"path: {scheme}:// is no local file; use the TYPE of that system", option="path")
+        remedy = (
+            "write TYPE S3" if scheme.lower() in ("s3", "s3a", "s3n") else "fetch it to this machine first"
+        )
+        raise BadOption(f"path: {scheme}:// is no local file; {remedy}", option="path")
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost"):
         raise BadOption(

@@ -202,6 +202,15 @@ def test_files_outside_the_project_are_refused(inbox, tmp_path, path):
         inbox.read("CSV", path=path.replace("{outside}", str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [("https://host/x.csv", "fetch it to this machine first"), ("s3://bucket/x.csv", "write TYPE S3")],
+)
+def test_a_file_of_elsewhere_is_told_how_it_comes_here(inbox, path, remedy):
+    with pytest.raises(BadOption, match=f"is no local file; {remedy}"):
+        inbox.rows("CSV", path=path)
+
+
 def test_declared_folders_outside_the_project_are_read(inbox, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
