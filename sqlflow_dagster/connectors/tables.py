@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -73,25 +73,20 @@ class TableOptions(SourceOptions):
                 if "stream" in self.model_fields_set
                 else []
             )
-            return [*found, *self._elsewhere()]
+            return [*found, *self._nowhere()]
         idle = [name for name in ("schemas", "exclude_tables") if getattr(self, name)]
         return [f"{name}: it selects tables, and this source reads a query" for name in idle]
 
-    def _elsewhere(self) -> Iterator[str]:
-        """What is said of a table whose schema is not one of `schemas`, or may be several of them."""
-        for text in (self.table, *self.tables):
-            found = _NAME.fullmatch(text) if text and self.schemas else None
-            if found is None:
-                continue
-            schema = _plain(found["schema"]) if found["schema"] else None
-            if (
-                schema is None
-                and text == self.table
-                and (len(self.schemas) > 1 or _WILD & {*self.schemas[0]})
-            ):
-                yield f"table: say in which schema it is, as in `{self.schemas[0]}.{text}`, or write `tables`"
-            if schema and not _WILD & {*schema} and not any(fnmatchcase(schema, one) for one in self.schemas):
-                yield f"schemas: the table {text} is in none of them; leave them out, or mend its name"
+    def _nowhere(self) -> list[str]:
+        """What is said of a table that may be in several schemas."""
+        found = _NAME.fullmatch(self.table or "")
+        if not found or found["schema"] or not self.schemas:
+            return []
+        if len(self.schemas) == 1 and not _WILD & {*self.schemas[0]}:
+            return []
+        return [
+            f"table: say in which schema it is, as in `{self.schemas[0]}.{self.table}`, or write `tables`"
+        ]
 
 
 class Name(NamedTuple):
