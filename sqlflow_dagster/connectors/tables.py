@@ -84,9 +84,7 @@ class TableOptions(SourceOptions):
             return []
         if len(self.schemas) == 1 and not _WILD & {*self.schemas[0]}:
             return []
-        return [
-            f"table: say in which schema it is, as in `{self.schemas[0]}.{self.table}`, or write `tables`"
-        ]
+        return [f"table: say in which schema it is, as in `schema.{self.table}`, or write `tables`"]
 
 
 class Name(NamedTuple):
