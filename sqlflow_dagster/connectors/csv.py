@@ -186,10 +186,16 @@ class ReadsCsv(Files[C]):
         """What finds a line whose values stand in other columns; of a pipe, it is done while it is written."""
         options = self.options
         # Where texts end is told by counting quotes.
-        if options.null_padding or options.escape not in ("", options.quote) or not options.quote.isascii():
+        if options.null_padding or not (options.quote + options.escape).isascii():
             return None
         lines = csv_width.Lines(
-            item.file.name, delimiter, options.quote, options.comment, len(sample.names), sample.skip
+            item.file.name,
+            delimiter,
+            options.quote,
+            options.escape,
+            options.comment,
+            len(sample.names),
+            sample.skip,
         )
         if lines.ends_all(sample.rows):
             return None

@@ -6,6 +6,9 @@ one. Where other lines have none, the line has one too many before, and its valu
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,9 @@ from pathlib import Path
 from sqlflow_dagster.errors import SourceFailed
 
 _PIECE = 2**17
+_OVERLAP = 2**12
+# Longer ones are not looked at: a quote that is never closed would hold the whole file.
+_LONGEST_RECORD = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class Lines:
     file: str
     delimiter: str
     quote: str
+    escape: str
     comment: str
     width: int
     skip: int
@@ -38,11 +45,14 @@ class Lines:
         """Yield the pieces of a file's text. Raises SourceFailed after the last one where a line has too many values.
 
         Few files have a line that ends with a delimiter and has so many of them, be it in quotes: the pieces of
-        such a file are asked for again. Lines of a value of several lines are not looked at.
+        such a file are asked for again.
         """
-        suspect = False
+        suspect, before = False, b""
         for piece, text, ending in _whole(pieces()):
-            suspect = suspect or any(self._long(text, ending))
+            lines = self._long(before + text, ending)
+            suspect = suspect or any(start >= len(before) for start, _ in lines)
+            # Most texts of several lines that end in the next piece begin here.
+            before = text[text.rfind(b"\n", 0, max(0, len(text) - _OVERLAP)) + 1 :]
             yield piece
         if suspect:
             self._look(pieces())
@@ -50,43 +60,90 @@ class Lines:
     def _long(self, text: bytes, ending: bytes) -> Iterator[tuple[int, int]]:
         """Where lines are that end with a delimiter and have as many of them as one value too many needs.
 
-        The last one comes first: Python looks twice as fast from the end.
+        So may lines in which a text of several lines ends. The last one comes first: Python looks twice as fast
+        from the end.
         """
         mark = self.delimiter.encode()
         found = text.rfind(mark + ending)
         while found >= 0:
             start, end = text.rfind(b"\n", 0, found) + 1, found + len(mark)
-            if text.count(mark, start, end) >= self.width:
+            if text.count(mark, start, end) >= self.width or self._ends_long(text, start, end):
                 yield start, end
             found = text.rfind(mark + ending, 0, start)
 
+    def _ends_long(self, text: bytes, start: int, end: int) -> bool:
+        """Whether a text of several lines may end in a line, and its record have as many delimiters."""
+        if self._quotes(text[start:end]) % 2 == 0:
+            return False
+        begin = self._begin(text, start)
+        # What begins before this text may have any number of them.
+        return begin == 0 or self._marks(text[begin:end]) >= self.width
+
     def _look(self, pieces: Iterable[bytes]) -> None:
-        """Look where texts begin and end, which is told by counting quotes."""
-        quotes = number = 0
-        for _, text, ending in _whole(pieces):
-            done = 0
+        """Look where records begin and end, which is told by counting quotes."""
+        number, rest = 0, b""
+        for _, whole, ending in _whole(pieces):
+            text = rest + whole
+            quotes = done = 0
             for start, end in sorted(self._long(text, ending)):
-                quotes += self._quotes(text[done:start])
-                done = start
-                if quotes % 2 == 0:
-                    self._check(text[start:end], number + text.count(b"\n", 0, start) + 1)
-            quotes += self._quotes(text[done:])
-            number += text.count(b"\n")
+                quotes, done = quotes + self._quotes(text[done:start]), start
+                if (quotes + self._quotes(text[start:end])) % 2 == 0:
+                    begin = self._begin(text, start) if quotes % 2 else start
+                    if self._marks(text[begin:end]) >= self.width and self._has_one_too_many(text[begin:end]):
+                        self._refuse(text[begin:end], number + text.count(b"\n", 0, begin) + 1)
+            open_ = (quotes + self._quotes(text[done:])) % 2
+            rest = text[self._begin(text, len(text)) :] if open_ else b""
+            if len(rest) > _LONGEST_RECORD:
+                return
+            number += text.count(b"\n") - rest.count(b"\n")
+
+    def _begin(self, text: bytes, end: int) -> int:
+        """Where the line is in which the text begins that is open at the line that begins at `end`."""
+        while end > 0:
+            start = text.rfind(b"\n", 0, end - 1) + 1
+            if self._quotes(text[start:end]) % 2:
+                return start
+            end = start
+        return 0
 
     def _quotes(self, text: bytes) -> int:
-        return text.count(self.quote.encode()) if self.quote else 0
+        return self._bare(text).count(self.quote.encode()) if self.quote else 0
 
-    def _check(self, line: bytes, number: int) -> None:
-        if number <= self.skip or (self.comment and line.startswith(self.comment.encode())):
+    def _marks(self, record: bytes) -> int:
+        """How many delimiters are between values, where quotes stand around them alone."""
+        parts = self._bare(record).split(self.quote.encode()) if self.quote else [record]
+        return sum(part.count(self.delimiter.encode()) for part in parts[::2])
+
+    def _bare(self, text: bytes) -> bytes:
+        """A text without characters that are escaped."""
+        if self.escape in ("", self.quote):
+            return text
+        return re.sub(re.escape(self.escape).encode() + rb"[^\n]", b"", text)
+
+    def _refuse(self, record: bytes, number: int) -> None:
+        if number <= self.skip or (self.comment and record.startswith(self.comment.encode())):
             return
-        parts = line.split(self.quote.encode()) if self.quote else [line]
-        marks = sum(part.count(self.delimiter.encode()) for part in parts[::2])
-        if len(parts) % 2 and marks >= self.width:
-            raise SourceFailed(
-                f"{self.file}:{number}: it has more values than the {self.width} columns, the last one empty, so "
-                "that others would stand in other columns; mend the line, or set `null_padding` to true where lines "
-                "may end with delimiters"
-            )
+        raise SourceFailed(
+            f"{self.file}:{number}: it has more values than the {self.width} columns, the last one empty, so "
+            "that others would stand in other columns; mend the line, or set `null_padding` to true where lines "
+            "may end with delimiters"
+        )
+
+    def _has_one_too_many(self, record: bytes) -> bool:
+        """Whether it is so to Python's reader too, which takes a quote within a value for what it is."""
+        doubled = self.escape in ("", self.quote)
+        one = len(self.delimiter) == 1
+        text = record.decode("utf-8", "replace")
+        reader = csv.reader(
+            io.StringIO(text if one else text.replace(self.delimiter, "\x1f"), newline=""),
+            delimiter=self.delimiter if one else "\x1f",
+            quotechar=self.quote or None,
+            quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
+            doublequote=doubled,
+            escapechar=None if doubled else self.escape,
+        )
+        values = next(reader, [])
+        return len(values) > self.width and not values[-1]
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -222,6 +222,42 @@ def test_a_line_of_one_value_too_many_is_an_error_where_its_last_is_empty_too(fo
     assert [row[0] for row in folder.rows("CSV", path="a.csv", **more)] == [1, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("bad", "more"),
+    [
+        ('1,,"a\nb",', {}),
+        ('1,"a\n\nb,"",\n",b,', {}),
+        ('1,,"a ""b"",\n",', {}),
+        ('1,"a\nb",,', {}),
+        ('1,,"a \\" b",', {"escape": "\\"}),
+        ('1,,"a \\"\n \\\\",', {"escape": "\\"}),
+        ("1||||'x\n'||", {"quote": "'", "delimiter": "||"}),
+    ],
+)
+def test_a_record_of_several_lines_with_one_value_too_many_is_an_error(folder, bad, more):
+    mark, quote = more.get("delimiter", ","), more.get("quote", '"')
+    good = [f"{n},{quote}x\ny,{quote},{quote}z{quote}".replace(",", mark) for n in range(3)]
+    good += [
+        f"5,6{quote} disk,{quote}{quote}".replace(",", mark),
+        f"7,{quote}a\nb{quote},".replace(",", mark),
+    ]
+    write = lambda lines: folder.write("a.csv", "\n".join(["id,v,w".replace(",", mark), *lines, ""]))  # noqa: E731
+    write(good)
+    assert [row[0] for row in folder.rows("CSV", path="a.csv", **more)] == [0, 1, 2, 5, 7]
+    write([*good[:3], bad, *good[3:]])
+    with pytest.raises(SourceFailed, match=r"^a.csv:8: it has more values than the 3 columns"):
+        folder.rows("CSV", path="a.csv", **more)
+
+
+def test_a_record_over_the_pieces_of_a_file_with_one_value_too_many_is_an_error(folder):
+    long = "x\n" * 150_000
+    folder.write("a.csv", f'id,v,w\n1,"{long}",\n2,b,c\n')
+    assert len(folder.rows("CSV", path="a.csv")) == 2
+    folder.write("a.csv", f'id,v,w\n1,"{long}",\n2,,"{long}",\n3,b,c\n')
+    with pytest.raises(SourceFailed, match=r"^a.csv:150003: it has more values than the 3 columns"):
+        folder.rows("CSV", path="a.csv")
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("more", ["8,c,\n", ""], ids=["within", "last line, without an end"])
 def test_a_line_of_one_value_too_many_is_an_error_in_a_large_file(folder, packed, more):
