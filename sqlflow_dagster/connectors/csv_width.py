@@ -48,9 +48,11 @@ class Lines:
         such a file are asked for again.
         """
         suspect, before = False, b""
+        mark = self.delimiter.encode()
         for piece, text, ending in _whole(pieces()):
-            lines = self._long(before + text, ending)
-            suspect = suspect or any(start >= len(before) for start, _ in lines)
+            if not suspect and text.rfind(mark + ending) >= 0:
+                lines = self._long(before + text, ending)
+                suspect = any(start >= len(before) for start, _ in lines)
             # Most texts of several lines that end in the next piece begin here.
             before = text[text.rfind(b"\n", 0, max(0, len(text) - _OVERLAP)) + 1 :]
             yield piece
