@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 DELETED = "_sqlflow_deleted"
 _MEMORY = 64 * 2**20
+_LONGEST_SILENCE = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Source:
     spool: Path
     descriptors: list[int]
     stopped: Callable[[], bool]
+
+    @property
+    def silence(self) -> float:
+        """The longest wait for the server, in seconds."""
+        return self.options.longest_silence(self.options.timeout_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +113,9 @@ def confirm(told: Mapping[str, str], cursor: Cursor, label: str) -> dict[str, st
 
 
 @contextmanager
-def _server(told: Mapping[str, str]) -> Iterator[slots.Server]:
-    connection = connect(told)
+def _server(told: Mapping[str, str], silence: float = _LONGEST_SILENCE) -> Iterator[slots.Server]:
+    waits = f"-c lock_timeout={int(silence * 1000)}"
+    connection = connect({**told, "options": f"{told.get('options', '')} {waits}".strip()})
     try:
         connection.autocommit = True
         yield slots.Server(connection, told)
@@ -118,8 +125,7 @@ def _server(told: Mapping[str, str]) -> Iterator[slots.Server]:
 
 @contextmanager
 def _log(source: Source) -> Iterator[postgres_log.Log]:
-    silence = source.options.longest_silence(source.options.timeout_seconds)
-    with postgres_log.opened(source.told, silence, source.stopped) as (follow, descriptor):
+    with postgres_log.opened(source.told, source.silence, source.stopped) as (follow, descriptor):
         source.descriptors.append(descriptor)
         yield follow
 
@@ -127,7 +133,7 @@ def _log(source: Source) -> Iterator[postgres_log.Log]:
 def _snapshot(table: _Table) -> Iterator[Scan]:
     source, label = table.source, table.label
     with ExitStack() as held:
-        server = held.enter_context(_server(source.told))
+        server = held.enter_context(_server(source.told, source.silence))
         source.descriptors.append(server.connection.fileno())
         logged.check_server(server, where(source.told))
         before = logged.look_at(server, table.name, label)
@@ -261,7 +267,7 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
     source, label = table.source, table.label
     reached = postgres_position.read(since, label)
     with ExitStack() as held:
-        server = held.enter_context(_server(source.told))
+        server = held.enter_context(_server(source.told, source.silence))
         source.descriptors.append(server.connection.fileno())
         logged.check_server(server, where(source.told))
         if reached.slot != table.slot:

@@ -1010,3 +1010,13 @@ def test_slots_that_no_load_of_the_project_reads_are_told(copy):
     (copy.bench.root / "pipelines/other.sf").unlink()
     copy.load("LOAD renamed FROM pg;", **CDC)
     assert told().facts["slots_of_no_load"] == 1
+
+
+def test_a_table_that_somebody_locks_is_not_waited_for_for_ever(copy):
+    copy.load(**CDC)
+    other = copy.database.connect()
+    other.cursor().execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+    error = copy.error(**CDC, silence_seconds=1)
+    other.cursor().execute("ROLLBACK")
+    assert isinstance(error, RetryLater)
+    assert "lock timeout" in str(error)
