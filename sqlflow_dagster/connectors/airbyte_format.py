@@ -28,10 +28,10 @@ _NEEDLESS = {
 _JUDGED = {"header_definition", "autogenerate_column_names", "double_quote", "strings_can_be_null"}
 
 
-def parameters(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
+def parameters(value: Mapping[str, Any], _beside: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the parameters that `{"filetype": "csv", "delimiter": ";", …}` stands for.
 
-    Raises ValueError for what cannot be honoured, or stands beside it and differs.
+    Raises ValueError for what cannot be honoured.
     """
     given = {name: item for name, item in value.items() if item is not None}
     for name, item in given.items():
@@ -51,8 +51,6 @@ def parameters(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[s
     found = {_NAMES[name]: item for name, item in given.items() if name in _NAMES} | _header(given)
     if found.get("delimiter") == r"\t":
         found["delimiter"] = "\t"
-    if twice := [name for name in found if beside.get(name, found[name]) != found[name]]:
-        raise ValueError(f"{twice[0]!r} stands in it and beside it, and differs")
     return found
 
 

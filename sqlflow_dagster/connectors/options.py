@@ -27,6 +27,8 @@ SchemaPolicy = Literal["strict", "guided", "permissive"]
 Masking = Literal["hash", "redact"]
 # An object of parameters, and those beside it → the parameters it stands for.
 Spread = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
+# Of objects of other tools, the parameter beside them that they say anew.
+_REPLACED = {"replication_method": "sync_mode", "provider": "schema"}
 
 
 class Options(BaseModel):
@@ -233,7 +235,7 @@ def _fields(options_type: type[BaseModel]) -> dict[str, str]:
 def _spread(options_type: type[BaseModel], params: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parameters with those that an object of another tool stands for in its place.
 
-    Raises BadOption where it stands for none.
+    Raises BadOption where it stands for none, or for others than stand beside it.
     """
     for name, meant in _inherited(options_type, "spread").items():
         value = params.get(name)
@@ -244,9 +246,13 @@ def _spread(options_type: type[BaseModel], params: Mapping[str, Any]) -> Mapping
         if isinstance(value, Mapping):
             beside = {other: item for other, item in params.items() if other != name}
             try:
-                params = {**beside, **meant(value, beside)}
+                found = meant(value, beside)
             except ValueError as error:
                 raise BadOption(f"{name}: {error}", option=name) from None
+            names = [other for other in found if other != _REPLACED.get(name)]
+            if twice := [other for other in names if beside.get(other, found[other]) != found[other]]:
+                raise BadOption(f"{name}: {twice[0]!r} stands in it and beside it, and differs", option=name)
+            params = {**beside, **found}
     return params
 
 

@@ -1,4 +1,4 @@
-"""Parameters of other tools that have no counterpart of one name here → what to write instead."""
+"""Parameters of other tools that are none here by one name → what to write instead, or what they stand for."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ FILES: Mapping[str, Foreign] = {
         "write `access_key_id` and `secret_access_key`, or `role_arn`, or `anonymous`: true",
         (*_NOTHING, "iam_role", "access_key"),
     ),
-    "connection_type": Foreign(TUNNEL, (*_NOTHING, "directly", "direct")),
+    "connection_type": Foreign(
+        "S3 is asked directly, or where `endpoint_url` says", (*_NOTHING, "directly", "direct")
+    ),
     "list_strategy": Foreign("write `incremental_by`: `partition`", (*_NOTHING, "complete_listing")),
     "empty_header": Foreign("write `header`: false"),
     "line_separator": Foreign("lines end with \\n, \\r\\n or \\r", (*_NOTHING, "\\n", "\\r\\n")),
@@ -127,18 +129,15 @@ FILES: Mapping[str, Foreign] = {
 }  # fmt: skip
 
 
-def credentials(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the parameters in dlt's object `credentials`. Raises ValueError for what stands beside it and differs."""
-    found = {name: item for name, item in value.items() if name != "drivername" and item is not None}
-    if twice := [name for name in found if beside.get(name, found[name]) != found[name]]:
-        raise ValueError(f"{twice[0]!r} stands in it and beside it, and differs")
-    return found
+def credentials(value: Mapping[str, Any], _beside: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters in dlt's object `credentials`."""
+    return {name: item for name, item in value.items() if name != "drivername" and item is not None}
 
 
-def secured(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
+def secured(value: Mapping[str, Any], _beside: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the parameters that `{"mode": "verify-ca", "ca_certificate": …}` stands for.
 
-    Raises ValueError for what is no file, and for what stands beside it and differs.
+    Raises ValueError for what is no file.
     """
     given = {name: item for name, item in value.items() if item not in (None, "")}
     if stray := [name for name in given if name not in _SECURED]:
@@ -147,10 +146,7 @@ def secured(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str,
         raise ValueError("`mode` is missing, e.g. `require`")
     if text := [name for name, item in given.items() if "-----BEGIN" in str(item)]:
         raise ValueError(f"{text[0]}: it is read from a file; write the file's name, relative to the project")
-    found = {_SECURED[name]: item for name, item in given.items()}
-    if twice := [name for name in found if beside.get(name, found[name]) != found[name]]:
-        raise ValueError(f"{twice[0]!r} stands in it and beside it, and differs")
-    return found
+    return {_SECURED[name]: item for name, item in given.items()}
 
 
 _SECURED = {
@@ -163,9 +159,6 @@ _ENTRY = {
 }  # fmt: skip
 
 
-def entry(value: Mapping[str, Any], beside: Mapping[str, Any]) -> Mapping[str, Any]:
+def entry(value: Mapping[str, Any], _beside: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the parameters that one of the files, or tables, of tap-csv, tap-s3-csv or Fivetran stands for."""
-    found = {_ENTRY.get(name, name): item for name, item in value.items() if item not in (None, "")}
-    if twice := [name for name in found if beside.get(name, found[name]) != found[name]]:
-        raise ValueError(f"{twice[0]!r} stands in it and beside it, and differs")
-    return found
+    return {_ENTRY.get(name, name): item for name, item in value.items() if item not in (None, "")}

@@ -96,8 +96,6 @@ def replication_method(value: Mapping[str, Any], beside: Mapping[str, Any]) -> M
     It says how streams are read that are `incremental`; `sync_mode` beside it may say that this is none.
     """
     found = {name: item for name, item in value.items() if name != "method"}
-    if twice := [name for name in found if beside.get(name, found[name]) != found[name]]:
-        raise ValueError(f"{twice[0]!r} stands in it and beside it, and differs")
     if sync_mode(beside.get("sync_mode")) == "full_refresh":
         return found
     match lower(value.get("method")):

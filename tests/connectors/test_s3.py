@@ -447,6 +447,12 @@ def test_what_airbyte_would_read_otherwise_is_refused(entry, said):
         parse(find("S3").options_type, {"bucket": "b", "streams": streams * 2})
 
 
+def test_what_stands_in_an_entry_of_airbyte_and_otherwise_beside_it_is_refused():
+    streams = [{"name": "orders", "format": {"filetype": "csv"}, "globs": ["in/*.csv"]}]
+    with pytest.raises(BadOption, match="streams: 'key' stands in it and beside it, and differs"):
+        parse(find("S3").options_type, {"bucket": "b", "streams": streams, "key": "other/*.csv"})
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize(
     ("change", "kind", "said"),
