@@ -2,6 +2,7 @@
 
 import json
 
+import duckdb
 import pytest
 
 from sqlflow_dagster import state
@@ -398,3 +399,21 @@ def test_of_many_small_files_the_last_row_of_a_key_is_kept_and_without_one_all_a
     bench.ok()
     newest = 39 if more else 19.5
     assert bench.query("SELECT count(*), avg(file), count(DISTINCT id) FROM p.t") == [(rows, newest, 2000)]
+
+
+@pytest.mark.parametrize(
+    ("more", "rows"),
+    [("", 1_000_000), (', "sync_mode": "incremental", "primary_key": "id"', 50_000)],
+    ids=["all", "by-key"],
+)
+def test_of_a_large_text_the_last_row_of_a_key_is_kept_and_without_one_all_are(bench, more, rows):
+    (bench.root / "data").mkdir(exist_ok=True)
+    duckdb.sql(
+        "COPY (SELECT i % 50000 AS id, i // 50000 AS turn, repeat('x', 60) AS filling FROM range(1000000) AS t(i))"
+        f" TO '{bench.root}/data/large.csv' (HEADER)"
+    )
+    assert (bench.root / "data/large.csv").stat().st_size > 64 * 2**20
+    bench.pipeline(f'SOURCE s TYPE CSV PARAMS {{ "path": "data/large.csv" {more} }};\nLOAD t FROM s;')
+    bench.ok()
+    newest = 19 if more else 9.5
+    assert bench.query("SELECT count(*), avg(turn), count(DISTINCT id) FROM p.t") == [(rows, newest, 50_000)]

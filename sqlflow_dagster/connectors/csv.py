@@ -180,6 +180,7 @@ class ReadsCsv(Files[C]):
             explain=explain.explain,
             rejects=self._rejects(files, sniffed) if options.rejects else None,
             checks=tuple(check for check in checks if check),
+            in_pieces=True,
         )
 
     def _width(self, item: Readable, sample: Sample, delimiter: str) -> Iterator[object] | None:

@@ -43,9 +43,6 @@ log = logging.getLogger(__name__)
 # Smaller ones are unpacked into the spool sooner than a pipe is made.
 _LEAST_PIPED = 4 * 2**20
 _UNPACKERS = 4
-# So many files, of so many bytes together, and of no more than that each, are many small ones.
-_MANY = 32
-_MUCH = 8 * 2**20
 # The column that carries the path while DuckDB reads.
 PATH = "_sqlflow_path"
 PROVENANCE = "_sqlflow_file"
@@ -97,7 +94,8 @@ class Readable:
 class Selected:
     """A SELECT over files, the extensions it needs, and who explains its failures.
 
-    `checks` go through the files while their rows are read, and raise what is wrong.
+    `checks` go through the files while their rows are read, and raise what is wrong. `in_pieces` says that
+    each file is read in many small pieces.
     """
 
     query: Sql | Callable[[Ask], Sql]
@@ -105,6 +103,7 @@ class Selected:
     explain: Callable[[str], str] | None = None
     rejects: Rejects | None = None
     checks: tuple[Iterator[object], ...] = ()
+    in_pieces: bool = False
 
 
 class Files(Connector[O]):
@@ -319,7 +318,7 @@ class Files(Connector[O]):
                     provenance=self.options.row_provenance,
                     replaces=replaces,
                     position=position,
-                    scattered=_scattered(files),
+                    scattered=paths.scattered(files, in_pieces=selected.in_pieces),
                     explain=_first_of(readable, selected.explain),
                 )
             for item in readable:
@@ -390,12 +389,6 @@ class Files(Connector[O]):
             open_.callback(pipe.close)
             return Readable(file, path, base, file.lead, pipe)
         return Readable(file, spool.spooled(file, folder, kind, encoding, caps), base, file.lead)
-
-
-def _scattered(files: Sequence[File]) -> bool:
-    """Whether these are many small files that make much together."""
-    size = sum(file.size for file in files)
-    return len(files) >= _MANY and _MUCH <= size <= len(files) * _MUCH
 
 
 def _first_of(files: Sequence[Readable], explain: Callable[[str], str] | None) -> Callable[[str], str] | None:

@@ -121,6 +121,8 @@ class Intake:
                 settings["threads"] = 1
             if scattered and not self.in_order and not rejects:
                 settings["preserve_insertion_order"] = False
+                # Each thread would keep five groups of 122,880 rows before it writes them.
+                settings["write_buffer_row_group_count"] = 1
             with self._set(settings):
                 self._store(rows, selected, rejects)
             self.replaces.update(replaces)
