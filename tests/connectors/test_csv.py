@@ -258,6 +258,17 @@ def test_a_record_over_the_pieces_of_a_file_with_one_value_too_many_is_an_error(
         folder.rows("CSV", path="a.csv")
 
 
+@pytest.mark.parametrize("before", range(5))
+def test_a_line_of_one_value_too_many_is_an_error_where_its_end_is_in_two_pieces(folder, before):
+    bad = "2||||b||\r\n"
+    head = "id||v||w\r\n1||a||"
+    # Pieces of a file are of so many bytes.
+    filling = "x" * (2**17 + before - len(head) - len("\r\n") - len(bad))
+    folder.write("a.csv", f"{head}{filling}\r\n{bad}3||b||c\r\n")
+    with pytest.raises(SourceFailed, match=r"^a.csv:3: it has more values than the 3 columns"):
+        folder.rows("CSV", path="a.csv", delimiter="||")
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("more", ["8,c,\n", ""], ids=["within", "last line, without an end"])
 def test_a_line_of_one_value_too_many_is_an_error_in_a_large_file(folder, packed, more):
