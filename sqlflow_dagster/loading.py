@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -22,8 +23,9 @@ from sqlflow_dagster.project import state_key
 from sqlflow_dagster.session import Outcome, Session
 from sqlflow_dagster.specs import load_spec
 from sqlflow_dagster.warehouse import commits
+from sqlflow_dagster.warehouse.duckdb import Connection
 from sqlflow_dagster.warehouse.intake import Intake
-from sqlflow_dagster.warehouse.load import Loaded, LoadSpec, load
+from sqlflow_dagster.warehouse.load import Loaded, LoadSpec, connected, load
 from sqlflow_dagster.warehouse.schema import columns_of
 
 log = logging.getLogger(__name__)
@@ -49,29 +51,32 @@ class State:
 def states(session: Session, loads: Sequence[Load]) -> list[State]:
     """Look LOADs up in the warehouse, which is opened once: that takes longer the more tables it has."""
     with session.project.warehouse.open() as connection:
-        return [
-            State(
-                # First, so that what another run commits in the meantime is never newer here than in the warehouse.
-                copy=session.store.get(str(key)),
-                marker=commits.newest(connection, key),
-                done=commits.completed_by(connection, key, session.run_id),
-                stored=columns_of(connection, load.table),
-            )
-            for load, key in ((load, state_key(session.project, load, session.partition)) for load in loads)
-        ]
+        return [_state(session, load, connection) for load in loads]
 
 
-def load_stream(session: Session, step: Load, connector: Connector[Any], state: State) -> Outcome:
+def _state(session: Session, step: Load, connection: Connection) -> State:
+    key = state_key(session.project, step, session.partition)
+    return State(
+        # First, so that what another run commits in the meantime is never newer here than in the warehouse.
+        copy=session.store.get(str(key)),
+        marker=commits.newest(connection, key),
+        done=commits.completed_by(connection, key, session.run_id),
+        stored=columns_of(connection, step.table),
+    )
+
+
+def load_stream(
+    session: Session, step: Load, connector: Connector[Any], state: State | None = None
+) -> Outcome:
     """Load; where waiting mends what went wrong, again from the newest cursor.
 
-    Raises what the last try ended with, an error of ours.
+    `state` is where it stands, if that has been looked up. Raises what the last try ended with, an error of ours.
     """
     parts: list[Part] = []
     first = [state]
 
     def once() -> Outcome:
-        (now,) = [first.pop()] if first else states(session, [step])
-        return _load_once(session, step, connector, parts, now)
+        return _load_once(session, step, connector, parts, first.pop() if first else None)
 
     outcome = connector.guard.retry(lambda: _without_conflict(step, once), connector.recover)
     return with_parts(outcome, parts)
@@ -89,39 +94,46 @@ def _without_conflict(step: Load, once: Callable[[], Outcome]) -> Outcome:
 
 
 def _load_once(
-    session: Session, step: Load, connector: Connector[Any], parts: list[Part], state: State
+    session: Session, step: Load, connector: Connector[Any], parts: list[Part], state: State | None
 ) -> Outcome:
-    key = state_key(session.project, step, session.partition)
-    marker, done = state.marker, state.done
-    start = _reconciled(session, key, state)
-    if start.cursor and state.stored is None:
-        start = _without_table(step, start)
-    if done and state.stored is not None:
-        return Outcome(
-            step, rows=done.rows, cursor_after=done.cursor, skipped=True, repaired=start.repair is not None
-        )
-    stream = _stream(step, connector, key)
-    spec = load_spec(session, step, connector, stream, start)
-    if state.stored and not spec.fresh:
-        stream = replace(stream, stored=state.stored)
-        if spec.schema_policy != "strict":
-            spec = replace(spec, shape=replace(spec.shape, stored=tuple(state.stored)))
-    audit = Audit(session, step, connector, stream) if step.loss_audit else None
-    before = audit.begin() if audit else ""
-    try:
-        loaded = _asked(
-            connector,
-            lambda: load(
-                session.project.warehouse,
-                spec,
-                lambda intake: _feed(session, intake, connector, stream, spec),
-                lambda loaded: parts.append(Part(start, loaded)),
-            ),
-        )
-    except SourceFailed as error:
-        if stream.logged and _moved_by_another(session, key, marker):
-            raise CursorConflict(f"{step.table}: another run moved the source's position on") from error
-        raise
+    warehouse, key = session.project.warehouse, state_key(session.project, step, session.partition)
+    with ExitStack() as held:
+        connection = held.enter_context(connected(warehouse))
+        if state is None:
+            with warehouse.mounted(connection):
+                state = _state(session, step, connection)
+        marker, done = state.marker, state.done
+        start = _reconciled(session, key, state)
+        if start.cursor and state.stored is None:
+            start = _without_table(step, start)
+        if done and state.stored is not None:
+            repaired = start.repair is not None
+            return Outcome(step, rows=done.rows, cursor_after=done.cursor, skipped=True, repaired=repaired)
+        stream = _stream(step, connector, key)
+        spec = load_spec(session, step, connector, stream, start)
+        if state.stored and not spec.fresh:
+            stream = replace(stream, stored=state.stored)
+            if spec.schema_policy != "strict":
+                spec = replace(spec, shape=replace(spec.shape, stored=tuple(state.stored)))
+        audit = Audit(session, step, connector, stream) if step.loss_audit else None
+        before = audit.begin() if audit else ""
+        try:
+            loaded = _asked(
+                connector,
+                lambda: load(
+                    warehouse,
+                    connection,
+                    spec,
+                    lambda intake: _feed(session, intake, connector, stream, spec),
+                    lambda loaded: parts.append(Part(start, loaded)),
+                ),
+            )
+        except SourceFailed as error:
+            # A database that broke holds the file until it is closed.
+            held.close()
+            if stream.logged and _moved_by_another(session, key, marker):
+                raise CursorConflict(f"{step.table}: another run moved the source's position on") from error
+            raise
     failpoint("after_commit_before_cursor_mirror")
     notices = session.mirror({key: loaded.marker, **loaded.emptied})
     facts, unconfirmed = _confirmed(connector, stream, loaded)

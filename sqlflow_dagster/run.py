@@ -100,7 +100,8 @@ def _independent(steps: Sequence[Step]) -> bool:
 
 def _side_by_side(session: Session, loads: Sequence[Load]) -> Iterator[Outcome]:
     try:
-        found = states(session, loads)
+        # One looks itself up.
+        found = states(session, loads) if len(loads) > 1 else [None]
         connector = session.project.connector(loads[0].source, session.scope(loads[0].source.scope))
     except SQLFlowError as error:
         yield from (Outcome(load, error=error) for load in loads)

@@ -8,7 +8,7 @@ commit leaves table and cursor as they were.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -28,30 +28,36 @@ from sqlflow_dagster.warehouse.lookback import behind
 from sqlflow_dagster.warehouse.schema import Change
 from sqlflow_dagster.warehouse.spec import Loaded, LoadSpec
 
-__all__ = ["Intake", "LoadSpec", "Loaded", "behind", "load"]
+__all__ = ["Intake", "LoadSpec", "Loaded", "behind", "connected", "load"]
 
 _T = TypeVar("_T")
 _STAGED = quote(STAGE, "main", "_sqlflow_rows")
 
 
+def connected(warehouse: Warehouse) -> AbstractContextManager[DuckDBPyConnection]:
+    """Connect to a database in memory for one `load`, and what is looked up before; it is closed at the end."""
+    return warehouse.scratch(private())
+
+
 def load(
     warehouse: Warehouse,
+    connection: DuckDBPyConnection,
     spec: LoadSpec,
     feed: Callable[[Intake], None],
     partly: Callable[[Loaded], None] = lambda _: None,
 ) -> Loaded:
     """Store what `feed` puts into the intake, move the cursor, and return what was done.
 
-    A load that this run has completed before is not done again: its marker is returned, and no
-    rows. A failing `feed` changes nothing but for the checkpoints of an ordered stream; `partly` is
-    told what those stored, before its error is raised.
+    `connection` is of `connected`, and the warehouse file is not attached to it. A load that this run
+    has completed before is not done again: its marker is returned, and no rows. A failing `feed` changes
+    nothing but for the checkpoints of an ordered stream; `partly` is told what those stored, before its
+    error is raised.
 
     Raises CursorConflict where another run committed first; LoadRefused where the rows break a
     promise; WarehouseError where they cannot be stored; SourceFailed where DuckDB could not read
     the source; and what `feed` raises.
     """
     with ExitStack() as held:
-        connection = held.enter_context(warehouse.scratch(private()))
         work = _Load(warehouse, spec, connection, held)
         try:
             feed(work.intake)

@@ -13,7 +13,7 @@ from sqlflow_dagster.cursor import StateKey, reconcile
 from sqlflow_dagster.sql import Sql, TableName
 from sqlflow_dagster.warehouse import commits
 from sqlflow_dagster.warehouse.duckdb import Warehouse, WarehouseSettings
-from sqlflow_dagster.warehouse.load import LoadSpec, load
+from sqlflow_dagster.warehouse.load import LoadSpec, connected, load
 from sqlflow_dagster.warehouse.shape import Shape
 
 KEY = StateKey("shop", "dev", "sales", "source", "orders", "orders")
@@ -69,7 +69,11 @@ class Depot:
 
     def load(self, *batches, feed=None, **changes):
         """Load batches: SQL text, Arrow tables, or (JSON lines, columns)."""
-        return load(self.warehouse, self.spec(**changes), feed or (lambda intake: take(intake, batches)))
+        return self.load_as(self.spec(**changes), feed or (lambda intake: take(intake, batches)))
+
+    def load_as(self, spec, feed):
+        with connected(self.warehouse) as connection:
+            return load(self.warehouse, connection, spec, feed)
 
     def query(self, text="FROM sales.orders ORDER BY ALL"):
         with self.warehouse.open() as connection:

@@ -12,7 +12,7 @@ from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import BadOption, CursorConflict, LoadRefused, SourceFailed
 from sqlflow_dagster.sql import Condition, Sql, TableName
 from sqlflow_dagster.warehouse import commits
-from sqlflow_dagster.warehouse.load import behind, load
+from sqlflow_dagster.warehouse.load import behind
 from sqlflow_dagster.warehouse.shape import Shape, Window
 
 from .conftest import KEY, Depot, take
@@ -273,7 +273,7 @@ def test_another_run_that_commits_first_is_a_conflict(depot):
     slow = depot.spec(**MERGE)
     depot.load(rows((2, day(2), 2)), **MERGE)
     with pytest.raises(CursorConflict):
-        load(depot.warehouse, slow, lambda intake: take(intake, [rows((3, day(3), 3))]))
+        depot.load_as(slow, lambda intake: take(intake, [rows((3, day(3), 3))]))
     assert depot.query("SELECT id FROM sales.orders ORDER BY id") == [(1,), (2,)]
 
 
