@@ -22,9 +22,7 @@ from sqlflow_dagster.plan.nodes import Export, Load, Step, Transform
 from sqlflow_dagster.resilience.counts import counting
 from sqlflow_dagster.session import Outcome, Session
 from sqlflow_dagster.specs import search_path, transform_spec
-from sqlflow_dagster.sql import TableName, quote
 from sqlflow_dagster.warehouse.result import rows
-from sqlflow_dagster.warehouse.tables import columns, is_readable
 from sqlflow_dagster.warehouse.transform import transform
 from sqlflow_dagster.warehouse.udf import Functions
 
@@ -152,7 +150,6 @@ def _timed(step: Step, work: Callable[[], Outcome]) -> Outcome:
 
 def _transform(session: Session, step: Transform) -> Outcome:
     spec = transform_spec(session, step)
-    before = _schemas(session, step)
     done = transform(session.project.warehouse, spec, _functions(session))
     notices = session.mirror(done.emptied)
     return Outcome(
@@ -163,7 +160,7 @@ def _transform(session: Session, step: Transform) -> Outcome:
         total_rows=done.total_rows,
         columns=done.columns,
         schema_changes=done.schema_changes,
-        lineage=column_lineage(spec.sql, before, spec.search_path, tuple(done.columns)),
+        lineage=column_lineage(spec.sql, done.read, spec.search_path, tuple(done.columns)),
         notices=(*done.notices, *notices),
         skipped=done.skipped,
     )
@@ -187,16 +184,6 @@ def _export(session: Session, step: Export) -> Outcome:
     session.guards.append(guard)
     written = guard.retry(write) if kind.by_request else guard.call(write)
     return Outcome(step, rows=written.rows, bytes=written.bytes, target=written.target)
-
-
-def _schemas(session: Session, step: Transform) -> dict[TableName, tuple[str, ...]]:
-    """The columns of the tables that a query reads, as they are before it runs."""
-    with session.project.warehouse.open() as connection:
-        return {
-            table: tuple(columns(connection, quote(*table)))
-            for table in step.reads
-            if is_readable(connection, quote(*table))
-        }
 
 
 def _functions(session: Session) -> Functions:

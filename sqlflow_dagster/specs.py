@@ -87,6 +87,7 @@ def transform_spec(session: Session, step: Transform) -> TransformSpec:
         later_statements=tuple(
             _statement(session.project, other) for other in later if isinstance(other, Transform)
         ),
+        reads=tuple(step.reads),
     )
 
 

@@ -6,7 +6,7 @@ idempotent leaves a marker in its own transaction, so that a retry of the same r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -36,7 +36,8 @@ class TransformSpec:
     schemas that unqualified names are looked up in, in order. `statement` names the CREATE among all
     of the project. `full_refresh` takes the whole result in any mode, and builds the table anew;
     where it is not the `first` that writes the table, it adds to what the others have built anew.
-    `later_loads` and `later_statements` write the same table after this one.
+    `later_loads` and `later_statements` write the same table after this one. `reads` are the tables that
+    the query reads.
     """
 
     table: TableName
@@ -57,6 +58,7 @@ class TransformSpec:
     first: bool = True
     later_loads: tuple[StateKey, ...] = ()
     later_statements: tuple[str, ...] = ()
+    reads: tuple[TableName, ...] = ()
 
     @property
     def everything(self) -> bool:
@@ -73,7 +75,8 @@ class TransformSpec:
 class Transformed:
     """What became of a table: counts of rows, `total_rows` None for a view, and its columns' types.
 
-    `emptied` are the markers of later LOADs whose rows went with the table.
+    `emptied` are the markers of later LOADs whose rows went with the table. `read` are the columns that
+    the tables read had before.
     """
 
     inserted: int
@@ -84,6 +87,7 @@ class Transformed:
     skipped: bool = False
     schema_changes: tuple[str, ...] = ()
     emptied: Mapping[StateKey, Marker] = field(default_factory=dict)
+    read: Mapping[TableName, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,12 @@ def transform(warehouse: Warehouse, spec: TransformSpec, functions: Functions) -
     with warehouse.open_locked_down(spec.search_path) as connection:
         query.check(connection, spec.sql)
         try:
+            read = _columns_of(connection, spec.reads)
             connection.execute("BEGIN")
             tables.prepare(connection, spec.table)
             change = _mode(spec)(connection, spec, functions)
-            done = replace(_transformed(connection, spec, change), emptied=_emptied(connection, spec, change))
+            emptied = _emptied(connection, spec, change)
+            done = replace(_transformed(connection, spec, change), emptied=emptied, read=read)
         except query.Failure as error:
             raise query.failed(str(spec.table), BoundQuery(Sql(spec.sql)), error) from error
         failpoint("before_commit")
@@ -123,6 +129,17 @@ def transform(warehouse: Warehouse, spec: TransformSpec, functions: Functions) -
             raise WarehouseError(f"{spec.table}: {why} ({error})") from error
         failpoint("after_commit")
         return done
+
+
+def _columns_of(
+    connection: DuckDBPyConnection, names: Sequence[TableName]
+) -> dict[TableName, tuple[str, ...]]:
+    """The columns of the tables that are there, and of the views that still fit their tables."""
+    return {
+        table: tuple(tables.columns(connection, quote(*table)))
+        for table in names
+        if tables.is_readable(connection, quote(*table))
+    }
 
 
 def _mode(spec: TransformSpec) -> Callable[[DuckDBPyConnection, TransformSpec, Functions], _Change]:
