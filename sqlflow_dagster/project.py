@@ -21,7 +21,7 @@ from sqlflow_dagster.connectors import registry
 from sqlflow_dagster.connectors.base import Connector, Health, Place, Stream
 from sqlflow_dagster.connectors.options import SourceOptions, needless, parse
 from sqlflow_dagster.cursor import StateKey
-from sqlflow_dagster.errors import BadOption, NotDiscovered, ProjectError
+from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, NotDiscovered, ProjectError
 from sqlflow_dagster.language.variables import Variables, expand_text, expand_value, references
 from sqlflow_dagster.plan.build import build
 from sqlflow_dagster.plan.catalog import SourceFacts, StreamFacts
@@ -314,9 +314,22 @@ class ConnectorCatalog:
             notices=tuple(notices),
         )
 
-    def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002
-        """Raise BadOption where an EXPORT's OPTIONS are not what its connector takes."""
-        _sink_options(registry.find(type), {**params, **options})
+    def check_export(
+        self,
+        type: str,  # noqa: A002
+        target: str | None,
+        options: Mapping[str, Any],
+        params: Mapping[str, Any],
+    ) -> None:
+        """Raise BadOption where an EXPORT's OPTIONS, or its target, are not what its connector takes."""
+        kind = registry.find(type)
+        taken = _sink_options(kind, {**params, **options})
+        if target is None:
+            return
+        try:
+            kind.check_words(target, taken, _place(self.settings))
+        except (NotAllowed, ExportFailed) as error:
+            raise BadOption(str(error)) from error
 
 
 def _options(

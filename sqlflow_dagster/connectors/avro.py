@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from sqlflow_dagster.connectors import avro_rows, spool
-from sqlflow_dagster.connectors.avro_sink import AvroSinkOptions, check_target, write
+from sqlflow_dagster.connectors.avro_sink import AvroSinkOptions, check_target, check_words, write
 from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.files import Readable
@@ -44,6 +44,11 @@ class Avro(ReadsParquet[AvroOptions]):
     @classmethod
     def write(cls, rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         return write(rows, target, options, place)
+
+    @classmethod
+    def check_words(cls, target: str, options: BaseModel, place: Place) -> None:
+        del options
+        check_words(target, place)
 
     @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:

@@ -19,7 +19,7 @@ from sqlflow_dagster.connectors import local_target, nested, pack
 from sqlflow_dagster.connectors.avro_rows import fastavro
 from sqlflow_dagster.connectors.base import Health, Place, Rows, Written
 from sqlflow_dagster.connectors.file_options import compression_name
-from sqlflow_dagster.connectors.sink import FileSinkOptions, copy_options, file_of, stored
+from sqlflow_dagster.connectors.sink import FileSinkOptions, copy_options, file_of, file_path, stored
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.sql import Sql, join, literal, quote, sql
 
@@ -92,6 +92,12 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
         return written
 
     return stored(target, place, make)
+
+
+def check_words(target: str, place: Place) -> None:
+    """Raise BadOption or NotAllowed for a target that no file can have."""
+    _check(target)
+    file_path(target, place)
 
 
 def check_target(target: str, place: Place) -> Health:

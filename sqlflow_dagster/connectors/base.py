@@ -402,6 +402,11 @@ class Connector(ABC, Generic[O]):
         raise NotImplementedError
 
     @classmethod
+    def check_words(cls, target: str, options: BaseModel, place: Place) -> None:
+        """Raise what `write` raises whatever is at the target: nothing is contacted or looked at."""
+        del target, options, place
+
+    @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health | None:
         """Contact what `write` would write to, and say whether it is there and may be written to.
 

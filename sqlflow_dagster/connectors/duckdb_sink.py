@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import BaseModel
 
+from sqlflow_dagster.connectors import parameters
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.duckdb import is_locked
 from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, located
@@ -45,7 +46,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
 def located_table(target: str, options: BaseModel, place: Place) -> Target:
     """Return the table that the target and the options name. Raises BadOption where they do not agree."""
     wanted = cast("LocalSinkOptions", options)
-    wanted.check()
+    parameters.check_keys(wanted.mode, wanted.keys)
     where = located(place, target, wanted.table, ("duckdb",))
     if schema := getattr(wanted, "schema_", None):
         if where.schema:

@@ -47,6 +47,7 @@ from sqlflow_dagster.connectors.files import (
     partition_types,
 )
 from sqlflow_dagster.connectors.sheet_table import Reading, Table, Values
+from sqlflow_dagster.connectors.sink import file_of
 from sqlflow_dagster.connectors.spool import Caps
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import Sql, fold, join, literal, quote, sql
@@ -189,8 +190,13 @@ class Excel(Files[ExcelOptions]):
         return write_workbook(rows, target, options, place)
 
     @classmethod
+    def check_words(cls, target: str, options: BaseModel, place: Place) -> None:
+        workbook_path(target, options, place)
+
+    @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
-        return local_target.health(workbook_path(target, options, place))
+        workbook_path(target, options, place)
+        return local_target.health(file_of(target, place))
 
 
 def _of_table(reading: Reading, named: workbook_names.Named) -> Reading:

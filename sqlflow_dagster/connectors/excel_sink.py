@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 
 from sqlflow_dagster.connectors import json_sink
 from sqlflow_dagster.connectors.base import Place, Rows, Written
-from sqlflow_dagster.connectors.sink import FileSinkOptions, file_of, stored
+from sqlflow_dagster.connectors.sink import FileSinkOptions, file_path, stored
 from sqlflow_dagster.connectors.worksheet import MOST_COLUMNS, MOST_ROWS, column_letters
 from sqlflow_dagster.errors import BadOption, ExportFailed
 from sqlflow_dagster.rooms import room
@@ -102,7 +102,7 @@ def workbook_path(target: str, options: BaseModel, place: Place) -> Path:
         )
     if _BAD_IN_NAMES.search(wanted.sheet) or wanted.sheet.startswith("'") or wanted.sheet.endswith("'"):
         raise BadOption(rf"sheet: {wanted.sheet!r} cannot be a sheet's name; leave out []:*?/\ and outer '")
-    return file_of(target, place)
+    return file_path(target, place)
 
 
 def _check(rows: Rows) -> None:

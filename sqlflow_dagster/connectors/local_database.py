@@ -57,13 +57,6 @@ class LocalSinkOptions(Options):
         (), description="Columns that name a row, for `upsert`."
     )
 
-    def check(self) -> None:
-        """Raise BadOption where the options contradict each other."""
-        if self.mode == "upsert" and not self.keys:
-            raise BadOption("keys: mode `upsert` needs the columns that name a row", option="keys")
-        if self.mode != "upsert" and self.keys:
-            raise BadOption(f"keys: mode `{self.mode}` does not go by them; use `upsert`", option="keys")
-
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -151,6 +151,13 @@ class MySQL(ServerTables[MySQLOptions]):
         return write_table(rows, target, options, place)
 
     @classmethod
+    def check_words(cls, target: str, options: BaseModel, place: Place) -> None:
+        from sqlflow_dagster.connectors.mysql_sink import located  # noqa: PLC0415 - reading needs none
+
+        del place
+        located(target, options)
+
+    @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
         from sqlflow_dagster.connectors.mysql_target import health  # noqa: PLC0415 - reading needs none
 

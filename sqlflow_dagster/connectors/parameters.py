@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
 from sqlflow_dagster.connectors.other_tools import TUNNEL
+from sqlflow_dagster.errors import BadOption
 from sqlflow_dagster.sql import Condition, Operator, Value, fold
 
 _SINK_MODES = {
@@ -64,6 +65,14 @@ def sink_mode(value: Any) -> Any:
     """Return our name of how an export writes, also for `overwrite`, `merge`, and a file's `w` and `a`."""
     name = lower(value)
     return _SINK_MODES.get(name, name) if isinstance(name, str) else name
+
+
+def check_keys(mode: str, keys: Sequence[str]) -> None:
+    """Raise BadOption for an export by `upsert` without keys, or with keys and by another mode."""
+    if mode == "upsert" and not keys:
+        raise BadOption("keys: mode `upsert` needs the columns that name a row", option="keys")
+    if mode != "upsert" and keys:
+        raise BadOption(f"keys: mode `{mode}` does not go by them; use `upsert`", option="keys")
 
 
 def destination_sync_mode(value: Any) -> Any:

@@ -96,6 +96,12 @@ class S3(Files[S3Options]):
         return write(rows, target, options, place)
 
     @classmethod
+    def check_words(cls, target: str, options: BaseModel, place: Place) -> None:
+        from sqlflow_dagster.connectors import s3_sink  # noqa: PLC0415 - reading needs none
+
+        s3_sink.check_words(target, options, place)
+
+    @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
         from sqlflow_dagster.connectors import s3_target  # noqa: PLC0415 - reading needs none
 

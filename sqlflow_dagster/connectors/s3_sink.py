@@ -43,8 +43,7 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
     wanted = cast("S3SinkOptions", options).at(place.root)
     bucket, key, kind, told = planned(target, wanted)
     with room(place.spool, "export") as folder:
-        endings = "" if wanted.partition_by else "".join(PurePosixPath(key).suffixes[-2:])
-        made = kind.write(rows, f"rows{endings}", told, replace(place, root=folder, allowed=(), own=()))
+        made = kind.write(rows, _spooled(wanted, key), told, replace(place, root=folder, allowed=(), own=()))
         path = Path(made.target)
         store = Store(wanted, bucket, place.guard)
         with _failures(f"s3://{bucket}/{key}"):
@@ -53,6 +52,18 @@ def write(rows: Rows, target: str, options: BaseModel, place: Place) -> Written:
             else:
                 store.put(key, path)
     return replace(made, target=f"s3://{bucket}/{key}")
+
+
+def check_words(target: str, options: BaseModel, place: Place) -> None:
+    """Raise BadOption for a target, a format or options of it that cannot be."""
+    wanted = cast("S3SinkOptions", options)
+    _, key, kind, told = planned(target, wanted)
+    kind.check_words(_spooled(wanted, key), told, replace(place, allowed=(), own=()))
+
+
+def _spooled(options: S3SinkOptions, key: str) -> str:
+    """What the file or folder is called that an object, or a set of them, is made as."""
+    return "rows" if options.partition_by else f"rows{''.join(PurePosixPath(key).suffixes[-2:])}"
 
 
 def planned(target: str, options: S3SinkOptions) -> tuple[str, str, type[Connector[Any]], BaseModel]:

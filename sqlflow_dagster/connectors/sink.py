@@ -227,6 +227,15 @@ class WritesFiles:
         return stored(target, place, make)
 
     @classmethod
+    def check_words(cls, target: str, options: BaseModel, place: Place) -> None:
+        given = cast("Copied", options)
+        kind = given.packed_as(target)
+        if given.partition_by:
+            _folder_path(target, place, kind)
+        else:
+            file_path(target, place)
+
+    @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
         """Look at the place of the file or folder, and at the disk."""
         given = cast("Copied", options)
@@ -347,10 +356,21 @@ def stored(target: str, place: Place, make: Callable[[Path], int]) -> Written:
 
 def file_of(target: str, place: Place) -> Path:
     """Return the path of a file to write. Raises NotAllowed outside the project, BadOption for a folder."""
-    path = written(place, target)
+    path = file_path(target, place)
     if path.is_dir():
-        raise BadOption(f"the target {target!r} is a folder; name a file in it, or set `partition_by`")
+        raise _is_folder(target)
     return path
+
+
+def file_path(target: str, place: Place) -> Path:
+    """Return the path of a file to write, whatever is there. Raises NotAllowed and BadOption as `file_of` does."""
+    if target.endswith("/"):
+        raise _is_folder(target)
+    return written(place, target)
+
+
+def _is_folder(target: str) -> BadOption:
+    return BadOption(f"the target {target!r} is a folder; name a file in it, or set `partition_by`")
 
 
 def folder_of(target: str, place: Place, kind: str) -> Path:
@@ -358,9 +378,7 @@ def folder_of(target: str, place: Place, kind: str) -> Path:
 
     Raises NotAllowed outside the project, BadOption for what may not be replaced.
     """
-    if kind not in pack.NATIVE:
-        raise BadOption(f"partition_by: files of partitions are written as none, gzip or zstd, not as {kind}")
-    path = written(place, target)
+    path = _folder_path(target, place, kind)
     if path.exists() and not path.is_dir():
         raise BadOption(f"the target {target!r} is a file, and `partition_by` writes a folder; name another")
     if path.is_dir() and not _is_partitioned(path):
@@ -369,6 +387,12 @@ def folder_of(target: str, place: Place, kind: str) -> Path:
             "name a folder of its own"
         )
     return path
+
+
+def _folder_path(target: str, place: Place, kind: str) -> Path:
+    if kind not in pack.NATIVE:
+        raise BadOption(f"partition_by: files of partitions are written as none, gzip or zstd, not as {kind}")
+    return written(place, target)
 
 
 def _native(kind: str) -> str:

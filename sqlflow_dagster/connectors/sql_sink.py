@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import SecretStr
 
+from sqlflow_dagster.connectors import parameters
 from sqlflow_dagster.connectors.sql_options import Connecting, ServerSinkOptions
 from sqlflow_dagster.connectors.tables import Name, table_name
 from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceError
@@ -23,7 +24,8 @@ S = TypeVar("S", bound=SinkOptions)
 def target_of(target: str, options: S, home: Callable[[S], str]) -> tuple[S, Name]:
     """Return the options with the target's address in them, and the table; `home` is where bare names lie.
 
-    Raises BadOption where no table is named or two are, where two servers are, or `upsert` has no keys.
+    Raises BadOption where no table is named or two are, where two servers are, `upsert` has no keys, or another mode
+    has some.
     """
     address, _, fragment = target.partition("#")
     if "://" in address:
@@ -36,8 +38,7 @@ def target_of(target: str, options: S, home: Callable[[S], str]) -> tuple[S, Nam
             options.parts()
         except ValueError as error:
             raise BadOption(str(error).replace("connection:", "the target:"), option="connection") from None
-    if options.mode == "upsert" and not options.keys:
-        raise BadOption("keys: mode `upsert` needs the columns that name a row", option="keys")
+    parameters.check_keys(options.mode, options.keys)
     names = [text for text in (options.table, fragment if "://" in address else "") if text]
     if not names:
         raise BadOption('table: name the table, e.g. OPTIONS {"table": "mart.revenue"}', option="table")

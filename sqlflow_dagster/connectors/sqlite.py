@@ -156,6 +156,12 @@ class Sqlite(Tables[SqliteOptions]):
         return write_table(rows, target, options, place)
 
     @classmethod
+    def check_words(cls, target: str, options: BaseModel, place: Place) -> None:
+        from sqlflow_dagster.connectors.sqlite_sink import located_table  # noqa: PLC0415 - only exports need it
+
+        located_table(target, options, place)
+
+    @classmethod
     def check_target(cls, target: str, options: BaseModel, place: Place) -> Health:
         """Look at the file, and at the table where it is there."""
         from sqlflow_dagster.connectors.sqlite_sink import located_table  # noqa: PLC0415 - only exports need it

@@ -27,7 +27,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from sqlflow_dagster.connectors import json_sink
+from sqlflow_dagster.connectors import json_sink, parameters
 from sqlflow_dagster.connectors.base import Place, Rows, Written
 from sqlflow_dagster.connectors.local_database import LocalSinkOptions, Target, located
 from sqlflow_dagster.connectors.sqlite_types import Column
@@ -75,7 +75,7 @@ def write_table(rows: Rows, target: str, options: BaseModel, place: Place) -> Wr
 def located_table(target: str, options: BaseModel, place: Place) -> Target:
     """Return the table that the target and the options name. Raises BadOption where they do not agree."""
     wanted = cast("LocalSinkOptions", options)
-    wanted.check()
+    parameters.check_keys(wanted.mode, wanted.keys)
     where = located(place, target, wanted.table, ("sqlite",))
     if where.schema not in (None, "main"):
         raise BadOption(f"table: an SQLite file has no schemas, and {where.schema!r} is one", option="table")

@@ -49,5 +49,11 @@ class Catalog(Protocol):
     def describe(self, type: str, params: Mapping[str, Any]) -> SourceFacts:  # noqa: A002 - the language's word
         """Return what a SOURCE declares. Raises BadOption."""
 
-    def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002
-        """Raise BadOption where an EXPORT's OPTIONS do not fit."""
+    def check_export(
+        self,
+        type: str,  # noqa: A002
+        target: str | None,
+        options: Mapping[str, Any],
+        params: Mapping[str, Any],
+    ) -> None:
+        """Raise BadOption where an EXPORT's OPTIONS or target do not fit; a target None is not known."""

@@ -121,7 +121,7 @@ class Maker:
         options = statement.options.value if statement.options else {}
         params = entry.params if entry else {}
         if kind:
-            self._check(placed, statement, kind, options, params)
+            self._check(placed, statement, kind, target, options, params)
         scope = placed.values.scope
         return Export(
             pipeline=self.file.name,
@@ -172,18 +172,27 @@ class Maker:
         placed: Placed,
         statement: tree.Export,
         kind: str,
+        target: str,
         options: Mapping[str, Any],
         params: Mapping[str, Any],
     ) -> None:
         span = statement.options.span if statement.options else statement.target.span
         filled = placed.parameters(self.report, options, statement.options, span)
         given = placed.parameters(self.report, params, None, span)
+        missing = filled.missing | given.missing
+        address = None if missing else placed.text(self.report, target, statement.target.span)
         try:
-            self.catalog.check_export(kind, filled.values, given.values)
+            self.catalog.check_export(kind, address, filled.values, given.values)
         except BadOption as error:
-            wrong_type = statement.type.span if statement.type and error.option == "type" else None
-            place = Place(placed, "EXPORT", statement.options, wrong_type or span)
-            bad_options(self.report, place, error, filled.missing | given.missing)
+            place = Place(placed, "EXPORT", statement.options, self._span_of(statement, error) or span)
+            bad_options(self.report, place, error, missing)
+
+    @staticmethod
+    def _span_of(statement: tree.Export, error: BadOption) -> tree.Span | None:
+        """Where what is wrong stands, if it is no option."""
+        if error.option == "type":
+            return statement.type.span if statement.type else None
+        return statement.target.span if error.option is None else None
 
     def _resolved(self, placed: Placed, body: Body) -> list[tuple[TableRef, TableName]]:
         pairs: list[tuple[TableRef, TableName]] = []

@@ -14,7 +14,14 @@ from sqlflow_dagster.connectors.base import Span
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.registry import find
 from sqlflow_dagster.connectors.sqlite_types import Column
-from sqlflow_dagster.errors import BadOption, ExportFailed, NotAllowed, RetryLater, SourceFailed
+from sqlflow_dagster.errors import (
+    BadOption,
+    ExportFailed,
+    NotAllowed,
+    PipelineError,
+    RetryLater,
+    SourceFailed,
+)
 from sqlflow_dagster.project import load_project
 from sqlflow_dagster.sql import quote
 
@@ -535,7 +542,7 @@ def test_the_table_itself_may_number_its_rows_and_note_them(bench):
 
 def test_a_target_with_a_schema_is_refused_and_a_failing_export_leaves_no_file(bench):
     bench.pipeline('EXPORT SELECT 1 AS a TO "sqlite://data/out.sqlite/s/t";')
-    with pytest.raises(BadOption, match="has no schemas, and 's' is one"):
+    with pytest.raises(PipelineError, match="has no schemas, and 's' is one"):
         bench.ok()
     bench.pipeline("EXPORT SELECT 'nan'::DOUBLE AS a TO \"sqlite://data/out.sqlite/t\";")
     with pytest.raises(ExportFailed, match="NaN"):

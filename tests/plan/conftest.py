@@ -54,7 +54,13 @@ class Shelf:
             notices=("has_header is old",) if "has_header" in params else (),
         )
 
-    def check_export(self, type: str, options: Mapping[str, Any], params: Mapping[str, Any]) -> None:  # noqa: A002, ARG002
+    def check_export(
+        self,
+        type: str,  # noqa: A002
+        target: str | None,  # noqa: ARG002
+        options: Mapping[str, Any],
+        params: Mapping[str, Any],  # noqa: ARG002
+    ) -> None:
         self._find(type)
         for name in options:
             if name not in ("header", "table", "mode"):
