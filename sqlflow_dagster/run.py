@@ -188,4 +188,4 @@ def _export(session: Session, step: Export) -> Outcome:
 
 def _functions(session: Session) -> Functions:
     settings = session.project.settings
-    return Functions(settings.root / settings.profile.paths.python_udfs)
+    return Functions(settings.root / settings.profile.paths.python_udfs, session.stopped)

@@ -1,6 +1,7 @@
 """Whole runs: a `.sf` file and files of data become tables, exports and cursors."""
 
 import json
+import threading
 
 import duckdb
 import pytest
@@ -417,3 +418,13 @@ def test_of_a_large_text_the_last_row_of_a_key_is_kept_and_without_one_all_are(b
     bench.ok()
     newest = 19 if more else 9.5
     assert bench.query("SELECT count(*), avg(turn), count(DISTINCT id) FROM p.t") == [(rows, newest, 50_000)]
+
+
+def test_a_canceled_run_calls_no_python_function_any_more(bench):
+    bench.write(
+        "python_udfs/f.py", "import time\n\n\ndef slow(x: int) -> int:\n    time.sleep(0.01)\n    return x\n"
+    )
+    bench.pipeline('CREATE TABLE t AS SELECT PYTHON_FUNC("f.slow", i) AS x FROM range(2000) AS n(i);')
+    stopped = threading.Event()
+    threading.Timer(0.5, stopped.set).start()
+    assert "the run was canceled" in str(bench.run(stopped=stopped)["t"].error)

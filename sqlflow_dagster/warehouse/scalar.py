@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from threading import Event
 from typing import Any
 
 import duckdb
@@ -22,7 +23,7 @@ from duckdb import DuckDBPyConnection
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from sqlflow_dagster import udf
-from sqlflow_dagster.errors import ProjectError
+from sqlflow_dagster.errors import Canceled, ProjectError
 from sqlflow_dagster.warehouse.modules import trace
 
 _TYPES: Mapping[Any, str] = {
@@ -135,14 +136,20 @@ def register(
     function: Callable[..., Any],
     wanted: Signature,
     tracebacks: list[str],
+    stopped: Event,
 ) -> None:
-    """Make the function callable as `name`; a traceback of what it raises goes to `tracebacks`."""
+    """Make the function callable as `name`; a traceback of what it raises goes to `tracebacks`.
+
+    DuckDB looks for an interrupt after thousands of calls only: each one asks whether it is `stopped`.
+    """
     adapt = _column_out if wanted.arrow else _value_out
     prepare = _column_in if wanted.arrow else _value_in
     positional = [i for i, p in enumerate(wanted.parameters) if not p.keyword]
     keywords = [(i, p.name) for i, p in enumerate(wanted.parameters) if p.keyword]
 
     def guarded(*values: Any) -> Any:
+        if stopped.is_set():
+            raise Canceled(f"{name}: the run was canceled")
         try:
             ready = [prepare(value, p.hint) for value, p in zip(values, wanted.parameters, strict=True)]
             result = function(*(ready[i] for i in positional), **{n: ready[i] for i, n in keywords})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from duckdb import DuckDBPyConnection
@@ -38,9 +39,13 @@ class BoundQuery:
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """The functions of one folder. Files are imported when a query first calls into them."""
+    """The functions of one folder. Files are imported when a query first calls into them.
+
+    Once `stopped` is set no function of values is called any more: the query fails.
+    """
 
     folder: Path
+    stopped: Event = field(default_factory=Event)
 
     def bind(self, connection: DuckDBPyConnection, query: str) -> BoundQuery:
         """Return the query with its PYTHON_FUNC calls made callable on `connection`.
@@ -182,7 +187,8 @@ class _Binding:
         name, number = shown, 2
         while name.casefold() in taken:
             name, number = f"{shown} ({number})", number + 1
-        register(self.connection, name, function, signature(function, shown, names), self.tracebacks)
+        wished = signature(function, shown, names)
+        register(self.connection, name, function, wished, self.tracebacks, self.functions.stopped)
         self.registered[name] = wanted
         return name
 
