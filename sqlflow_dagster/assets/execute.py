@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 _LOGGER = "sqlflow_progress"
 _SECONDS_TO_CREATE_AN_INSTANCE = 120
+# How the names of the errors begin that Dagster puts around the one that a step raised.
+_AROUND = ("Dagster", "RetryRequested")
+# Before the text of an error that was raised on purpose.
+_OURS = re.compile(r"^(?:dagster|sqlflow_dagster)\.[\w.]+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,9 @@ def _progress(event: DagsterEvent) -> Progress | None:
 
 
 def _reason(error: SerializableErrorInfo | None) -> str:
-    """What was wrong, in the words of the error that was raised, without Dagster's around it."""
-    while error and error.cause:
+    """What was wrong, in the words of the error that a step raised, without Dagster's around it."""
+    while error and error.cause and (error.cls_name or "").startswith(_AROUND):
         error = error.cause
-    return error.message.strip() if error else "the step failed; the run's log in the web UI says more"
+    if error is None:
+        return "the step failed; the run's log in the web UI says more"
+    return _OURS.sub("", error.message).strip()

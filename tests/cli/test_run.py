@@ -91,6 +91,17 @@ def test_a_failed_step_ends_with_1_names_the_reason_and_what_was_not_stored(sqlf
     assert result.json["not_stored"] == ["p/b", "p/c"]
 
 
+def test_a_step_that_is_tried_again_says_why_in_the_same_words_as_at_its_end(sqlflow, bench):
+    bench.write("profiles/dev.yml", "defaults:\n  retry: {max_retries: 1, delay_seconds: 0}\n")
+    bench.write("data/a.csv", "a,b\n1,2\n3\n")
+    bench.pipeline('SOURCE s TYPE CSV PARAMS {"path": "data/a.csv"};\nLOAD a FROM s;')
+    result = sqlflow("run", "p", "--project", bench.root)
+    assert result.status == 1
+    why = "p/a: s.data: data/a.csv:3: Expected Number of Columns: 2 Found: 1 ('3'); mend the line"
+    assert result.err.count(why) == 2, result.err
+    assert "_duckdb" not in result.err
+
+
 def test_variables_of_the_command_line_win_over_all_others(sqlflow, bench):
     bench.pipeline("SET n = 1;\nCREATE TABLE a AS SELECT ${n} AS n, '${t|none}' AS t;\n")
     bench.write("profiles/dev.yml", "variables: {n: 2, t: profile}\n")
