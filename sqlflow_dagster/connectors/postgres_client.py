@@ -64,7 +64,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], type[SQLFlowError], str], ...] = tuple(
                 "|shutting down|recovery mode|too many (clients|connections)|remaining connection slots"
                 "|connection reset|(already|was) closed|could not (receive|send) data|unreachable|no route to host"
                 "|broken pipe|no connection to the server|lost synchronization|conflict with recovery"
-                "|deadlock detected|out of shared memory|unexpectedly"
+                "|deadlock detected|out of shared memory|unexpectedly|no message from the libpq"
             ),
             RetryLater,
             "is the server there, and does it take connections at this `host` and `port`?",

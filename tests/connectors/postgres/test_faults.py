@@ -168,6 +168,7 @@ def test_no_word_of_a_value_is_taken_for_one_about_the_connection(project, value
         ("53300", "too many connections for role", RetryLater),
         ("40P01", "deadlock detected", RetryLater),
         ("57P01", "terminating connection due to administrator command", RetryLater),
+        (None, "error with status PGRES_COPY_BOTH and no message from the libpq", RetryLater),
     ],
 )
 def test_only_what_waiting_mends_is_tried_again(code, words, kind):
