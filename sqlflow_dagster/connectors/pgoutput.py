@@ -28,9 +28,10 @@ Values = tuple[Value, ...]
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A transaction begins; `end` is where its commit record lies."""
+    """The transaction of this number begins; `end` is where its commit record lies."""
 
     end: int
+    transaction: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,8 @@ def _decode(data: bytes) -> Message:  # noqa: PLR0911 - one return for each kind
             _expect(data, 5, b"KO")
             return Delete(_INT32.unpack_from(data, 1)[0], _values(data, 6)[0], data[5:6] == b"O")
         case "B":
-            return Begin(_BEGIN.unpack_from(data, 1)[0])
+            end, _time, transaction = _BEGIN.unpack_from(data, 1)
+            return Begin(end, transaction)
         case "C":
             return Commit(_COMMIT.unpack_from(data, 1)[2])
         case "R":

@@ -53,6 +53,8 @@ class Part:
         for a list that its column cannot hold.
         """
         altered = postgres_position.altered(self.before, self.now, self.label)
+        layouts = () if self.states.empty else self.states.layouts
+        postgres_position.check_told(altered, layouts, self.label, emptied=self.states.emptied)
         texts = {t.column.name: _local(t, self) for t in self.travels if not dropped(t)}
         changes = Changes(
             column=CHANGE,

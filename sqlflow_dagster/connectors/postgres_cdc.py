@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from sqlflow_dagster.connectors import postgres_catalog as catalog
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 DELETED = "_sqlflow_deleted"
 _MEMORY = 64 * 2**20
 _LONGEST_SILENCE = 600
+_LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ def _snapshot(table: _Table) -> Iterator[Scan]:
                 raise RetryLater(
                     f"{label}: the table was rewritten while its slot was made; it is tried again"
                 )
-            reached = Reached.of(made.begins, table.slot, system, now)
+            published, _older = logged.published(server, table.publication, now.oid, now.horizon)
+            reached = Reached.of(made.begins, table.slot, system, now, published)
             yield from _rows(table, server.connection, made.snapshot, now, reached)
             finished = True
         finally:
@@ -190,8 +193,8 @@ def _rows(
     table: _Table, connection: Connection, snapshot: str, now: Logged, reached: Reached
 ) -> Iterator[Scan]:
     source = table.source
-    selected, left_out = _selected(table, connection, now)
-    scan = local(selected, source.attach.name)
+    selected = _selected(table, connection, now)
+    scan = local(selected.columns, source.attach.name)
     if source.options.deletes == "soft":
         scan = sql("SELECT *, FALSE AS {deleted} FROM ({scan})", deleted=quote(DELETED), scan=scan)
 
@@ -212,7 +215,7 @@ def _rows(
         attach=(source.attach,),
         attach_late=True,
         position=reached.cursor,
-        left_out=left_out,
+        left_out=selected.left_out,
         own=_own(source.options),
         serial=True,
         explain=Explain(source.told, table.label),
@@ -223,8 +226,17 @@ def _own(options: PostgresOptions) -> tuple[str, ...]:
     return (DELETED,) if options.deletes == "soft" else ()
 
 
-def _selected(table: _Table, connection: Connection, now: Logged) -> tuple[Selected, tuple[str, ...]]:
-    """The columns that are wanted, as they travel; those that Postgres computes are not in the log."""
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The columns that are wanted, as they travel, and the names of those that are left out."""
+
+    columns: Selected
+    left_out: tuple[str, ...]
+    money_digits: int
+
+
+def _selected(table: _Table, connection: Connection, now: Logged) -> _Selection:
+    """What is wanted of a table; the columns that Postgres computes are not in the log."""
     options, label = table.source.options, table.label
     _kind, columns, _keys = catalog.table_columns(connection, table.name, label)
     generated = {column.name for column in now.columns if column.generated}
@@ -242,6 +254,7 @@ def _selected(table: _Table, connection: Connection, now: Logged) -> tuple[Selec
             option="table",
         )
     kept = [column for column in columns if column.name not in generated]
+    money_digits = _money_digits(connection, kept)
     selected = select(
         quote(*table.name),
         kept,
@@ -251,11 +264,11 @@ def _selected(table: _Table, connection: Connection, now: Logged) -> tuple[Selec
             excluded=options.exclude_columns,
             types=options.types,
             numeric_type=options.numeric_type,
-            money_digits=_money_digits(connection, kept),
+            money_digits=money_digits,
         ),
         label,
     )
-    return selected, (*selected.left_out, *sorted(generated))
+    return _Selection(selected, (*selected.left_out, *sorted(generated)), money_digits)
 
 
 def _money_digits(connection: Connection, columns: Sequence[Column]) -> int:
@@ -273,53 +286,91 @@ def _changes(table: _Table, since: Cursor) -> Iterator[Scan | Unmoved]:
         if reached.slot != table.slot:
             log.warning("%s: it was read from the slot %s, and is read from there on", label, reached.slot)
         slots.usable(server, reached.slot, reached.lsn, label)
-        now = logged.look_at(server, table.name, label)
+        end = _end(table, server)
+        now, selected = end.table, end.selected
         postgres_position.altered(reached, now, label)
         partitions = Partitions(server, label, keep=source.options.dropped_partitions == "keep")
-        partitions.check(reached, now, ())
+        partitions.check(reached, now)
         suspect = partitions.emptied(reached, now)
-        _check_stored(table, server.connection, reached, now)
+        _check_stored(table, selected, reached)
         key = logged.check_key(now, table.key, label, table.name)
         publication = source.options.publication or reached.slot
         logged.check_publication(server, publication, table.name, now, label)
-        until = slots.end_of_log(server, heartbeat=source.options.heartbeat)
+        published = _published(server, publication, reached, label)
         follow = held.enter_context(_log(source))
         _check_system(source, follow.system(), reached, label)
         follow.begin(reached.slot, reached.lsn, publication)
         spool = held.enter_context(room(source.spool, "log"))
+        # A batch that ends before the log has the columns of its end could not be read on from.
+        most = inf if postgres_position.other_columns(reached, now) else source.options.transaction_bytes
         ended = False
         while not ended:
             states = States(spool / "states.sqlite", key, _MEMORY)
             try:
-                lsn, ended = follow.collect(states, reached.table, until, source.options.transaction_bytes)
-                changed = bool(states) or (ended and postgres_position.other_columns(reached, now))
-                if changed:
-                    # Asked after the log was read, so that it knows all that the log has.
-                    now = logged.look_at(server, table.name, label)
-                    partitions.check(reached, now, follow.partitions)
-                    follow.partitions.clear()
+                lsn, ended = follow.collect(states, reached.table, end.position, most)
+                partitions.refuse_gone(follow.partitions, now)
+                follow.partitions.clear()
                 if states.emptied:
-                    suspect = frozenset()
-                if ended:
+                    suspect = partitions.emptied_beside(follow.emptied_by, now, suspect)
+                if ended and not (states.emptied and states.empty):
                     partitions.refuse_emptied(suspect)
-                if not changed:
+                if not states and not (ended and postgres_position.other_columns(reached, now)):
                     continue
-                before, reached = reached, Reached.of(lsn, reached.slot, reached.system, now)
-                if not states.emptied:
+                _check_known(table, server, reached, now, states)
+                before, reached = reached, Reached.of(lsn, reached.slot, reached.system, now, published)
+                if not ended:
                     # A TRUNCATE of the whole table, which the log tells, may be yet to come.
-                    open_yet = partitions.emptied(before, now) - (suspect if ended else frozenset())
-                    reached = as_before(reached, before, open_yet)
-                yield from _batch(table, server.connection, before, reached, now, states)
+                    reached = as_before(reached, before, suspect)
+                yield from _batch(table, selected, before, reached, now, states)
             finally:
                 states.close()
         if reached.lsn != lsn:
             yield Unmoved(replace(reached, lsn=lsn).cursor)
 
 
-def _check_stored(table: _Table, connection: Connection, reached: Reached, now: Logged) -> None:
+def _published(server: slots.Server, publication: str, reached: Reached, label: str) -> str:
+    """Return by what the publication has the table. Raises SourceFailed where that is not what it was."""
+    found, older = logged.published(server, publication, reached.table, reached.horizon)
+    if found != reached.publication and not older:
+        raise SourceFailed(
+            f"{label}: the publication {publication} was altered or made anew since the last read, and what it left "
+            "out meanwhile is not in the log; read everything anew with --full-refresh"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a read ends, and the table as it is there: the catalogue has what the log has up to it, and no more."""
+
+    position: int
+    table: Logged
+    selected: _Selection
+
+
+def _end(table: _Table, server: slots.Server) -> _End:
+    """Return the end of the log. Raises RetryLater where the table does not stay as it is meanwhile."""
+    for _ in range(_LOOKS):
+        before = logged.look_at(server, table.name, table.label)
+        position = slots.end_of_log(server, heartbeat=table.source.options.heartbeat)
+        selected = _selected(table, server.connection, before)
+        after = logged.look_at(server, table.name, table.label)
+        if before == replace(after, horizon=before.horizon):
+            return _End(position, before, selected)
+    raise RetryLater(f"{table.label}: the table is being altered; it is tried again")
+
+
+def _check_known(table: _Table, server: slots.Server, reached: Reached, now: Logged, states: States) -> None:
+    """Raise RetryLater where the log has a column that the catalogue shows only now."""
+    names = {name for layout in states.layouts for name in layout}
+    unknown = names - {column.name for column in now.columns} - {*reached.columns}
+    if unknown and logged.look_at(server, table.name, table.label).columns != now.columns:
+        raise RetryLater(f"{table.label}: the table was altered while its log was read; it is tried again")
+
+
+def _check_stored(table: _Table, selected: _Selection, reached: Reached) -> None:
     """Raise SchemaChanged for a column that was there and is not stored: the log tells it of changed rows alone."""
-    selected, _ = _selected(table, connection, now)
-    names = [travel.column.name for travel in selected.travels if not dropped(travel)]
+    names = [travel.column.name for travel in selected.columns.travels if not dropped(travel)]
     missing = [name for name in names if name in reached.columns and fold(name) not in table.stored]
     if table.stored and missing:
         raise SchemaChanged(
@@ -337,18 +388,17 @@ def _check_system(source: Source, system: str, reached: Reached, label: str) -> 
 
 
 def _batch(
-    table: _Table, connection: Connection, before: Reached, after: Reached, now: Logged, states: States
+    table: _Table, selected: _Selection, before: Reached, after: Reached, now: Logged, states: States
 ) -> Iterator[Scan]:
     source = table.source
-    selected, left_out = _selected(table, connection, now)
     part = Part(
         before=before,
         now=now,
         states=states,
         file=states.path.with_suffix(".json"),
-        travels=selected.travels,
+        travels=selected.columns.travels,
         types=source.options.types,
-        money_digits=_money_digits(connection, [travel.column for travel in selected.travels]),
+        money_digits=selected.money_digits,
         deleted=DELETED if source.options.deletes == "soft" else None,
         label=table.label,
     )
@@ -357,7 +407,7 @@ def _batch(
         yield Scan(
             query,
             position=after.cursor,
-            left_out=left_out,
+            left_out=selected.left_out,
             own=(*_own(source.options), CHANGE),
             changes=changes,
             explain=Explain(source.told, table.label),

@@ -61,6 +61,9 @@ class Log:
         # The server says what a table looks like once, and again when that changes.
         self._relation: Relation | None = None
         self._described: list[int] = []
+        self._transaction = 0
+        # The transaction that last emptied the table, as the log tells.
+        self.emptied_by = 0
         # Those of the table of which changes came.
         self.partitions: set[int] = set()
 
@@ -112,7 +115,7 @@ class Log:
         with translated(self._told):
             self._cursor.start_replication_expert(start, decode=False)
 
-    def collect(self, states: States, table: int, until: int, most: int) -> tuple[str, bool]:
+    def collect(self, states: States, table: int, until: int, most: float) -> tuple[str, bool]:
         """Read whole transactions into `states`; return the position reached, and whether that is the end.
 
         It ends at `until`, or behind the transaction with which more than `most` bytes came.
@@ -124,7 +127,7 @@ class Log:
         with translated(self._told):
             return self._collect(states, table, until, most)
 
-    def _collect(self, states: States, table: int, until: int, most: int) -> tuple[str, bool]:
+    def _collect(self, states: States, table: int, until: int, most: float) -> tuple[str, bool]:
         silent = 0.0
         number = 0
         while True:
@@ -155,6 +158,7 @@ class Log:
                     self._note_partition(found.relation, table)
             case Begin():
                 self._inside = True
+                self._transaction = found.transaction
             case Commit():
                 self._inside = False
                 return found.end
@@ -166,6 +170,7 @@ class Log:
             case Truncate():
                 self._described.clear()
                 if table in found.relations:
+                    self.emptied_by = self._transaction
                     states.apply(found, len(payload))
         return None
 

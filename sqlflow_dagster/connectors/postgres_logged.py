@@ -6,7 +6,7 @@ in it. What would not be told whole is refused before a slot is made, with the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,11 @@ SELECT t.relid, coalesce(pg_relation_filenode(t.relid), 0), t.isleaf,
    WHERE p.relid NOT IN (SELECT relid FROM pg_partition_ancestors(%(oid)s))
      AND (h.xmin::text <> made.xmin::text OR NOT EXISTS (
        SELECT 1 FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = p.relid AND a.attnum > 0
-         AND (a.xmin::text, a.cmin::text) = (made.xmin::text, made.cmin::text))))
+         AND (a.xmin::text, a.cmin::text) = (made.xmin::text, made.cmin::text)))),
+  (SELECT jsonb_agg(DISTINCT f.xmin::text::bigint) FROM pg_catalog.pg_class AS f
+   WHERE f.oid IN (
+     SELECT t.relid UNION ALL SELECT reltoastrelid FROM pg_catalog.pg_class WHERE oid = t.relid
+     UNION ALL SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid = t.relid))
 FROM (SELECT relid::oid, isleaf FROM pg_partition_tree(%(oid)s)
   UNION SELECT %(oid)s, true WHERE NOT EXISTS (SELECT 1 FROM pg_partition_tree(%(oid)s))) AS t (relid, isleaf)
 ORDER BY t.relid
@@ -75,6 +79,28 @@ FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t
 WHERE t.oid IN (SELECT type FROM made) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY 1, 3, 4
 """
+# What a publication is, and by what it has a table, with the transactions that wrote that.
+_PUBLISHED = """
+WITH whole (oid) AS (SELECT %(table)s::oid UNION SELECT relid::oid FROM pg_partition_ancestors(%(table)s)),
+entries (entry, made) AS (
+  SELECT 'p' || oid, xmin FROM pg_catalog.pg_publication WHERE pubname = %(name)s
+  UNION ALL
+  SELECT 't' || r.oid, r.xmin
+  FROM pg_catalog.pg_publication_rel AS r JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
+  WHERE p.pubname = %(name)s AND r.prrelid IN (SELECT oid FROM whole)
+  {schemas})
+SELECT coalesce(string_agg(entry || '/' || made, ' ' ORDER BY entry), ''),
+  coalesce(bool_and(age(made) > age(%(horizon)s::xid)), false)
+FROM entries
+"""
+_PUBLISHED_SCHEMAS = """
+  UNION ALL
+  SELECT 's' || s.oid, s.xmin
+  FROM pg_catalog.pg_publication_namespace AS s JOIN pg_catalog.pg_publication AS p ON p.oid = s.pnpubid
+  WHERE p.pubname = %(name)s
+    AND s.pnnspid IN (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid IN (SELECT oid FROM whole))
+"""
+_SCHEMAS_PUBLISHED_SINCE = 150_000
 _IDENTITY = """
 SELECT a.attname
 FROM pg_catalog.pg_index AS i
@@ -106,7 +132,8 @@ class File:
 
     `missing` is what rows have in columns that are younger than they are, as text; NULL where there is none.
     `attached` is the transaction that made it a partition, and the number of the command there; `own` says that
-    it was, or may have been, a table of its own before.
+    it was, or may have been, a table of its own before. `written` are transactions that wrote the catalogue's rows
+    of it, its indexes and its large values: a TRUNCATE writes all of them.
     """
 
     table: int
@@ -115,6 +142,7 @@ class File:
     missing: Mapping[str, str]
     attached: str | None
     own: bool
+    written: Collection[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +297,14 @@ def check_publication(server: Server, name: str, table: Name, logged: Logged, la
             f"{label}: the publication {name} does not have the table any more, and changes since then are not in the "
             "log; read everything anew with --full-refresh, which adds it"
         )
+
+
+def published(server: Server, name: str, table: int, horizon: int) -> tuple[str, bool]:
+    """Return by what a publication has a table, and whether transactions before `horizon` wrote all of that."""
+    since = server.connection.server_version >= _SCHEMAS_PUBLISHED_SINCE
+    query = _PUBLISHED.replace("{schemas}", _PUBLISHED_SCHEMAS if since else "")
+    ((entries, older),) = server.rows(query, {"name": name, "table": table, "horizon": str(horizon % 2**32)})
+    return entries, older
 
 
 def _lacking(server: Server, name: str, table: Name, logged: Logged, label: str) -> Sql | None:

@@ -7,7 +7,7 @@ and of TRUNCATE of one partition. The catalogue and the rows that are there tell
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from sqlflow_dagster.connectors.postgres_logged import File, Logged
@@ -38,8 +38,8 @@ class Partitions:
     label: str
     keep: bool
 
-    def check(self, before: Reached, now: Logged, written: Collection[int]) -> None:
-        """Look for partitions that came with rows, or went; the log had changes of those in `written`.
+    def check(self, before: Reached, now: Logged) -> None:
+        """Look for partitions that came with rows, or went.
 
         Raises SchemaChanged for them: the log had their rows under another name, or does not tell that they went.
         """
@@ -55,7 +55,11 @@ class Partitions:
                     f"{self.label}: a table that had rows was attached as a partition, and the log does not tell them; "
                     "read it anew with --full-refresh"
                 )
-        if gone := {*map(int, before.files), *written} - {file.table for file in now.files}:
+        self.refuse_gone(map(int, before.files), now)
+
+    def refuse_gone(self, written: Iterable[int], now: Logged) -> None:
+        """Raise SchemaChanged where partitions that had rows, or of which changes came, are no longer there."""
+        if gone := {*written} - {file.table for file in now.files}:
             self._refuse(f"{len(gone)} of its partitions went (DROP, DETACH)")
 
     def emptied(self, before: Reached, now: Logged) -> frozenset[int]:
@@ -63,6 +67,12 @@ class Partitions:
         if not now.partitioned:
             return frozenset()
         return frozenset(file.table for file in now.files if file.leaf and self._may_be_emptied(file, before))
+
+    def emptied_beside(self, transaction: int, now: Logged, suspect: Collection[int]) -> frozenset[int]:
+        """Return those of the partitions `suspect` whose last TRUNCATE may be another than the whole table's."""
+        return frozenset(
+            file.table for file in now.files if file.table in suspect and transaction not in file.written
+        )
 
     def refuse_emptied(self, emptied: Collection[int]) -> None:
         """Raise SchemaChanged where there are such partitions."""

@@ -34,7 +34,8 @@ class Reached:
 
     `files` are those of its rows by table: their number, and what made that one a partition. Transactions
     before `horizon` were over. `generated` are the numbers of the columns that Postgres computed. `types` are
-    those that are made of parts: the number of the newest part, and a digest of all.
+    those that are made of parts: the number of the newest part, and a digest of all. `publication` is by what
+    the table was in its publication.
     """
 
     lsn: str
@@ -46,9 +47,10 @@ class Reached:
     columns: Mapping[str, _Known]
     generated: Sequence[int] = ()
     types: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    publication: str = ""
 
     @classmethod
-    def of(cls, lsn: str, slot: str, system: str, logged: Logged) -> Reached:
+    def of(cls, lsn: str, slot: str, system: str, logged: Logged, publication: str) -> Reached:
         """Return a position with the table as it is now."""
         columns = {
             # A rewrite alters a column that older rows lack, whatever it holds.
@@ -59,7 +61,9 @@ class Reached:
         generated = tuple(c.number for c in logged.columns if c.generated)
         types = {str(oid): _newest_and_digest(made.parts) for oid, made in logged.types.items()}
         files = {str(file.table): (file.number, file.attached) for file in logged.files if file.leaf}
-        return cls(lsn, slot, system, logged.oid, files, logged.horizon, columns, generated, types)
+        return cls(
+            lsn, slot, system, logged.oid, files, logged.horizon, columns, generated, types, publication
+        )
 
     @property
     def cursor(self) -> Cursor:
@@ -71,6 +75,7 @@ class Reached:
                     "files": self.files, "horizon": self.horizon,
                     "columns": {name: astuple(known) for name, known in self.columns.items()},
                     "generated": self.generated, "types": self.types,
+                    "publication": self.publication,
                 }
             ),
             "JSON",
@@ -84,7 +89,7 @@ def read(cursor: Cursor, label: str) -> Reached:
         columns = {name: _Known(*known) for name, known in found["columns"].items()}
         where = (found["lsn"], found["slot"], found["system"], found["table"])
         files = (found["files"], found["horizon"])
-        return Reached(*where, *files, columns, found["generated"], found["types"])
+        return Reached(*where, *files, columns, found["generated"], found["types"], found["publication"])
     except (ValueError, KeyError, TypeError) as error:
         raise SourceFailed(
             f"{label}: the rows there are from another sync_mode or an earlier version, and their cursor is no "
@@ -102,16 +107,20 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Altered:
-    """What rows that nobody touched have in columns that are new: another column's value, or one text."""
+    """What rows that nobody touched have in columns that are new: another column's value, or one text.
+
+    `untold` are new columns of which they may have values that neither the log nor the catalogue tells, and why.
+    """
 
     renamed: Mapping[str, str] = field(default_factory=dict)
     filled: Mapping[str, str | None] = field(default_factory=dict)
+    untold: Mapping[str, str] = field(default_factory=dict)
 
 
 def altered(before: Reached, now: Logged, label: str) -> Altered:
     """Return what became of the columns.
 
-    Raises SchemaChanged where rows may have been rewritten in a way that neither the log nor the
+    Raises SchemaChanged where known columns may have been rewritten in a way that neither the log nor the
     catalogue tells.
     """
     if before.table != now.oid:
@@ -123,6 +132,7 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
     rewritten = any(before.files[str(file.table)][0] != file.number for file in files)
     renamed: dict[str, str] = {}
     filled: dict[str, str | None] = {}
+    untold: dict[str, str] = {}
     for column in now.columns:
         if column.generated:
             continue
@@ -135,15 +145,9 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
         if was is None:
             older = _in_older_rows(column, now.files, files)
             if len(older) > 1 or (rewritten and None in older):
-                raise SchemaChanged(
-                    f"{label}: the column {column.name!r} is new, and the table was rewritten, so that older rows may "
-                    "have values in it that the log does not tell; read the table anew with --full-refresh"
-                )
+                untold[column.name] = "is new, and the table was rewritten"
             if column.number in before.generated:
-                raise SchemaChanged(
-                    f"{label}: the column {column.name!r} is not computed any more, and the log does not tell its "
-                    "values in older rows; read the table anew with --full-refresh"
-                )
+                untold[column.name] = "is not computed any more"
             filled[column.name] = older.pop()
             continue
         known = before.columns[was]
@@ -157,7 +161,20 @@ def altered(before: Reached, now: Logged, label: str) -> Altered:
             )
         if was != column.name:
             renamed[column.name] = was
-    return Altered(renamed, filled)
+    return Altered(renamed, filled, untold)
+
+
+def check_told(altered: Altered, layouts: Sequence[Sequence[str]], label: str, *, emptied: bool) -> None:
+    """Raise SchemaChanged for a column that some rows have from elsewhere than the log.
+
+    `layouts` are the columns that the log had; `emptied` says that all rows are in it.
+    """
+    for name, why in altered.untold.items():
+        if not emptied or any(name not in layout for layout in layouts):
+            raise SchemaChanged(
+                f"{label}: the column {name!r} {why}, so that older rows may have values in it that the log does not "
+                "tell; read the table anew with --full-refresh"
+            )
 
 
 def other_columns(before: Reached, now: Logged) -> bool:

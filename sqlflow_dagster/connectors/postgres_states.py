@@ -84,6 +84,8 @@ class States:
         names = tuple(column.name for column in relation.columns)
         if self.layouts and self.layouts[-1] == names:
             return
+        if self.empty:
+            self.layouts.clear()
         missing = [name for name in self._key_columns if name not in names]
         if missing:
             raise SchemaChanged(
@@ -120,7 +122,12 @@ class States:
 
     def __bool__(self) -> bool:
         """Whether a change came."""
-        return bool(self._recent or self._spilled or self.emptied)
+        return self.emptied or not self.empty
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no row's state."""
+        return not (self._recent or self._spilled)
 
     @property
     def _layout(self) -> int:
@@ -193,6 +200,8 @@ class States:
         self._numbers.clear()
         self._held = 0
         self.emptied = True
+        self._spilled = 0
+        del self.layouts[:-1]
         if self._file is not None:
             self._file.execute("DELETE FROM states")
 

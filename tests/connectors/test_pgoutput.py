@@ -45,7 +45,7 @@ RELATION = (
     + b"\1id\0" + struct.pack(">Ii", 23, -1) + b"\0n\xc3\xa4me\0" + struct.pack(">Ii", 1043, 104)
 )  # fmt: skip
 MESSAGES = {
-    "begin": (b"B" + struct.pack(">QQI", 2**40, 5, 9), Begin(2**40)),
+    "begin": (b"B" + struct.pack(">QQI", 2**40, 5, 9), Begin(2**40, 9)),
     "commit": (b"C" + struct.pack(">BQQQ", 0, 1, 2**63, 5), Commit(2**63)),
     "relation": (
         RELATION,

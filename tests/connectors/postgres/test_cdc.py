@@ -482,6 +482,73 @@ def test_columns_are_followed_where_no_row_changes(copy, alter, columns):
 
 
 @pytest.mark.parametrize(
+    ("statements", "columns"),
+    [
+        (
+            ["ALTER TABLE orders ADD c int DEFAULT 7", "INSERT INTO orders VALUES (12, 'x', 2, 3)"],
+            "id, name, c",
+        ),
+        (
+            ["ALTER TABLE orders RENAME name TO title", "UPDATE orders SET title = 'x' WHERE id < 3"],
+            "id, title",
+        ),
+        (["ALTER TABLE orders DROP name", "INSERT INTO orders VALUES (12, 2)"], "id, amount"),
+        (
+            ["TRUNCATE orders", "ALTER TABLE orders ADD c int", "INSERT INTO orders VALUES (12, 'x', 2, 3)"],
+            "id, name, c",
+        ),
+        (["ALTER TABLE orders ADD c int", "TRUNCATE orders"], "id, name, c"),
+        (
+            [
+                "ALTER TABLE orders ADD c float DEFAULT random()",
+                "INSERT INTO orders VALUES (12, 'x', 2, 3)",
+                "TRUNCATE orders",
+                "INSERT INTO orders VALUES (13, 'y', 2)",
+            ],
+            "id, name, c",
+        ),
+    ],
+)
+@pytest.mark.parametrize("small", [{}, {"transaction_bytes": 1}], ids=["one batch", "several"])
+def test_columns_are_followed_in_the_midst_of_changes(copy, statements, columns, small):
+    copy.load(**CDC)
+    copy.database.run(
+        "INSERT INTO orders VALUES (10, 'a', 1)",
+        "UPDATE orders SET name = 'b' WHERE id = 1",
+        *statements,
+        "DELETE FROM orders WHERE id = 4",
+    )
+    for _ in range(2):
+        copy.load(**CDC, **small)
+        assert living(copy, columns) == there(copy, columns)
+
+
+@pytest.mark.parametrize("alter", ["ADD c int DEFAULT 7", "RENAME name TO title", "DROP name"])
+def test_a_column_that_is_altered_while_changes_are_read_is_the_next_reads(copy, alter, monkeypatch):
+    from sqlflow_dagster.connectors import postgres_log
+
+    copy.load(**CDC)
+    copy.database.run("INSERT INTO orders VALUES (10, 'a', 1)")
+    collect = postgres_log.Log.collect
+
+    def altered(self, *arguments):
+        copy.database.run(
+            "UPDATE orders SET name = 'b' WHERE id = 1",
+            f"ALTER TABLE orders {alter}",
+            "UPDATE orders SET amount = 9 WHERE id = 2",
+        )
+        return collect(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres_log.Log, "collect", altered)
+        copy.load(**CDC)
+    assert living(copy, "id, name, amount")[-1][:2] == (10, "a")
+    copy.load(**CDC)
+    columns = {"A": "id, name, c, amount", "R": "id, title, amount", "D": "id, amount"}[alter[0]]
+    assert living(copy, columns) == there(copy, columns)
+
+
+@pytest.mark.parametrize(
     ("kind", "value", "alter"),
     [
         ("mood", "sad", "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"),
@@ -763,6 +830,37 @@ def test_a_column_that_was_left_out_is_not_wanted_half(copy, before):
     copy.database.run("ALTER TABLE orders ADD c int", "UPDATE orders SET c = 1 WHERE id = 1")
     copy.load(**CDC)
     assert living(copy, "id, amount, c") == there(copy, "id, amount, c")
+
+
+def test_a_publication_that_left_out_changes_for_a_while_is_told(copy):
+    name = "sqlflow_test"
+    copy.load(**CDC, publication=name)
+    copy.database.run("CREATE TABLE other (id int PRIMARY KEY)", f"ALTER PUBLICATION {name} ADD TABLE other")
+    copy.load(**CDC, publication=name)
+    for out, back in (
+        ("SET (publish = 'insert')", "SET (publish = 'insert, update, delete, truncate')"),
+        ("DROP TABLE orders", "ADD TABLE orders"),
+    ):
+        copy.database.run(
+            f"ALTER PUBLICATION {name} {out}",
+            "UPDATE orders SET amount = amount + 1",
+            f"ALTER PUBLICATION {name} {back}",
+        )
+        error = copy.error(**CDC, publication=name)
+        assert isinstance(error, SourceFailed)
+        assert f"the publication {name} was altered or made anew since the last read" in str(error)
+        copy.bench.ok(full_refresh=True)
+        assert living(copy) == there(copy)
+
+
+def test_another_publication_is_read_where_it_had_the_table_before(copy):
+    copy.database.run("CREATE PUBLICATION older FOR TABLE orders")
+    copy.load(**CDC)
+    copy.database.run("UPDATE orders SET amount = 9", "CREATE PUBLICATION newer FOR TABLE orders")
+    error = copy.error(**CDC, publication="newer")
+    assert "the publication newer was altered or made anew since the last read" in str(error)
+    copy.load(**CDC, publication="older")
+    assert living(copy) == there(copy)
 
 
 def test_a_slot_of_another_database_is_told_from_ours(copy, server):

@@ -15,6 +15,7 @@ ATTACH_FIRST = "ALTER TABLE orders ATTACH PARTITION first FOR VALUES FROM (0) TO
 DETACH_FIRST = "ALTER TABLE orders DETACH PARTITION first"
 NEW_PARTITION = "CREATE TABLE second PARTITION OF orders FOR VALUES FROM (100) TO (200)"
 NEW_ROW = "INSERT INTO orders VALUES (100, 'x')"
+NEW_ROWS = "INSERT INTO orders VALUES (1, 'again'), (1002, 'y')"
 THIRD = "CREATE TABLE third PARTITION OF orders FOR VALUES FROM (200) TO (300)"
 
 
@@ -131,6 +132,8 @@ def test_rows_that_come_with_a_partition_ask_for_a_full_refresh(parted, early, l
         [NEW_PARTITION, NEW_ROW, "VACUUM FULL first", "UPDATE orders SET name = 'y' WHERE id = 2"],
         [NEW_PARTITION, NEW_ROW, "TRUNCATE orders", "INSERT INTO orders VALUES (1, 'again'), (101, 'y')"],
         ["TRUNCATE orders"],
+        ["TRUNCATE first", "TRUNCATE orders", NEW_ROWS, "CREATE INDEX ON orders (name)", "ANALYZE orders"],
+        ["BEGIN", "SAVEPOINT s", "TRUNCATE orders", "COMMIT"],
         ["VACUUM FULL first"],
     ],
     ids=[
@@ -141,6 +144,8 @@ def test_rows_that_come_with_a_partition_ask_for_a_full_refresh(parted, early, l
         "packed",
         "truncated",
         "emptied",
+        "emptied after a part",
+        "emptied in a savepoint",
         "only packed",
     ],
 )
@@ -171,6 +176,7 @@ def test_a_truncated_table_is_told_from_its_partitions_in_small_batches(parted):
         (["TRUNCATE first"], "1 of its partitions may have been emptied by a TRUNCATE of its own"),
         (["TRUNCATE first", "INSERT INTO orders VALUES (1, 'again')"], "1 of its partitions may have been emptied"),
         ([NEW_PARTITION, NEW_ROW, "TRUNCATE second"], "1 of its partitions may have been emptied"),
+        (["TRUNCATE orders", NEW_ROWS, "TRUNCATE first"], "1 of its partitions may have been emptied"),
         (["DROP TABLE first"], "1 of its partitions went (DROP, DETACH)"),
         ([DETACH_FIRST, "CREATE TABLE other PARTITION OF orders DEFAULT"], "1 of its partitions went"),
         ([NEW_PARTITION, NEW_ROW, "DROP TABLE second"], "1 of its partitions went (DROP, DETACH)"),
@@ -179,7 +185,7 @@ def test_a_truncated_table_is_told_from_its_partitions_in_small_batches(parted):
             "a partition was detached and attached again",
         ),
     ],
-    ids=["truncated", "filled again", "new", "dropped", "replaced", "passing", "back again"],
+    ids=["truncated", "filled again", "new", "after the whole", "dropped", "replaced", "passing", "back again"],
 )  # fmt: skip
 def test_rows_that_go_with_a_partition_ask_for_a_full_refresh(parted, late, message):
     parted.database.run(*late)
