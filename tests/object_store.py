@@ -28,6 +28,7 @@ _WHO = {
     "READER": ("CANARY-reader", ["Read:limited", "List:limited"]),
     "LISTER": ("CANARY-lister", ["List:limited"]),
     "BLIND": ("CANARY-blind", ["Read:limited"]),
+    "BELOW": ("CANARY-below", ["Read:limited/below/*", "List:limited"]),
 }
 _SECONDS_TO_START = 60
 

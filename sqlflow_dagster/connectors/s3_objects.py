@@ -14,7 +14,7 @@ from sqlflow_dagster.connectors.paths import File, hidden
 from sqlflow_dagster.connectors.s3_client import Connected, ObjectChanged, connected, translated, whole
 from sqlflow_dagster.connectors.s3_options import JOURNAL, S3Options, Where
 from sqlflow_dagster.connectors.s3_requests import Requests
-from sqlflow_dagster.errors import RetryLater, SourceFailed
+from sqlflow_dagster.errors import NotAllowed, RetryLater, SourceFailed
 from sqlflow_dagster.resilience.counts import counter
 from sqlflow_dagster.resilience.guard import Guard
 
@@ -61,12 +61,13 @@ class Objects:
         Folder marks and what hidden names call (`_SUCCESS`, `_temporary/…`) are no objects here.
         """
         bucket, text, kind = where
-        if kind in ("key", "either"):
+        if kind == "either":
+            yield from self._either(where, wanted)
+            return
+        if kind == "key":
             found = self._head(bucket, text)
-            if found or kind == "key":
-                yield from [found] if found else []
-                return
-            text = f"{text}/"
+            yield from [found] if found else []
+            return
         prefix = where.prefix if kind == "glob" else text
         matches = globs.pattern(text).fullmatch if kind == "glob" else None
         for item in self._walk(bucket, prefix, wanted):
@@ -77,6 +78,25 @@ class Objects:
                 )
             if not _hidden(key[len(prefix) :]) and (matches is None or matches(key)):
                 yield item
+
+    def _either(self, where: Where, wanted: listing.Wanted) -> Iterator[File]:
+        """The object of a name, or else what is in the folder of that name.
+
+        Who may read what is in a folder alone is refused the name as an object's, whether there is one or not.
+        """
+        refused: NotAllowed | None = None
+        found = None
+        try:
+            found = self._head(where.bucket, where.text)
+        except NotAllowed as error:
+            refused = error
+        if found:
+            yield found
+            return
+        listed = list(self.find(Where(where.bucket, f"{where.text}/", "prefix"), wanted))
+        if refused and not listed:
+            raise refused
+        yield from listed
 
     def ask(self, bucket: str, key: str, request: Callable[[], T]) -> T:
         """Return what one request gives, under the account's rules."""

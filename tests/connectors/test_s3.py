@@ -484,6 +484,19 @@ def test_what_is_wrong_is_said_with_the_next_step(folder, bucket, change, kind, 
     assert (health.ok, "CANARY" in health.message) == (False, False)
 
 
+def test_a_folder_is_read_by_who_may_read_nothing_beside_what_is_in_it(folder, object_store):
+    def read(path):
+        given = {"access_key_id": "BELOW", "secret_access_key": "CANARY-below", "region": "us-east-1"}
+        return folder.rows("S3", path=path, file_format="csv", endpoint_url=object_store.url, **given)
+
+    object_store.client.put_object(Bucket="limited", Key="below/a.csv", Body=b"id\n1\n")
+    assert read("s3://limited/below") == [(1,)]
+    for name in ("s3://limited/nothing", "s3://limited/below.csv"):
+        with pytest.raises(NotAllowed, match="ask for s3:GetObject on arn:aws:s3:::limited/"):
+            read(name)
+    object_store.client.delete_object(Bucket="limited", Key="below/a.csv")
+
+
 @pytest.mark.parametrize(
     ("who", "ok", "said"),
     [
