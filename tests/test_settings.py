@@ -74,6 +74,7 @@ def test_keys_that_the_first_sqlflow_never_read_are_let_be(project, caplog):
         ("defaults: {sensors: [{type: new_file, source: a}]}", r"new_files"),
         ("pipelines: {a: {pool: the database}}", r"pipelines\.a\.pool: "),
         ("schema: Temp", r"schema: .* the schema Temp is DuckDB's own"),
+        ("schema: Warehouse.DuckDB", "schema: .* is the name of a database file"),
         ("schema: _sqlflow", r"schema: .* the schema _sqlflow is the product's own"),
         ("schema: ''", r"schema: .* a schema has a name"),
         (

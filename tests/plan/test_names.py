@@ -241,12 +241,14 @@ def test_a_view_that_would_read_itself_is_refused(desk, text):
     assert "the view 'v' would read itself" in problem
 
 
-@pytest.mark.parametrize("name", ["temp", "Memory", "system", "information_schema", "pg_catalog", "_sqlflow"])
+@pytest.mark.parametrize(
+    "name", ["temp", "Memory", "system", "information_schema", "pg_catalog", "_sqlflow", "x.duckdb"]
+)
 def test_no_table_can_be_made_in_a_schema_of_duckdb_or_of_the_product(desk, name):
     text = "CREATE TABLE t AS SELECT 1 AS x;\nCREATE TABLE u AS FROM t;"
     (problem,) = desk.problems(**{name: text})
     assert f"{name}.sf:1:1: no pipeline can be called {name}" in problem
     assert "rename the file" in problem
     (desk.root / f"pipelines/{name}.sf").unlink()
-    (problem,) = desk.problems(f"CREATE TABLE {name}.t AS SELECT 1 AS x;")
+    (problem,) = desk.problems(f'CREATE TABLE "{name}".t AS SELECT 1 AS x;')
     assert f"p.sf:1:14: the schema {name.lower()} is " in problem
