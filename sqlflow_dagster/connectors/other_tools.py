@@ -96,6 +96,10 @@ FILES: Mapping[str, Foreign] = {
         "the old ones"
     ),
     "skip_after": Foreign("lines at the end cannot be left out; mend the files", (*_NOTHING, 0, "0")),
+    "strings_can_be_null": Foreign(
+        "nothing between two delimiters, and `null_values`, are NULL in columns of text too; leave it out",
+        (None, True, "true"),
+    ),
     "auth_type": Foreign(
         "write `access_key_id` and `secret_access_key`, or `role_arn`, or `anonymous`: true",
         (*_NOTHING, "iam_role", "access_key"),

@@ -404,6 +404,7 @@ SERVER = {"host": "h", "table": "t"}
         ),
         ("CSV", {"path": "a.csv", "delimiter": r"\t"}, {"path": "a.csv", "delimiter": "\t"}),
         ("CSV", {"path": "a.csv", "delimiter": "", "double_quote": True, "skip_after": 0}, {"path": "a.csv"}),
+        ("CSV", {"path": "a.csv", "strings_can_be_null": True}, {"path": "a.csv"}),
         (
             "S3",
             {"bucket": "b", "tables": [{"search_prefix": "in/", "search_pattern": "*.csv", "table_name": "t", "key_properties": ["id"]}]},
@@ -445,6 +446,7 @@ def test_what_other_tools_write_is_what_it_stands_for(kind, given, same):
         ("CSV", {"delimiter": "tab"}, "delimiter: 'tab' is no delimiter; write the sign itself, and \\t for a tab"),
         ("S3", {"auth_type": "PUBLIC_BUCKET"}, "auth_type: write `access_key_id` and `secret_access_key`, or"),
         ("S3", {"skip_after": 1}, "skip_after: lines at the end cannot be left out"),
+        ("CSV", {"strings_can_be_null": False}, "strings_can_be_null: nothing between two delimiters"),
         ("S3", {"pattern": r".*\.csv"}, "pattern: '.*\\\\.csv' is a regular expression; write a glob"),
         ("S3", {"endpoint": "u:CANARY@minio:9000"}, "endpoint: write its scheme, too: https://… or http://…"),
     ],
