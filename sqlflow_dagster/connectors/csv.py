@@ -19,6 +19,8 @@ set aside in `_sqlflow.quarantine` with the reason, the file, the line and its t
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -42,6 +44,7 @@ from sqlflow_dagster.connectors.files import (
     partition_types,
     struct_sql,
 )
+from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.sink import CsvSinkOptions, WritesFiles
 from sqlflow_dagster.connectors.sniff import Form, Sample, Sniffed, sniff
 from sqlflow_dagster.errors import SourceFailed
@@ -182,6 +185,14 @@ class ReadsCsv(Files[C]):
             checks=tuple(check for check in checks if check),
             in_pieces=True,
         )
+
+    def _is_misread(self, file: File) -> bool:
+        """Whether a quoted name of several lines follows the mark: DuckDB, which skips the header, sees no quote."""
+        with file.path.open("rb") as stream:
+            if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                return False
+            line = re.split(rb"[\r\n]", stream.read(2**16), maxsplit=1)[0]
+        return bool(self.options.quote) and line.count(self.options.quote.encode()) % 2 == 1
 
     def _width(self, item: Readable, sample: Sample, delimiter: str) -> Iterator[object] | None:
         """What finds a line whose values stand in other columns; of a pipe, it is done while it is written."""
@@ -350,7 +361,8 @@ class ReadsCsv(Files[C]):
             "quote": literal(options.quote),
             "escape": literal(options.escape or options.quote),
             "comment": literal(options.comment) if options.comment else None,
-            "new_line": literal("\\r") if sample.carriage_returns else None,
+            # It would take the first line break of all, be it in a name, and read no row of lines that end otherwise.
+            "new_line": literal(_escaped(sample.ending)) if sample.ending else None,
             "columns": struct_sql(columns),
             "nullstr": sql("[{nulls}]", nulls=nulls),
             "allow_quoted_nulls": literal(options.allow_quoted_nulls),
@@ -381,7 +393,11 @@ class Csv(WritesFiles, ReadsCsv[CsvOptions]):
 
 def _form_of(sample: Sample) -> tuple[object, ...]:
     """What files must share to be read by one call."""
-    return sample.names, sample.carriage_returns, sample.skip
+    return sample.names, sample.ending, sample.skip
+
+
+def _escaped(ending: str) -> str:
+    return ending.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def _check_names(samples: Sequence[Sample]) -> None:

@@ -48,15 +48,16 @@ class Lines:
         Nothing is copied and no line is looked for, which takes a third less time.
         """
         mark = self.delimiter.encode()
-        piece, kept, wanted = bytearray(_PIECE), 0, b""
+        piece, kept = bytearray(_PIECE), 0
         with path.open("rb", buffering=0) as stream, memoryview(piece) as view:
             while size := stream.readinto(view[kept:]):
                 end = kept + size
-                wanted = wanted or mark + _ending(bytes(piece[:end]))
-                # Where a first line is that long, nobody knows yet how lines end.
-                if piece.rfind(wanted, 0, end) >= 0 or piece.find(b"\n", 0, end) < 0:
+                if any(
+                    piece.find(ending, 0, end) >= 0 and piece.rfind(mark + ending, 0, end) >= 0
+                    for ending in (b"\n", b"\r")
+                ):
                     return True
-                kept = min(len(wanted) - 1, end)
+                kept = min(len(mark), end)
                 piece[:kept] = piece[end - kept : end]
                 yield
         # The last line may have no ending.
@@ -70,9 +71,9 @@ class Lines:
         """
         suspect, before = False, b""
         mark = self.delimiter.encode()
-        for piece, text, ending in _whole(pieces()):
-            if not suspect and text.rfind(mark + ending) >= 0:
-                lines = self._long(before + text, ending)
+        for piece, text in _whole(pieces()):
+            if not suspect and text.rfind(mark + b"\n") >= 0:
+                lines = self._long(before + text)
                 suspect = any(start >= len(before) for start, _ in lines)
             # Most texts of several lines that end in the next piece begin here.
             before = text[text.rfind(b"\n", 0, max(0, len(text) - _OVERLAP)) + 1 :]
@@ -80,19 +81,19 @@ class Lines:
         if suspect:
             self._look(pieces())
 
-    def _long(self, text: bytes, ending: bytes) -> Iterator[tuple[int, int]]:
+    def _long(self, text: bytes) -> Iterator[tuple[int, int]]:
         """Where lines are that end with a delimiter and have as many of them as one value too many needs.
 
         So may lines in which a text of several lines ends. The last one comes first: Python looks twice as fast
         from the end.
         """
         mark = self.delimiter.encode()
-        found = text.rfind(mark + ending)
+        found = text.rfind(mark + b"\n")
         while found >= 0:
             start, end = text.rfind(b"\n", 0, found) + 1, found + len(mark)
             if text.count(mark, start, end) >= self.width or self._ends_long(text, start, end):
                 yield start, end
-            found = text.rfind(mark + ending, 0, start)
+            found = text.rfind(mark + b"\n", 0, start)
 
     def _ends_long(self, text: bytes, start: int, end: int) -> bool:
         """Whether a text of several lines may end in a line, and its record have as many delimiters."""
@@ -105,10 +106,10 @@ class Lines:
     def _look(self, pieces: Iterable[bytes]) -> None:
         """Look where records begin and end, which is told by counting quotes."""
         number, rest = 0, b""
-        for _, whole, ending in _whole(pieces):
+        for _, whole in _whole(pieces):
             text = rest + whole
             quotes = done = 0
-            for start, end in sorted(self._long(text, ending)):
+            for start, end in sorted(self._long(text)):
                 quotes, done = quotes + self._quotes(text[done:start]), start
                 if (quotes + self._quotes(text[start:end])) % 2 == 0:
                     begin = self._begin(text, start) if quotes % 2 else start
@@ -176,20 +177,17 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece + stream.readline(_PIECE)
 
 
-def _ending(text: bytes) -> bytes:
-    """How the first line ends."""
-    return b"\r\n" if text[: text.find(b"\n")].endswith(b"\r") else b"\n"
-
-
-def _whole(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield each piece, the whole lines that end in it, and how the first line of all ends."""
-    rest = ending = b""
+def _whole(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each piece, and the whole lines that end in it, all made to end with a line feed."""
+    rest = b""
     for piece in pieces:
-        end = piece.rfind(b"\n") + 1
-        text, rest = (rest + piece[:end], piece[end:]) if end else (b"", rest + piece)
-        if text and not ending:
-            ending = _ending(text)
-        yield piece, text, ending
+        text = rest + piece
+        if b"\r" in text:
+            # What follows the last character may belong to it.
+            last = text[-1:] if text.endswith(b"\r") else b""
+            text = text.removesuffix(last).replace(b"\r\n", b"\n").replace(b"\r", b"\n") + last
+        end = text.rfind(b"\n") + 1
+        text, rest = text[:end], text[end:]
+        yield piece, text
     if rest:
-        ending = ending or b"\n"
-        yield b"", rest + ending, ending
+        yield b"", rest.removesuffix(b"\r") + b"\n"

@@ -374,12 +374,16 @@ class Files(Connector[O]):
             packed = any(spool.compression(file, self.options.compression) != "none" for file in files)
             yield together(tasks, _UNPACKERS, "sqlflow_unpack") if packed else [task() for task in tasks]
 
+    def _is_misread(self, file: File) -> bool:
+        """Whether DuckDB would misread the file's text for its byte-order mark."""
+        return self.has_no_mark and spool.has_mark(file)
+
     def _readable(self, file: File, folder: Path, open_: ExitStack) -> Readable:
         options = self.options
         kind = spool.compression(file, options.compression)
         encoding = getattr(options, "encoding", "utf-8")
         as_it_is = kind == "none" and encoding == "utf-8" and not self.copies
-        if as_it_is and not (self.has_no_mark and spool.has_mark(file)):
+        if as_it_is and not self._is_misread(file):
             return Readable(file, file.path, len(str(file.path)) - len(file.tail), file.lead)
         caps = spool.Caps(options.max_uncompressed_bytes, options.max_compression_ratio)
         path = spool.unpacked(file, folder)

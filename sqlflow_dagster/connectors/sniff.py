@@ -12,14 +12,19 @@ import logging
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from sqlflow_dagster.connectors import guess
 from sqlflow_dagster.connectors.paths import File
 from sqlflow_dagster.connectors.spool import opened, packed_as
 from sqlflow_dagster.errors import SourceFailed
 from sqlflow_dagster.sql import fold
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ _BUDGET = 6 * 2**20
 _LEAST = 16 * 2**10
 _PLACES = 15
 _FIRST_ROWS = 3
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|[\r\n])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _EXCEL = re.compile(r'"?sep=.?"?[\r\n]', re.IGNORECASE)
 _FIGURES = re.compile(r"[\d\W]*\d[\d\W]*")
@@ -54,13 +60,14 @@ class Sample:
     """Rows of one file, its header apart. `names` are the columns as the table will have them.
 
     `skip` are the lines before the header, blank ones included: to DuckDB one of these would be the header.
+    `ending` is what ends the header's line, empty where it is the only one.
     """
 
     file: File
     header: tuple[str, ...]
     names: tuple[str, ...]
     rows: Sequence[Sequence[str]]
-    carriage_returns: bool
+    ending: str
     skip: int
 
 
@@ -144,7 +151,8 @@ def _parts(file: File, kind: str, form: Form, budget: int) -> list[str]:
         for number in range(1, _PLACES + 1):
             stream.seek(len(head) + (file.size - len(head) - size) * number // _PLACES)
             text = stream.read(size).decode("utf-8", "replace")
-            parts.append(text[text.find("\n") + 1 :])
+            begun = _LINE.match(text)
+            parts.append(text[begun.end() :] if begun else "")
         return parts
 
 
@@ -180,7 +188,7 @@ def _read(text: str, delimiter: str, form: Form) -> list[list[str]]:
         return []
 
 
-def _reader(text: str, delimiter: str, form: Form, *, strict: bool = False) -> Iterator[list[str]]:
+def _reader(text: str, delimiter: str, form: Form, *, strict: bool = False) -> Reader:
     # Python's reader takes one character as a delimiter.
     text, delimiter = text.replace(delimiter, delimiter_of(delimiter)), delimiter_of(delimiter)
     lines: Iterable[str] = io.StringIO(text, newline="")
@@ -233,7 +241,7 @@ def _sample(
     file: File, parts: Sequence[str], delimiter: str, form: Form, *, header: bool, strict: bool
 ) -> Sample:
     head = _skipped(parts[0], form.skip_rows)
-    skip = _lines_before(parts[0], form, header=header)
+    skip, endings = _lines_before(parts[0], form, header=header)
     if header:
         _check_header_line(file, head, delimiter, form)
     rows = _read(head, delimiter, form)
@@ -244,8 +252,13 @@ def _sample(
     for part in parts[1:]:
         # The last line may be cut, and the first ones stand in a quoted text.
         body += [row for row in _read(part, delimiter, form)[:-1] if _has_width(row, width)]
-    returns = "\r" in head and "\n" not in head
-    return Sample(file, first if header else (), names, body, returns, skip)
+    ending = _ending(head, delimiter, form)
+    if ending and endings - {ending}:
+        raise SourceFailed(
+            f"{file.name}: its first lines end otherwise than the one at which the table begins (\\n, \\r\\n, \\r); "
+            "have it written with one of them"
+        )
+    return Sample(file, first if header else (), names, body, ending, skip)
 
 
 def _has_width(row: Sequence[str], width: int) -> bool:
@@ -253,15 +266,36 @@ def _has_width(row: Sequence[str], width: int) -> bool:
     return len(row) == width or (len(row) == width + 1 and not row[-1])
 
 
-def _lines_before(text: str, form: Form, *, header: bool) -> int:
-    """How many lines are skipped, with blank ones before the header; DuckDB does not count comments."""
-    skipped = 0
-    for number, line in enumerate(io.StringIO(text, newline=None)):
+def _lines_before(text: str, form: Form, *, header: bool) -> tuple[int, set[str]]:
+    """How many lines are skipped, with blank ones before the header, and how they end.
+
+    DuckDB does not count comments, and counts lines of another end in ways of its own.
+    """
+    skipped, endings = 0, set()
+    for number, line in enumerate(io.StringIO(text, newline="")):
         is_comment = bool(form.comment) and line.startswith(form.comment)
-        if number >= form.skip_rows and not (header and (is_comment or line == "\n")):
+        if number >= form.skip_rows and not (header and (is_comment or line == _end(line))):
             break
         skipped += not is_comment
-    return skipped
+        endings.add(_end(line))
+    return skipped, endings
+
+
+def _ending(text: str, delimiter: str, form: Form) -> str:
+    """How the first record ends, within which lines may end otherwise; empty where that is not known."""
+    reader = _reader(text, delimiter, form)
+    try:
+        next((row for row in reader if row), None)
+    except csv.Error:
+        return ""
+    lines = (
+        line for line in io.StringIO(text, newline="") if not (form.comment and line.startswith(form.comment))
+    )
+    return _end(next(islice(lines, max(0, reader.line_num - 1), None), ""))
+
+
+def _end(line: str) -> str:
+    return line[len(line.rstrip("\r\n")) :]
 
 
 def _check_header_line(file: File, text: str, delimiter: str, form: Form) -> None:

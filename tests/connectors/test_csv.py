@@ -712,6 +712,40 @@ def test_what_is_no_csv_of_this_form_is_an_error_that_names_file_and_remedy(fold
         folder.read("CSV", path="a.csv")
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "marked"])
+@pytest.mark.parametrize("within", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("head", ['"i%sd",v', 'id,"the%svalue"', '"i%sd","v"'])
+def test_a_header_may_have_other_line_breaks_in_its_names(folder, head, end, within, mark):
+    lines = [head % within, "1,a", f'2,"b{end}"', "3,c", ""]
+    folder.write("a.csv", mark + end.join(lines))
+    assert folder.rows("CSV", path="a.csv") == [(1, "a"), (2, f"b{end}"), (3, "c")]
+    folder.write("a.csv", mark + end.join([*lines[:3], "3,,", ""]))
+    with pytest.raises(SourceFailed, match="it has more values than the 2 columns"):
+        folder.rows("CSV", path="a.csv")
+
+
+@pytest.mark.parametrize("first", ["title\n", "\n", "# title\n"])
+def test_lines_before_the_header_that_end_otherwise_are_an_error(folder, first):
+    folder.write("a.csv", f"{first}id,v\r\n1,a\r\n2,b\r\n")
+    more = {"skip_rows": 1} if first == "title\n" else {}
+    with pytest.raises(SourceFailed, match=r"^a.csv: its first lines end otherwise"):
+        folder.rows("CSV", path="a.csv", comment="#", **more)
+    folder.write("a.csv", f"{first}id,v\n1,a\n2,b\n")
+    assert folder.rows("CSV", path="a.csv", comment="#", **more) == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize(
+    "text", ["id,v\r1,a\r2,,\r3,c\r", "id,v\n1,a\n2,,\r\n3,c\n", "id,v\r\n1,a\r\n2,,\n3,c\r\n"]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_line_of_one_value_too_many_is_an_error_however_lines_end(folder, text, packed):
+    name = "a.csv.gz" if packed else "a.csv"
+    folder.write(name, gzip.compress(text.encode()) if packed else text)
+    with pytest.raises(SourceFailed, match=rf"^{name}:3: it has more values than the 2 columns"):
+        folder.rows("CSV", path=name)
+
+
 def test_files_with_other_ends_of_lines_are_all_read(folder):
     folder.write("in/a.csv", "id,v\r1,a\r2,b\r")
     folder.write("in/b.csv", "id,v\n3,c\n")
