@@ -26,7 +26,8 @@ _SHORT = r"-?(?:[0-9]+|[0-9.]{1,16}(?:[eE][+-]?[0-9]{1,2})?)[\s,\]}]"
 _LONG_NUMBER = rf'((?:{_STRING}|[^"0-9-]|-I|{_SHORT})*)(-?[0-9][0-9.eE+-]*|$)'
 # DuckDB takes these for numbers, in any case of their letters.
 _NO_NUMBER = "-?(?i:nan|inf(?:inity)?)"
-_CHANGED = rf"[0-9.]{{16}}|[eE][+-]?[0-9]{{3}}|{_NO_NUMBER}"
+# What to_json writes otherwise: many digits, an exponent, zeros at the end of a fraction, -0, and those.
+_CHANGED = rf"[0-9.]{{16}}|[0-9][eE][+-]?[0-9]|\.[0-9]*0[\s,\]}}]|-0[\s,\]}}]|{_NO_NUMBER}"
 _EVERY_NO_NUMBER = rf'((?:{_STRING}|null|[^"nNiI-]|-[0-9])*)({_NO_NUMBER}|$)'
 # Sixteen digits may be too many for a double, and so may an exponent of three. Of an object's text, what stands
 # after one of these three is a number, unless it is inside a string.
@@ -60,7 +61,7 @@ def finite(text: Sql) -> Sql:
 
 
 def may_change(text: Sql) -> Sql:
-    """Return whether DuckDB may write anything in the text otherwise than it is, beside its spaces and zeros."""
+    """Return whether DuckDB may write a number in the text otherwise than it stands there."""
     return sql("regexp_matches({text}, {any})", text=text, any=literal(_CHANGED))
 
 

@@ -151,6 +151,16 @@ def test_json_has_each_digit_and_no_number_that_json_has_not(shop, type_):
     assert (float(row["j"]["a"]), row["d"], row["e"], row["z"]) == (1.5, None, None, None)
 
 
+@pytest.mark.parametrize("number", ["1.10", "-0.0", "5.0", "-0", "2e3", "1E+05", "1.50e-7", "100", "0"])
+@pytest.mark.parametrize("form", ['{{"a": {0}, "b": "1.10 e1"}}', "[1, [{0}],{0} ]", '{{"a":{0},"b":1}}', "{0}"])
+def test_numbers_inside_json_are_written_as_they_stand(shop, form, number):
+    text = form.format(number)
+    shop.export(f"SELECT '{text}'::JSON AS j", "JSONL", "a.jsonl")
+    written = (shop.root / "a.jsonl").read_text()
+    plain = json.loads(text, parse_float=str, parse_int=str)
+    assert json.loads(written, parse_float=str, parse_int=str) == {"j": plain}
+
+
 @pytest.mark.parametrize("value", ["0.1", "-1e-45", "3.4028235e38", "16777216", "123456.79", "-0.0"])
 def test_json_has_the_shortest_text_of_a_float(shop, value):
     shop.export(f"SELECT {value}::FLOAT AS f, [{value}::FLOAT] AS l", "JSONL", "a.jsonl")
