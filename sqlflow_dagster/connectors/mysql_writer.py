@@ -55,6 +55,11 @@ UNION ALL SELECT 'a foreign key' FROM information_schema.KEY_COLUMN_USAGE
 UNION ALL SELECT 'its history' FROM information_schema.TABLES
   WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND TABLE_TYPE = 'SYSTEM VERSIONED'
 """
+_CHANGERS = """
+SELECT CONCAT('the trigger ', TRIGGER_NAME) FROM information_schema.TRIGGERS
+WHERE EVENT_OBJECT_SCHEMA = %s AND EVENT_OBJECT_TABLE = %s AND ACTION_TIMING = 'BEFORE'
+  AND (EVENT_MANIPULATION = 'INSERT' OR (EVENT_MANIPULATION = 'UPDATE' AND %s)) ORDER BY 1
+"""
 _UNIQUE = """
 SELECT INDEX_NAME, GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX SEPARATOR '\n'), MAX(SUB_PART IS NOT NULL)
 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0
@@ -90,6 +95,7 @@ class Writer:
         self.there = bool(found)
         if found:
             self._as_the_table_has_them()
+            self._warn_of_changers()
             if self.options.mode != "replace" or self._needed_by:
                 self._check_engine(str(found[0][1]))
         if self.options.mode == "upsert":
@@ -242,6 +248,12 @@ class Writer:
                 self.connection.rollback()
                 self._run("DROP TABLE IF EXISTS {table}", table=made)
             raise
+
+    def _warn_of_changers(self) -> None:
+        """Tell of what may store something else than the rows: whether it does, only its author knows."""
+        upsert = self.options.mode == "upsert"
+        if found := [str(row[0]) for row in rows_of(self.connection, _CHANGERS, [*self.name, upsert])]:
+            log.warning("%s: %s may change what is stored", self._label, ", ".join(found))
 
     def _warn_of_indexes(self) -> None:
         found = rows_of(self.connection, _UNIQUE, [*self.name]) if self.there else []

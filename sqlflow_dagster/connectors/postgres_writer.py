@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from sqlflow_dagster.connectors.postgres_wire import Wire, as_it_fits, as_json
 from sqlflow_dagster.connectors.tables import Name
 from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, join, quote, sql
+
+log = logging.getLogger(__name__)
 
 _STAGE = quote("pg_temp", "_sqlflow_rows")
 _BUFFER = 1 << 20
@@ -40,6 +43,23 @@ SELECT c.oid, c.relkind
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
+"""
+# Row triggers before INSERT are of type 1 + 2 + 4, before UPDATE 1 + 2 + 16; those of partitions are theirs. COPY asks no
+# rule, but a later one of ours may go by INSERT.
+_CHANGERS = """
+WITH RECURSIVE part (oid) AS (
+  SELECT %(oid)s::oid
+  UNION ALL
+  SELECT c.oid FROM part JOIN pg_catalog.pg_inherits AS i ON i.inhparent = part.oid
+  JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition
+)
+SELECT DISTINCT 'the trigger ' || t.tgname FROM part JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = part.oid
+WHERE t.tgenabled NOT IN ('D', 'R') AND NOT t.tgisinternal AND t.tgtype & 3 = 3
+  AND (t.tgtype & 4 > 0 OR (t.tgtype & 16 > 0 AND %(upsert)s))
+UNION
+SELECT 'the rule ' || rulename FROM pg_catalog.pg_rewrite
+WHERE ev_class = %(oid)s AND ev_enabled NOT IN ('D', 'R') AND (ev_type = '3' OR (ev_type = '2' AND %(upsert)s))
+ORDER BY 1
 """
 _UNIQUE = """
 SELECT array_agg(a.attname ORDER BY k.place)
@@ -73,6 +93,7 @@ class Writer:
             self._as_postgres_calls_them()
         if self.oid is not None:
             self._as_the_table_has_them(self.oid)
+            self._warn_of_changers(self.oid)
         self.columns = [as_json(wire) if wire.final == "json" else as_it_fits(wire) for wire in self.columns]
 
     def write(self, count: int) -> None:
@@ -144,6 +165,12 @@ class Writer:
                 "the query"
             )
         self.columns = known
+
+    def _warn_of_changers(self, oid: int) -> None:
+        """Tell of what may store something else than the rows: whether it does, only its author knows."""
+        asked = {"oid": oid, "upsert": self.options.mode == "upsert"}
+        if found := [row[0] for row in rows_of(self.connection, _CHANGERS, asked)]:
+            log.warning("%s: %s may change what is stored", self._label, ", ".join(found))
 
     def _create(self, name: Name) -> None:
         """Make the table with the columns as they are at the end, and the key of an upsert."""

@@ -344,6 +344,24 @@ def test_a_value_that_a_column_cannot_hold_is_named_and_nothing_is_stored(export
 
 
 @pytest.mark.parametrize(
+    ("when", "mode", "told"),
+    [
+        ("BEFORE INSERT", "append", True),
+        ("BEFORE INSERT", "replace", True),
+        ("BEFORE UPDATE", "upsert", True),
+        ("BEFORE UPDATE", "append", False),
+    ],
+)
+def test_what_may_change_rows_on_their_way_is_told(export, caplog, when, mode, told):
+    export.run(
+        "CREATE TABLE t (k int PRIMARY KEY, v int)",
+        f"CREATE TRIGGER x {when} ON t FOR EACH ROW SET NEW.v = NEW.v * 100",
+    )
+    export("SELECT 1 AS k, 2 AS v", mode=mode, **({"keys": "k"} if mode == "upsert" else {}))
+    assert (".t: the trigger x may change what is stored" in caplog.text) is told
+
+
+@pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
         ({"mode": "upsert", "keys": "nix"}, ExportFailed, "the query gives no column nix"),

@@ -227,6 +227,49 @@ def test_rows_that_the_table_keeps_out_are_an_error(export, options, hangs, valu
     assert export.run("SELECT * FROM t") == [(7, 7)]
 
 
+CHANGES = "CREATE FUNCTION changes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := NEW.v * 100; RETURN NEW; END'"
+
+
+@pytest.mark.parametrize(
+    ("hangs", "mode", "told"),
+    [
+        (
+            "TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION changes()",
+            "append",
+            "the trigger x may",
+        ),
+        (
+            "TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION changes()",
+            "replace",
+            "the trigger x may",
+        ),
+        (
+            "TRIGGER x BEFORE INSERT ON t_1 FOR EACH ROW EXECUTE FUNCTION changes()",
+            "append",
+            "the trigger x may",
+        ),
+        (
+            "TRIGGER x BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION changes()",
+            "upsert",
+            "the trigger x may",
+        ),
+        ("TRIGGER x BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION changes()", "append", ""),
+        ("TRIGGER x AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION changes()", "append", ""),
+        ("RULE x AS ON INSERT TO t DO ALSO UPDATE t SET v = 7", "append", "the rule x may"),
+    ],
+)
+def test_what_may_change_rows_on_their_way_is_told(export, caplog, hangs, mode, told):
+    export.run(
+        "CREATE TABLE t (k int PRIMARY KEY, v int) PARTITION BY RANGE (k)",
+        "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100)",
+        CHANGES,
+        f"CREATE {hangs}",
+    )
+    export("SELECT 1 AS k, 2 AS v", mode=mode, **({"keys": "k"} if mode == "upsert" else {}))
+    assert ("may change what is stored" in caplog.text) is bool(told)
+    assert told in caplog.text
+
+
 def test_updates_that_a_trigger_keeps_out_are_an_error_unless_they_change_nothing(export):
     export.run(
         "CREATE TABLE t (k int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 1), (2, 2)",
