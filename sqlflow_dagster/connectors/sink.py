@@ -98,11 +98,15 @@ class CsvSinkOptions(TextSinkOptions, PartitionedSinkOptions):
     quote: str = Field('"', min_length=1, max_length=1, description="Around values that hold a delimiter.")
     escape: str = Field('"', min_length=1, max_length=1, description="Before a quote inside quotes.")
     null_value: str = Field(
-        "", description="The text of NULL; where that is empty, an empty text is written as a quoted one."
+        "",
+        description="The text of NULL; where that is empty, an empty text is written as a quoted one, else as nothing "
+        "at all, which a SOURCE reads as NULL.",
     )
     date_format: str | None = Field(None, description="How dates are written, in strftime's letters.")
     timestamp_format: str | None = Field(None, description="How times are written, in strftime's letters.")
-    force_quote: tuple[str, ...] = Field((), description="Columns whose values are always quoted.")
+    force_quote: Annotated[tuple[str, ...], BeforeValidator(parameters.names)] = Field(
+        (), description="Columns whose values are always quoted."
+    )
 
     def copy_options(self, target: str) -> Sql:
         """Return the options of COPY."""

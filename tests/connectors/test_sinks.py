@@ -151,8 +151,17 @@ def test_json_has_each_digit_and_no_number_that_json_has_not(shop, type_):
     assert (float(row["j"]["a"]), row["d"], row["e"], row["z"]) == (1.5, None, None, None)
 
 
+@pytest.mark.parametrize("given", ["v", ["v"], "v, w"])
+def test_columns_to_quote_are_one_name_or_several(shop, given):
+    shop.export("SELECT 1 AS i, 'x' AS v, 2 AS w", "CSV", "a.csv", force_quote=given)
+    last = '"2"' if given == "v, w" else "2"
+    assert (shop.root / "a.csv").read_text() == f'i,v,w\n1,"x",{last}\n'
+
+
 @pytest.mark.parametrize("number", ["1.10", "-0.0", "5.0", "-0", "2e3", "1E+05", "1.50e-7", "100", "0"])
-@pytest.mark.parametrize("form", ['{{"a": {0}, "b": "1.10 e1"}}', "[1, [{0}],{0} ]", '{{"a":{0},"b":1}}', "{0}"])
+@pytest.mark.parametrize(
+    "form", ['{{"a": {0}, "b": "1.10 e1"}}', "[1, [{0}],{0} ]", '{{"a":{0},"b":1}}', "{0}"]
+)
 def test_numbers_inside_json_are_written_as_they_stand(shop, form, number):
     text = form.format(number)
     shop.export(f"SELECT '{text}'::JSON AS j", "JSONL", "a.jsonl")
