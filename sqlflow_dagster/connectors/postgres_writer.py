@@ -44,8 +44,7 @@ FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
-# Row triggers before INSERT are of type 1 + 2 + 4, before UPDATE 1 + 2 + 16; those of partitions are theirs. COPY asks no
-# rule, but a later one of ours may go by INSERT.
+# Row triggers before INSERT have the bits 1, 2 and 4 of their type, those before UPDATE 1, 2 and 16.
 _CHANGERS = """
 WITH RECURSIVE part (oid) AS (
   SELECT %(oid)s::oid

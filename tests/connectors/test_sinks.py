@@ -155,7 +155,7 @@ def test_json_has_each_digit_and_no_number_that_json_has_not(shop, type_):
 def test_columns_to_quote_are_one_name_or_several(shop, given):
     shop.export("SELECT 1 AS i, 'x' AS v, 2 AS w", "CSV", "a.csv", force_quote=given)
     last = '"2"' if given == "v, w" else "2"
-    assert (shop.root / "a.csv").read_text() == f'i,v,w\n1,"x",{last}\n'
+    assert (shop.root / "a.csv").read_text().splitlines()[1] == f'1,"x",{last}'
 
 
 @pytest.mark.parametrize("number", ["1.10", "-0.0", "5.0", "-0", "2e3", "1E+05", "1.50e-7", "100", "0"])
