@@ -247,6 +247,8 @@ class Postgres(ServerTables[PostgresOptions]):
     ) -> tuple[Selected, Cursor | None, Cursor | None]:
         """The SELECT, and where the stream stands after it: asked before its snapshot is taken."""
         options = self.options
+        if since is not None and options.sync_mode == "incremental":
+            _check_kind(since, "xmin" if options.by_xmin else None, label)
         relation, columns, keys = self._relation(connection, table, label)
         by_xmin, position = None, None
         if options.by_xmin:
@@ -347,3 +349,14 @@ class Postgres(ServerTables[PostgresOptions]):
 def _word(value: str) -> str:
     """A value as libpq reads it in a connection string."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _check_kind(since: Cursor, wanted: str | None, label: str) -> None:
+    """Raise SourceFailed for a position of `xmin` or of the log where that is not `wanted`, or none where it is."""
+    told = json.loads(since.value) if since.type == "JSON" else None
+    found = next((kind for kind in ("lsn", "xmin") if isinstance(told, dict) and kind in told), None)
+    if found != wanted:
+        raise SourceFailed(
+            f"{label}: the rows there were read by another sync_mode or cursor_field, and their cursor is none of "
+            "this one's; read everything anew with --full-refresh"
+        )

@@ -311,6 +311,22 @@ def test_reading_by_xmin_misses_no_row_that_comes_with_a_partition(project, unde
     assert project.bench.ok()["t"].rows == 0
 
 
+@pytest.mark.parametrize(("before", "after"), [("id", "xmin"), ("xmin", "id"), ("xmin", "s"), ("cdc", "s")])
+def test_a_cursor_of_another_kind_is_told(project, before, after):
+    project.database.run("CREATE TABLE s (id int PRIMARY KEY, s text)", "INSERT INTO s VALUES (1, 'a')")
+    log = {"table": "s", "sync_mode": "cdc", "primary_key": "id"}
+    options = {**log, "sync_mode": "incremental"}
+    project.load(**(log if before == "cdc" else {**options, "cursor_field": before}))
+    error = project.error(**options, cursor_field=after)
+    assert isinstance(error, SourceFailed)
+    assert "read by another sync_mode or cursor_field" in str(error)
+    project.bench.ok(full_refresh=True)
+    project.load(**options, cursor_field=after)
+    project.database.run(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
+    )
+
+
 def test_xmin_of_another_server_is_no_cursor(project):
     project.database.run("CREATE TABLE s (id int PRIMARY KEY)", "INSERT INTO s VALUES (1)")
     options = {"table": "s", "sync_mode": "incremental", "cursor_field": "xmin", "primary_key": "id"}
