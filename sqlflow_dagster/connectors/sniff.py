@@ -241,7 +241,8 @@ def _sample(
     file: File, parts: Sequence[str], delimiter: str, form: Form, *, header: bool, strict: bool
 ) -> Sample:
     head = _skipped(parts[0], form.skip_rows)
-    skip, endings = _lines_before(parts[0], form, header=header)
+    more, endings = _lines_before(parts[0], form, header=header)
+    skip = _records_skipped(file, parts[0], delimiter, form) + more
     if header:
         _check_header_line(file, head, delimiter, form)
     rows = _read(head, delimiter, form)
@@ -266,8 +267,23 @@ def _has_width(row: Sequence[str], width: int) -> bool:
     return len(row) == width or (len(row) == width + 1 and not row[-1])
 
 
+def _records_skipped(file: File, text: str, delimiter: str, form: Form) -> int:
+    """How many records the lines to be skipped are, which DuckDB counts: a title in quotes may be of several lines.
+
+    Raises SourceFailed for a quote by which DuckDB would skip more than these lines.
+    """
+    lines = "".join(islice(io.StringIO(text, newline=""), form.skip_rows))
+    try:
+        return sum(1 for _ in _reader(lines, delimiter, form, strict=True))
+    except csv.Error as error:
+        raise SourceFailed(
+            f"{file.name}: in the lines that `skip_rows` leaves out, a quote is misplaced or not closed ({error}); "
+            "mend it, or set `quote` to an empty text where quotes are plain text"
+        ) from error
+
+
 def _lines_before(text: str, form: Form, *, header: bool) -> tuple[int, set[str]]:
-    """How many lines are skipped, with blank ones before the header, and how they end.
+    """How many blank lines stand before the header, and how these end and the ones to be skipped.
 
     DuckDB does not count comments, and counts lines of another end in ways of its own.
     """
@@ -276,7 +292,7 @@ def _lines_before(text: str, form: Form, *, header: bool) -> tuple[int, set[str]
         is_comment = bool(form.comment) and line.startswith(form.comment)
         if number >= form.skip_rows and not (header and (is_comment or line == _end(line))):
             break
-        skipped += not is_comment
+        skipped += number >= form.skip_rows and not is_comment
         endings.add(_end(line))
     return skipped, endings
 

@@ -725,6 +725,24 @@ def test_a_header_may_have_other_line_breaks_in_its_names(folder, head, end, wit
         folder.rows("CSV", path="a.csv")
 
 
+@pytest.mark.parametrize(
+    "title",
+    ['"a title\nof two lines"', 'x,"a\n\nb",\nmore', '5" disks', '"a, ""b"""', " , \n", ' "a\nb"'],
+)
+def test_lines_are_skipped_whatever_quotes_are_in_them(folder, title):
+    folder.write("a.csv", f"{title}\nid,v\n1,a\n2,b\n")
+    skipped = title.count("\n") + 1
+    assert folder.rows("CSV", path="a.csv", skip_rows=skipped) == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("title", ['"open', 'x,"open', '"a" title'])
+def test_a_misplaced_quote_in_a_skipped_line_is_an_error(folder, title):
+    folder.write("a.csv", f"{title}\nid,v\n1,a\n2,b\n")
+    with pytest.raises(SourceFailed, match=r"^a.csv: in the lines that `skip_rows` leaves out, a quote"):
+        folder.rows("CSV", path="a.csv", skip_rows=1)
+    assert folder.rows("CSV", path="a.csv", skip_rows=1, quote="") == [(1, "a"), (2, "b")]
+
+
 @pytest.mark.parametrize("first", ["title\n", "\n", "# title\n"])
 def test_lines_before_the_header_that_end_otherwise_are_an_error(folder, first):
     folder.write("a.csv", f"{first}id,v\r\n1,a\r\n2,b\r\n")
