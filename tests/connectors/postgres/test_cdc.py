@@ -1005,9 +1005,10 @@ def test_a_server_that_crashes_while_it_sends_is_read_on_and_no_change_is_missed
     from sqlflow_dagster.connectors import postgres_log
 
     copy.load(**CDC)
+    # More than sockets hold, so that not all of it has come when the server goes.
     for first in range(10, 1010, 10):
         copy.database.run(
-            f"INSERT INTO orders SELECT n, 'x' || n, n FROM generate_series({first}, {first + 9}) AS n",
+            f"INSERT INTO orders SELECT n, repeat('x', 5000) || n, n FROM generate_series({first}, {first + 9}) AS n",
             f"UPDATE orders SET amount = amount + 1 WHERE id < {first} AND id % 7 = 0",
             f"DELETE FROM orders WHERE id = {first - 5}",
         )
@@ -1022,7 +1023,7 @@ def test_a_server_that_crashes_while_it_sends_is_read_on_and_no_change_is_missed
 
     with monkeypatch.context() as patched:
         patched.setattr(postgres_log.Log, "_take", crashing)
-        copied = copy.load(**CDC, transaction_bytes=10_000)["t"]
+        copied = copy.load(**CDC, transaction_bytes=1_000_000)["t"]
     assert copied.calls.retries >= 1
     assert living(copy) == there(copy)
     copy.load(**CDC)
