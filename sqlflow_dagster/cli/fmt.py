@@ -58,9 +58,9 @@ def _format(path: Path, *, check: bool) -> bool:
         after = _formatted(before, str(path)).encode()
         if after == before.removeprefix(b"\xef\xbb\xbf"):
             return False
-        say(f"{'would change' if check else 'changed'} {path}")
         if not check:
             _replace(path, after)
+        say(f"{'would change' if check else 'changed'} {path}")
     except OSError as error:
         raise ProjectError(f"{path}: {error.strerror}") from error
     return True

@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 
 import pytest
@@ -48,3 +49,12 @@ def test_stdin_is_laid_out_to_stdout(sqlflow, monkeypatch):
     result = sqlflow("fmt", "-")
     assert result.status == 0
     assert result.out.startswith("LOAD a FROM s;")
+
+
+def test_a_file_that_cannot_be_written_is_not_said_to_be_changed(sqlflow, bench):
+    bench.pipeline("CREATE   TABLE a AS SELECT 1 AS x;")
+    # Where the new text would be written first.
+    bench.write(f"pipelines/.p.sf.{os.getpid()}/in_the_way", "")
+    result = sqlflow("fmt", "--project", bench.root)
+    assert result.status == 1
+    assert result.err.splitlines() == [f"{bench.root}/pipelines/p.sf: Is a directory"]
