@@ -160,13 +160,21 @@ class Warehouse:
 
     @contextmanager
     def mounted(self, connection: DuckDBPyConnection) -> Iterator[None]:
-        """Attach the warehouse file to a scratch connection under the lock, as its default catalogue."""
+        """Attach the warehouse file to a scratch connection under the lock, as its default catalogue.
+
+        Raises as `open` does, and WarehouseError where what the file holds cannot be read.
+        """
         with self._exclusive() as seconds:
             self._attach_patiently(connection, seconds)
             try:
                 connection.execute(sql("USE {name}", name=quote(self.catalog)))
                 with _written_by_commit(connection):
                     yield
+            except duckdb.IOException as error:
+                raise WarehouseError(
+                    f"{self.path}: the warehouse cannot be read or written ({_first_line(error)}). "
+                    "Where the file is damaged, put a copy of it in its place"
+                ) from error
             finally:
                 _detach(connection, self.catalog)
 

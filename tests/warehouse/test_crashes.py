@@ -33,6 +33,8 @@ for select in given.pop("selects"):
         except CursorConflict:
             pass
 """
+# Where a file's blocks begin, and how large they are.
+FIRST_BLOCK, BLOCK = 12_288, 262_144
 MERGE = {"keys": ["id"], "cursor_field": "ts"}
 KINDS = {"merge": MERGE, "keyless": {"cursor_field": "ts"}, "replace": {"mode": "replace"}}
 
@@ -204,3 +206,22 @@ def test_a_log_torn_by_a_crash_opens_as_of_some_commit(tmp_path):
             continue
         assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
         assert reached == f"2026-01-{len(rows) + 1:02} 00:00:00"
+
+
+def test_a_damaged_file_is_named_wherever_the_damage_is(depot):
+    depot.load(
+        "SELECT i AS id, TIMESTAMP '2026-01-01' + INTERVAL (i) SECOND AS updated_at FROM range(1000) AS n(i)"
+    )
+    whole = depot.warehouse.path.read_bytes()
+    said = set()
+    for start in range(FIRST_BLOCK, len(whole), BLOCK):
+        depot.warehouse.path.write_bytes(whole[: start + 50] + bytes(64) + whole[start + 114 :])
+        try:
+            depot.query()
+        except WarehouseError as error:
+            said.add(str(error).partition(" (")[0])
+    path = depot.warehouse.path
+    assert said == {
+        f"{path}: the warehouse cannot be opened for writing",
+        f"{path}: the warehouse cannot be read or written",
+    }
