@@ -6,7 +6,7 @@ numbers that are too long for a double stand as they are, and those are the text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sqlflow_dagster.connectors import exact_nested, json_numbers, nested
 from sqlflow_dagster.connectors.nested_sql import with_leaves
@@ -33,9 +33,18 @@ def row(columns: Mapping[str, str], formats: Mapping[str, str | None] = _NO_FORM
         sql("{key}: {value}", key=literal(name), value=_value(name, kind, formats))
         for name, kind in columns.items()
     ]
-    text = sql("CAST(to_json({{{pairs}}}) AS VARCHAR)", pairs=join(", ", pairs))
+    return _text(sql("{{{pairs}}}", pairs=join(", ", pairs)), columns.values())
+
+
+def value(name: str, kind: str) -> Sql:
+    """Return the text of a column's value as JSON."""
+    return _text(_value(name, kind, _NO_FORMATS), [kind])
+
+
+def _text(value: Sql, kinds: Iterable[str]) -> Sql:
+    text = sql("CAST(to_json({value}) AS VARCHAR)", value=value)
     # Numbers inside JSON went through DuckDB as marked texts.
-    return exact_nested.unmarked(text) if any("JSON" in kind for kind in columns.values()) else text
+    return exact_nested.unmarked(text) if any("JSON" in kind for kind in kinds) else text
 
 
 def _value(name: str, kind: str, formats: Mapping[str, str | None]) -> Sql:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from sqlflow_dagster.connectors import json_sink
 from sqlflow_dagster.connectors.mysql_types import GEOMETRIES
 from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, backquote, join, literal, quote, sql
@@ -229,7 +230,7 @@ class Wire:
         elif source == "moment":
             shown = sql("CAST({utc} AS VARCHAR)", utc=self._utc(c))
         elif source == "json" and self.kind != "JSON":
-            shown = sql("CAST(to_json({c}) AS VARCHAR)", c=c)
+            shown = json_sink.value(self.name, self.kind)
         elif source == "float" and target != "text":
             # With an exponent it is a double there, and no decimal number.
             shown = sql("printf('%.17e', CAST({c} AS DOUBLE))", c=c)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from sqlflow_dagster.connectors import json_sink
 from sqlflow_dagster.errors import ExportFailed
 from sqlflow_dagster.sql import Sql, fold, literal, quote, sql
 
@@ -149,7 +150,7 @@ def _by_text(name: str, kind: str) -> Wire:
     if kind in _TEXT_OF:
         return Wire(name, sql("CAST({c} AS VARCHAR)", c=c), "text", _TEXT_OF[kind])
     if kind == "JSON" or kind.startswith(("STRUCT(", "MAP(", "UNION(")) or kind.endswith("]"):
-        text = sql("CAST({c} AS VARCHAR)" if kind == "JSON" else "CAST(to_json({c}) AS VARCHAR)", c=c)
+        text = sql("CAST({c} AS VARCHAR)", c=c) if kind == "JSON" else json_sink.value(name, kind)
         return Wire(name, sql(_JSONB + "{text}", text=text), "jsonb", "jsonb")
     return Wire(name, sql("CAST({c} AS VARCHAR)", c=c), "text", "text")
 

@@ -343,6 +343,22 @@ def test_a_value_that_a_column_cannot_hold_is_named_and_nothing_is_stored(export
     assert export.leftovers() == []
 
 
+NESTED = (
+    """{'j': '{"a": 12345678901234567890.123456, "b": 1.10}'::JSON, 'f': 0.1::FLOAT, 'd': 'nan'::DOUBLE}"""
+)
+NUMBERS = {"j": {"a": "12345678901234567890.123456", "b": "1.10"}, "f": "0.1", "d": "NaN"}
+
+
+def test_numbers_inside_nested_values_are_written_as_they_stand(export):
+    query = (
+        f"SELECT {NESTED} AS s, MAP {{'k': {NESTED}}} AS m, [{NESTED}, NULL] AS l, NULL::STRUCT(j JSON) AS n"
+    )
+    export(query)
+    row = export.run("SELECT s, m, l, n FROM t")[0]
+    told = [value and json.loads(value, parse_float=str, parse_constant=pytest.fail) for value in row]
+    assert told == [NUMBERS, {"k": NUMBERS}, [NUMBERS, None], None]
+
+
 @pytest.mark.parametrize(
     ("when", "mode", "told"),
     [

@@ -76,6 +76,22 @@ def test_a_new_table_has_the_nearest_types(export, value, kind, shown):
     assert export.run("SELECT c::text FROM t") == [(shown,)]
 
 
+NESTED = (
+    """{'j': '{"a": 12345678901234567890.123456, "b": 1.10}'::JSON, 'f': 0.1::FLOAT, 'd': 'nan'::DOUBLE}"""
+)
+NUMBERS = {"j": {"a": "12345678901234567890.123456", "b": "1.10"}, "f": "0.1", "d": "NaN"}
+
+
+def test_numbers_inside_nested_values_are_written_as_they_stand(export):
+    query = (
+        f"SELECT {NESTED} AS s, MAP {{'k': {NESTED}}} AS m, [{NESTED}, NULL] AS l, NULL::STRUCT(j JSON) AS n"
+    )
+    export(query, types=dict.fromkeys("smln", "json"))
+    row = export.run("SELECT s::text, m::text, l::text, n::text FROM t")[0]
+    told = [value and json.loads(value, parse_float=str, parse_constant=pytest.fail) for value in row]
+    assert told == [NUMBERS, {"k": NUMBERS}, [NUMBERS, None], None]
+
+
 def test_types_of_a_new_table_may_be_said(export):
     export(
         """SELECT '{"b":  1}'::JSON AS j, 'x' AS v, 1 AS n""",
