@@ -81,9 +81,9 @@ class Column:
 
 def travel(column: Column, declared: str | None, numeric_type: str, money_digits: int = 2) -> Travel[Column]:
     """Return how a column travels; `declared` is the type that the user wants, None for ours."""
-    if declared is not None:
-        return _declared(column, declared)
     kind = column.type
+    if declared is not None and not _is_own(kind, declared):
+        return _declared(column, declared)
     if kind.element is not None:
         found = _list(column, kind.element)
     elif kind.name in _NATIVE:
@@ -101,6 +101,14 @@ def travel(column: Column, declared: str | None, numeric_type: str, money_digits
         order: Order = "text" if kind.shown == "citext" else "none"
         found = Travel(column, as_text(column), "VARCHAR", order=order)
     return found
+
+
+def _is_own(kind: Type, declared: str) -> bool:
+    """Whether a column has the declared type anyway."""
+    spelled = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE", "TIMETZ": "TIME WITH TIME ZONE"}.get(
+        declared, declared
+    )
+    return kind.element is None and kind.name in _NATIVE and _NATIVE[kind.name][0] == spelled
 
 
 def as_text(column: Column) -> Sql:

@@ -257,3 +257,25 @@ def test_session_defaults_of_the_server_change_nothing(project):
     assert project.query("SELECT days, c, CAST(i AS VARCHAR), p FROM p.t") == [
         ("[2024-01-31,2024-02-02)", "a\\b", "[1 day]", "(0.30000000000000004,1)")
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "declared", "shown"),
+    [
+        ("bytea", r"'\x00ff2c'", "BLOB", r"\x00\xFF,"),
+        ("bytea", "''", "BLOB", ""),
+        ("date", "'0044-03-15 BC'", "DATE", "0044-03-15 (BC)"),
+        ("timestamp", "'12024-01-01 01:02:03'", "TIMESTAMP", "12024-01-01 01:02:03"),
+        ("timestamptz", "'12024-01-01 01:02:03+00'", "TIMESTAMPTZ", "12024-01-01 01:02:03+00"),
+        (
+            "interval",
+            "'-14 months 3 days -04:05:06.789'",
+            "INTERVAL",
+            "-1 year -2 months 3 days -04:05:06.789",
+        ),
+    ],
+)
+def test_a_column_that_is_declared_as_what_it_is_keeps_its_values(project, kind, value, declared, shown):
+    project.database.run(f"CREATE TABLE t (c {kind})", f"INSERT INTO t VALUES ({value})")
+    project.load(table="t", types={"c": declared})
+    assert project.query("SELECT CAST(c AS VARCHAR) FROM p.t") == [(shown,)]
