@@ -37,8 +37,8 @@ def row(columns: Mapping[str, str], formats: Mapping[str, str | None] = _NO_FORM
 
 
 def value(name: str, kind: str) -> Sql:
-    """Return the text of a column's value as JSON."""
-    return _text(_value(name, kind, _NO_FORMATS), [kind])
+    """Return the text of a column's value as JSON, in which NaN and Infinity stay what no JSON reader takes."""
+    return _text(_value(name, kind, _NO_FORMATS, named=False), [kind])
 
 
 def _text(value: Sql, kinds: Iterable[str]) -> Sql:
@@ -47,15 +47,17 @@ def _text(value: Sql, kinds: Iterable[str]) -> Sql:
     return exact_nested.unmarked(text) if any("JSON" in kind for kind in kinds) else text
 
 
-def _value(name: str, kind: str, formats: Mapping[str, str | None]) -> Sql:
+def _value(name: str, kind: str, formats: Mapping[str, str | None], *, named: bool = True) -> Sql:
+    """The value to make JSON of; `named` says that NaN and Infinity become their names."""
+
     def leaf(value: Sql, kind: str, _place: str) -> Sql:
         if kind == "JSON":
-            return _as_it_stands(value)
+            return _as_it_stands(value, named=named)
         if kind == "FLOAT":
             # As a double it would have digits that the float has not: 0.10000000149011612.
             value = sql("CAST(CAST({value} AS VARCHAR) AS DOUBLE)", value=value)
         if kind in ("FLOAT", "DOUBLE"):
-            return _number(value)
+            return _number(value) if named else value
         asked = formats.get("TIMESTAMP" if kind.startswith("TIMESTAMP") else kind)
         return sql("strftime({value}, {asked})", value=value, asked=literal(asked)) if asked else value
 
@@ -66,13 +68,13 @@ def _value(name: str, kind: str, formats: Mapping[str, str | None]) -> Sql:
     return with_leaves(quote(name), parts, leaf, name, keys=False)
 
 
-def _as_it_stands(value: Sql) -> Sql:
+def _as_it_stands(value: Sql, *, named: bool) -> Sql:
     # The patterns of numbers want something after each.
     text = sql("(CAST({value} AS VARCHAR) || ' ')", value=value)
     return sql(
         "CASE WHEN {odd} THEN CAST({marked} AS JSON) ELSE {value} END",
         odd=json_numbers.may_change(text),
-        marked=exact_nested.marked(json_numbers.finite(text)),
+        marked=exact_nested.marked(json_numbers.finite(text) if named else text),
         value=value,
     )
 

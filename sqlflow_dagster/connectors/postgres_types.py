@@ -108,7 +108,7 @@ def _is_own(kind: Type, declared: str) -> bool:
     spelled = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE", "TIMETZ": "TIME WITH TIME ZONE"}.get(
         declared, declared
     )
-    return kind.element is None and kind.name in _NATIVE and _NATIVE[kind.name][0] == spelled
+    return kind.element is None and _NATIVE.get(kind.name or "", ("",))[0] == spelled
 
 
 def as_text(column: Column) -> Sql:

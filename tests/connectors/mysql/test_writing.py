@@ -343,10 +343,8 @@ def test_a_value_that_a_column_cannot_hold_is_named_and_nothing_is_stored(export
     assert export.leftovers() == []
 
 
-NESTED = (
-    """{'j': '{"a": 12345678901234567890.123456, "b": 1.10}'::JSON, 'f': 0.1::FLOAT, 'd': 'nan'::DOUBLE}"""
-)
-NUMBERS = {"j": {"a": "12345678901234567890.123456", "b": "1.10"}, "f": "0.1", "d": "NaN"}
+NESTED = """{'j': '{"a": 12345678901234567890.123456, "b": 1.10}'::JSON, 'f': 0.1::FLOAT}"""
+NUMBERS = {"j": {"a": "12345678901234567890.123456", "b": "1.10"}, "f": "0.1"}
 
 
 def test_numbers_inside_nested_values_are_written_as_they_stand(export):

@@ -76,10 +76,8 @@ def test_a_new_table_has_the_nearest_types(export, value, kind, shown):
     assert export.run("SELECT c::text FROM t") == [(shown,)]
 
 
-NESTED = (
-    """{'j': '{"a": 12345678901234567890.123456, "b": 1.10}'::JSON, 'f': 0.1::FLOAT, 'd': 'nan'::DOUBLE}"""
-)
-NUMBERS = {"j": {"a": "12345678901234567890.123456", "b": "1.10"}, "f": "0.1", "d": "NaN"}
+NESTED = """{'j': '{"a": 12345678901234567890.123456, "b": 1.10}'::JSON, 'f': 0.1::FLOAT}"""
+NUMBERS = {"j": {"a": "12345678901234567890.123456", "b": "1.10"}, "f": "0.1"}
 
 
 def test_numbers_inside_nested_values_are_written_as_they_stand(export):
