@@ -117,7 +117,7 @@ class RetryLater(SourceError):
 
 
 class SourceFailed(SourceError):
-    """The read broke for a reason that waiting does not mend."""
+    """The read broke, and asking again at once would not mend it; by a later try of the step it may be mended."""
 
 
 class SchemaChanged(SourceError):
