@@ -64,7 +64,8 @@ class StateKey:
 class Marker:
     """One committed load of one state key, as the warehouse and run storage remember it.
 
-    `complete` is False for a checkpoint inside a read. `committed_at` is UTC, ISO 8601.
+    `complete` is False for a checkpoint inside a read. `committed_at` is UTC, ISO 8601. `cursor_field` is
+    the column that the cursor is a value of, None where it is of no column or was set by hand.
     """
 
     position: Position
@@ -74,6 +75,7 @@ class Marker:
     schema_hash: str
     complete: bool
     committed_at: str
+    cursor_field: str | None = None
 
     def to_json(self) -> str:
         """Return the document that run storage keeps; `from_json` reads it back."""
@@ -111,7 +113,7 @@ class Start:
     one to commit under. `cursor` None means reading everything and, where the LOAD is its table's
     only writer, swapping it. `rewound` says that rows after `cursor` are to be deleted first.
     `repair` is what run storage should hold now, None where it does already. `unreadable` says that
-    what it holds is no document of this release.
+    what it holds is no document of this release. `cursor_field` is the marker's.
     """
 
     found: Position | None
@@ -121,6 +123,7 @@ class Start:
     repair: Marker | None = None
     notice: str | None = None
     unreadable: bool = False
+    cursor_field: str | None = None
 
 
 def reconcile(marker: Marker | None, stored: str | None) -> Start:
@@ -159,6 +162,7 @@ def _from_marker(marker: Marker | None, copy: Marker | None, notice: str | None)
         rewound=marker.position.seq == 0 and marker.cursor is not None,
         repair=None if copy == marker else marker,
         notice=notice,
+        cursor_field=marker.cursor_field,
     )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from sqlflow_dagster.connectors.base import Connector, Stream
 from sqlflow_dagster.cursor import Start, StateKey
+from sqlflow_dagster.errors import LoadRefused
 from sqlflow_dagster.language.variables import expand_sql
 from sqlflow_dagster.plan.nodes import Export, Load, Transform
 from sqlflow_dagster.project import Project, state_key
 from sqlflow_dagster.session import Session
+from sqlflow_dagster.sql import fold
 from sqlflow_dagster.warehouse.load import LoadSpec, behind
 from sqlflow_dagster.warehouse.shape import Shape
 from sqlflow_dagster.warehouse.transform import TransformSpec
@@ -25,6 +27,8 @@ def load_spec(
     """Return what a LOAD is to read and how it is stored."""
     options = connector.options
     since = None if session.full_refresh or not step.incremental else start.cursor
+    if since:
+        _check_column(step, stream, start)
     if since and options.lookback_window and not stream.own_cursor:
         since = behind(since, options.lookback_window)
     earlier, later = _other_writers(session.project, step)
@@ -89,6 +93,16 @@ def transform_spec(session: Session, step: Transform) -> TransformSpec:
         ),
         reads=tuple(step.reads),
     )
+
+
+def _check_column(step: Load, stream: Stream, start: Start) -> None:
+    """Raise LoadRefused for a cursor of another column: what comes after it there may be before it here."""
+    was, now = start.cursor_field, None if stream.own_cursor else step.cursor_field
+    if was and fold(was) != fold(now or ""):
+        raise LoadRefused(
+            f"{step.table}: its rows were read in the order of {was!r}, and are to be read on in "
+            f"{f'that of {now!r}' if now else 'another'}; read everything anew with --full-refresh"
+        )
 
 
 def search_path(project: Project, step: Transform | Export) -> tuple[str, ...]:

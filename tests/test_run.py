@@ -428,3 +428,31 @@ def test_a_canceled_run_calls_no_python_function_any_more(bench):
     stopped = threading.Event()
     threading.Timer(0.5, stopped.set).start()
     assert "the run was canceled" in str(bench.run(stopped=stopped)["t"].error)
+
+
+@pytest.mark.parametrize("before", ["this release", "an earlier release"])
+def test_a_cursor_of_another_column_is_refused(bench, before):
+    def pipeline(column):
+        bench.pipeline(
+            'SOURCE s TYPE CSV PARAMS {"path": "data/t.csv", "sync_mode": "incremental", "primary_key": "id", '
+            f'"cursor_field": "{column}"}};\nLOAD t FROM s;'
+        )
+
+    bench.write("data/t.csv", "id,made,changed\n1,2026-01-01,2026-03-01\n2,2026-01-02,2026-02-01\n")
+    pipeline("made")
+    bench.ok()
+    if before == "an earlier release":
+        with load_project(bench.root).warehouse.open() as connection:
+            connection.execute("ALTER TABLE _sqlflow.commits DROP COLUMN cursor_field")
+        bench.ok()
+    pipeline("MADE")
+    bench.ok()
+    pipeline("changed")
+    bench.write("data/t.csv", "id,made,changed\n1,2026-01-01,2026-03-01\n3,2026-01-03,2026-01-01\n")
+    with pytest.raises(
+        LoadRefused, match=r"read in the order of 'MADE', and are to be read on in that of 'changed'"
+    ):
+        bench.ok()
+    bench.ok(full_refresh=True)
+    assert bench.query("SELECT id FROM p.t ORDER BY id") == [(1,), (3,)]
+    bench.ok()

@@ -20,9 +20,8 @@ _COMMITS = quote("_sqlflow", "commits")
 _EMPTIED = "emptied"
 _COLUMNS = Sql(
     "project, environment, pipeline, source, stream, table_name, partition, epoch, seq, cursor_value, cursor_type,"
-    " run_id, rows, schema_hash, complete, committed_at"
+    " run_id, rows, schema_hash, complete, committed_at, cursor_field"
 )
-_FIELDS = Sql("epoch, seq, cursor_value, cursor_type, run_id, rows, schema_hash, complete, committed_at")
 
 
 def prepare(connection: DuckDBPyConnection) -> None:
@@ -33,10 +32,13 @@ def prepare(connection: DuckDBPyConnection) -> None:
             "CREATE TABLE IF NOT EXISTS {commits} (project VARCHAR, environment VARCHAR, pipeline VARCHAR,"
             " source VARCHAR, stream VARCHAR, table_name VARCHAR, partition VARCHAR, epoch BIGINT, seq BIGINT,"
             " cursor_value VARCHAR, cursor_type VARCHAR, run_id VARCHAR, rows BIGINT, schema_hash VARCHAR,"
-            " complete BOOLEAN, committed_at VARCHAR)",
+            " complete BOOLEAN, committed_at VARCHAR, cursor_field VARCHAR)",
             commits=_COMMITS,
         )
     )
+    # An earlier release made it without.
+    if "cursor_field" not in tables.columns(connection, _COMMITS):
+        connection.execute(sql("ALTER TABLE {commits} ADD COLUMN cursor_field VARCHAR", commits=_COMMITS))
 
 
 def newest(connection: DuckDBPyConnection, key: StateKey) -> Marker | None:
@@ -107,7 +109,7 @@ def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> Non
     connection.execute(
         bound(
             "INSERT INTO {commits} ({columns})"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
             [
                 *_parts(key),
                 *marker.position,
@@ -118,6 +120,7 @@ def append(connection: DuckDBPyConnection, key: StateKey, marker: Marker) -> Non
                 marker.schema_hash,
                 marker.complete,
                 marker.committed_at,
+                marker.cursor_field,
             ],
             commits=_COMMITS,
             # By name: a later release may have added columns.
@@ -149,26 +152,29 @@ def compact(connection: DuckDBPyConnection, keep: int) -> int:
 def _one(connection: DuckDBPyConnection, key: StateKey, condition: Sql) -> Marker | None:
     if not _exists(connection):
         return None
-    row = connection.execute(
+    result = connection.execute(
         sql(
-            "SELECT {fields} FROM {commits} WHERE {key} AND {condition} ORDER BY epoch DESC, seq DESC LIMIT 1",
-            fields=_FIELDS,
+            "FROM {commits} WHERE {key} AND {condition} ORDER BY epoch DESC, seq DESC LIMIT 1",
             commits=_COMMITS,
             key=_of(key),
             condition=condition,
         )
-    ).fetchone()
+    )
+    row = result.fetchone()
     if row is None:
         return None
-    epoch, seq, value, kind, run_id, rows, schema_hash, complete, committed_at = row
+    found = dict(zip((name for name, *_ in result.description), row, strict=True))
+    value = found["cursor_value"]
     return Marker(
-        position=Position(epoch, seq),
-        cursor=None if value is None else Cursor(value, kind),
-        run_id=run_id,
-        rows=rows,
-        schema_hash=schema_hash,
-        complete=complete,
-        committed_at=committed_at,
+        position=Position(found["epoch"], found["seq"]),
+        cursor=None if value is None else Cursor(value, found["cursor_type"]),
+        run_id=found["run_id"],
+        rows=found["rows"],
+        schema_hash=found["schema_hash"],
+        complete=found["complete"],
+        committed_at=found["committed_at"],
+        # A table that an earlier release made is without.
+        cursor_field=found.get("cursor_field"),
     )
 
 

@@ -273,14 +273,16 @@ class _Load:
     def _marker(self, prepared: merge.Prepared, old: Marker | None, *, complete: bool, rows: int) -> Marker:
         spec = self.spec
         same_epoch = old is not None and old.position.epoch == spec.epoch
+        cursor = self._cursor(prepared, old if same_epoch else None)
         return Marker(
             position=Position(spec.epoch, old.position.seq + 1 if old and same_epoch else 1),
-            cursor=self._cursor(prepared, old if same_epoch else None),
+            cursor=cursor,
             run_id=spec.run_id,
             rows=rows,
             schema_hash=schema.hash_of(self.columns),
             complete=complete,
             committed_at=datetime.now(UTC).isoformat(),
+            cursor_field=spec.cursor_field if cursor and not spec.own_cursor else None,
         )
 
     def _cursor(self, prepared: merge.Prepared, old: Marker | None) -> Cursor | None:
