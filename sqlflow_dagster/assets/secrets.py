@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -18,6 +18,8 @@ from sqlflow_dagster.plan.nodes import Export, Pipeline
 from sqlflow_dagster.session import Session
 
 _PASSWORD_OF_URL = re.compile(r"(://[^\s:/@'\"]*:)[^\s/@'\"]+(?=@)")
+# Of a connection string that is a secret whole: `user:password@`, `password=…`.
+_PASSWORD_INSIDE = re.compile(r"://[^\s:/@]*:([^\s/@]+)@|\bpassword\s*=\s*'?([^\s'&;]+)", re.IGNORECASE)
 _MARK = "***"
 # Shorter ones are words that stand in any message.
 _SHORTEST = 3
@@ -44,10 +46,18 @@ class Redactor:
 def redactor(session: Session, pipeline: Pipeline) -> Redactor:
     """Return what takes the secrets of a pipeline's sources and exports out of texts."""
     found = {secret for options in _options(session, pipeline) for secret in _secrets(options)}
+    found |= {password for secret in found for password in _passwords(secret)}
     found = {secret for secret in found if len(secret) >= _SHORTEST}
     written = found | {quote(secret, safe="") for secret in found}
     # The longest first: one secret may be a part of another.
     return Redactor(tuple(sorted(written, key=lambda secret: (-len(secret), secret))))
+
+
+def _passwords(secret: str) -> Iterator[str]:
+    """The passwords inside a secret: a variable's value may stand elsewhere, too, e.g. in a query."""
+    for match in _PASSWORD_INSIDE.finditer(secret):
+        text = match[1] or match[2]
+        yield from (text, unquote(text))
 
 
 def _options(session: Session, pipeline: Pipeline) -> Iterator[Any]:

@@ -169,3 +169,17 @@ def test_materialize_works_in_users_tests_without_a_home(deployment, monkeypatch
     assert dg.materialize(assets, resources=resources).success
     told = [record for record in caplog.records if "DAGSTER_HOME is not set" in record.message]
     assert len(told) <= 1  # once a process, and another test may have been the first
+
+
+@pytest.mark.parametrize(
+    "connection", ["postgresql://u:${TOK}@127.0.0.1:1/d", "host=127.0.0.1 port=1 password='${TOK}' user=u"]
+)
+def test_a_password_of_a_connection_string_is_in_no_message_of_another_step(deployment, connection):
+    deployment.bench.write(".env", "TOK=CANARY-77\n")
+    deployment.pipeline(
+        f'SOURCE pg TYPE POSTGRES PARAMS {{"connection": "{connection}", "table": "t"}};\n'
+        "CREATE TABLE t AS SELECT CAST('${TOK}' AS INTEGER) AS x;"
+    )
+    run = deployment.run()
+    assert "Could not convert string" in run.failures
+    assert "CANARY" not in run.failures
