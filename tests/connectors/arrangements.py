@@ -90,6 +90,8 @@ class Arrangement(ABC):
     nowhere: Any = '"data/file/out.csv" TYPE CSV'
     forbidden: Any = '"/etc/sqlflow/out.csv" TYPE CSV'
     advice: ClassVar[str] = "add its folder to engines.duckdb.allowed_directories"
+    # Whether the plan sees by a path that it may not be written to.
+    planned: ClassVar[bool] = True
 
     def held(self):
         """What is at the far side: equal where nothing changed."""
@@ -372,6 +374,7 @@ class Postgres(Arrangement):
 
     nowhere = '"postgresql://postgres@127.0.0.1:1/none#public.written"'
     advice = "GRANT "
+    planned = False
 
     @property
     def forbidden(self):
@@ -466,6 +469,7 @@ class S3(Arrangement):
         return f'"s3://{self.bucket.name}/out/x.parquet" OPTIONS {json.dumps(options)}'
 
     advice = "ask for s3:PutObject"
+    planned = False
 
     @property
     def nowhere(self):

@@ -51,7 +51,10 @@ class Far:
     mode: str = ""
 
     def pipeline(self, v, first, last, **options):
-        text = json.dumps({**self.options, **options})
+        given = {**self.options, **options}
+        if given.get("mode") == "upsert":
+            given["keys"] = "id"
+        text = json.dumps(given)
         query = QUERY.format(v=v, first=first, last=last)
         self.bench.pipeline(f'EXPORT {query} TO "{self.target}" OPTIONS {text};')
 
@@ -146,6 +149,5 @@ def test_a_table_of_a_server_has_the_old_or_the_new_rows_and_none_twice(
         if mode == "upsert"
         else "SELECT 1"
     )
-    options = {"table": "t", **({"keys": "id"} if mode == "upsert" else {})}
-    far = Far(bench, database.url, lambda: counted(database.run("SELECT id, v FROM t")), options, mode)
+    far = Far(bench, database.url, lambda: counted(database.run("SELECT id, v FROM t")), {"table": "t"}, mode)
     far.survives(states, rows, 2, ["before_export_commit", "after_export_commit"])
