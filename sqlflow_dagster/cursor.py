@@ -65,7 +65,7 @@ class Marker:
     """One committed load of one state key, as the warehouse and run storage remember it.
 
     `complete` is False for a checkpoint inside a read. `committed_at` is UTC, ISO 8601. `cursor_field` is
-    the column that the cursor is a value of, None where it is of no column or was set by hand.
+    the column that the cursor is a value of, None where it is of no column.
     """
 
     position: Position

@@ -104,6 +104,8 @@ def reset(project: Project, store: Store, key: StateKey, to: str | None = None) 
             schema_hash=newest.schema_hash if newest else "",
             complete=True,
             committed_at=datetime.now(UTC).isoformat(),
+            # The value is one of the same column.
+            cursor_field=newest.cursor_field if newest and cursor else None,
         )
         commits.append(connection, key, marker)
     failpoint("in_reset")

@@ -452,6 +452,14 @@ def test_a_cursor_of_another_column_is_refused(bench, before):
         LoadRefused, match=r"read in the order of 'MADE', and are to be read on in that of 'changed'"
     ):
         bench.ok()
+    project = load_project(bench.root)
+    ((_load, key),) = state.keys(project)
+    state.reset(project, bench.shelf, key, to="2026-01-01")
+    project.warehouse.close()
+    with pytest.raises(
+        LoadRefused, match=r"read in the order of 'MADE', and are to be read on in that of 'changed'"
+    ):
+        bench.ok()
     bench.ok(full_refresh=True)
     assert bench.query("SELECT id FROM p.t ORDER BY id") == [(1,), (3,)]
     bench.ok()
