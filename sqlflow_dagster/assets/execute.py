@@ -24,6 +24,7 @@ from sqlflow_dagster.assets.build import build_definitions, job_names, partition
 from sqlflow_dagster.assets.dead_runs import mark_dead_runs
 from sqlflow_dagster.assets.processes import process_tags
 from sqlflow_dagster.assets.resources import KEY
+from sqlflow_dagster.assets.revisions import read_once
 from sqlflow_dagster.collector import resumed
 from sqlflow_dagster.errors import SettingsError
 from sqlflow_dagster.project import Project
@@ -77,12 +78,13 @@ class Finished:
 def open_instance() -> Iterator[DagsterInstance]:
     """Open the instance of DAGSTER_HOME; several processes may begin a new one at the same time."""
     home = Path(os.environ["DAGSTER_HOME"])
-    with lock_for(home / ".sqlflow" / "instance").held(_SECONDS_TO_CREATE_AN_INSTANCE):
-        instance = DagsterInstance.get()
-        # Each of these makes its tables when it is first asked for.
-        _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
-    with instance:
-        yield instance
+    with read_once():
+        with lock_for(home / ".sqlflow" / "instance").held(_SECONDS_TO_CREATE_AN_INSTANCE):
+            instance = DagsterInstance.get()
+            # Each of these makes its tables when it is first asked for.
+            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+        with instance:
+            yield instance
 
 
 def run_pipeline(
