@@ -36,7 +36,7 @@ sys.exit(not result.success)
 """
 
 # `sqlflow run` in one process, its stations one after the other.
-_STATIONS = """
+STATIONS = """
 import json, os, sys, time
 from pathlib import Path
 marks = [("python", time.process_time())]
@@ -50,7 +50,7 @@ import dagster
 mark("import of Dagster")
 from sqlflow_dagster.assets import execute
 mark("our imports on top of it")
-job = execute._job(project, "start", None, lambda item: None)
+job, _ = execute._job(project, "start", None, lambda item: None)
 mark("definitions and job")
 with execute.open_instance() as instance:
     mark("instance")
@@ -69,7 +69,7 @@ def start(sizes: Sizes) -> Iterator[Figure]:
     scratch = sizes.scratch("start")
     project = inputs.project(scratch / "project", {"start": inputs.ONE_TABLE})
     env = inputs.environment(scratch)
-    stations = Command("stations", [sys.executable, "-c", _STATIONS, str(project)], env)
+    stations = Command("stations", [sys.executable, "-c", STATIONS, str(project)], env)
     commands = (
         Command("sqlflow run", inputs.run("start", project), env),
         Command("Dagster alone", [sys.executable, "-c", _BARE, str(scratch / "bare.duckdb")], env),

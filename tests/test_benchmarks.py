@@ -1,10 +1,12 @@
 """The benchmarks say what the results of a run before were, and what became slower."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from benchmarks import report
+from benchmarks import inputs, report, start
 from benchmarks.figures import Figure, Sizes
 from benchmarks.measure import Runs, Usage, paired
 
@@ -41,3 +43,13 @@ def test_a_case_that_is_run_again_takes_the_place_of_its_old_figures_only(commit
 def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds():
     ours, hand = (Runs(tuple(Usage(wall, wall, 1) for wall in walls)) for walls in ([2, 40, 3], [1, 20, 3]))
     assert paired(lambda o, h: o.wall / h.wall, ours, hand) == 2
+
+
+def test_the_stations_of_a_start_are_those_of_a_run(tmp_path):
+    project = inputs.project(tmp_path / "project", {"start": inputs.ONE_TABLE})
+    words = [sys.executable, "-c", start.STATIONS, str(project)]
+    env = dict(inputs.environment(tmp_path))
+    found = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    spent = json.loads(found.stdout.splitlines()[-1])
+    assert list(spent)[-3:] == ["run", "reading its events", "closing"]
+    assert all(seconds >= 0 for seconds in spent.values())
