@@ -254,6 +254,21 @@ def test_a_table_loaded_again_between_exports_is_seen_as_of_its_place(bench):
     assert (bench.root / "output/second.csv").read_text() == "x\n1\n2\n"
 
 
+def test_a_file_that_is_renamed_and_changed_later_doubles_no_rows(bench):
+    params = {"path": "in", "sync_mode": "incremental", "row_provenance": True}
+    bench.pipeline(f"SOURCE s TYPE CSV PARAMS {json.dumps(params)};\nLOAD t FROM s;")
+    bench.write("in/a.csv", "id\n1\n")
+    bench.ok()
+    (bench.root / "in/a.csv").rename(bench.root / "in/b.csv")
+    assert bench.ok()["t"].inserted == 0
+    bench.write("in/b.csv", "id\n10\n11\n")
+    bench.ok()
+    assert bench.query("SELECT id, _sqlflow_file FROM p.t ORDER BY id") == [
+        (10, "in/b.csv"),
+        (11, "in/b.csv"),
+    ]
+
+
 def test_incremental_by_replaces_only_its_window(bench):
     bench.pipeline(
         KEYED + "CREATE TABLE days MODE INCREMENTAL BY day LOOKBACK 1 DAY AS\n"

@@ -28,6 +28,7 @@ from sqlflow_dagster.connectors.base import (
     Rejects,
     Scan,
     Stream,
+    Unmoved,
 )
 from sqlflow_dagster.connectors.file_options import FileOptions
 from sqlflow_dagster.connectors.parallel import beside, together
@@ -149,7 +150,7 @@ class Files(Connector[O]):
             ),
         )
 
-    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan]:
+    def read(self, stream: Stream, since: Cursor | None) -> Iterator[Scan | Unmoved]:
         if not self.options.counts_files:
             files = self._all(since)
             self._required(files, since)
@@ -167,7 +168,12 @@ class Files(Connector[O]):
         replaces = changes.replaces if self.options.row_provenance else ()
         # Of rows of one key the last one stays: that of the newest file, as if each had been read when it came.
         came = changes.to_read if since is None else budget.in_order(changes.to_read)
-        yield from self._scans(stream, came, replaces, manifest.cursor(changes.seen, floor))
+        reached = manifest.cursor(changes.seen, floor)
+        if came:
+            yield from self._scans(stream, came, replaces, reached)
+        elif since is not None and reached != since:
+            # A file that was renamed has its new name from now on; one that was looked through needs it no more.
+            yield Unmoved(reached)
 
     def new_files(self, since: Cursor | None) -> tuple[str, ...]:
         changes = self._changes(since, limited=False)

@@ -82,13 +82,13 @@ def compare(
     changed: list[File] = []
     for file in files:
         known = before.get(file.name)
-        if known is None:
+        if known is None or (file.size and not known.size):
             new.append(file)
         elif same := _unchanged(known, file, now_ns):
             seen[file.name] = same
         else:
             changed.append(file)
-    names = {*seen, *(file.name for file in changed)}
+    names = {*seen, *(file.name for file in (*new, *changed))}
     gone = {name: known for name, known in before.items() if name not in names and not forget(name)}
     unread = {name: gone.pop(name) for name in [*filter(left_out, gone)]}
     renamed = _renamed(new, gone)

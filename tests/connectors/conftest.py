@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from sqlflow_dagster.connectors import registry
-from sqlflow_dagster.connectors.base import Arrow, JsonLines, Place, Scan, Span
+from sqlflow_dagster.connectors.base import Arrow, Place, Scan, Span, Unmoved
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.errors import SourceFailed
 from tests.object_store import bucket, object_store  # noqa: F401 - fixtures
@@ -72,8 +72,7 @@ class Table:
             self._store("arrow_batch", [])
             self.connection.unregister("arrow_batch")
         else:
-            assert isinstance(batch, JsonLines)
-            raise NotImplementedError
+            assert isinstance(batch, Unmoved)
         self.position = batch.position or self.position
 
     def _take_out(self, rejects):

@@ -58,6 +58,24 @@ def test_nothing_new_is_no_batch(inbox):
         assert list(source.read(source.streams()[0], first.position)) == []
 
 
+def test_what_is_known_anew_of_files_is_kept_where_none_is_to_be_read(inbox):
+    first = read(inbox, row_provenance=True)
+    (inbox.root / "in/b.csv").rename(inbox.root / "in/c.csv")
+    second = read(inbox, first.position, row_provenance=True)
+    assert second.rows == []
+    put(inbox, "c", "2,changed\n", at=OLD + 60)
+    third = read(inbox, second.position, row_provenance=True)
+    assert (third.rows, third.replaces) == ([(2, "changed", "in/c.csv")], ("in/b.csv",))
+
+
+def test_a_file_that_was_empty_is_read_when_it_has_rows(inbox):
+    inbox.write("in/c.csv", "")
+    first = read(inbox)
+    assert [row[0] for row in first.rows] == [1, 2]
+    put(inbox, "c", "3,z\n")
+    assert [row[0] for row in read(inbox, first.position).rows] == [3]
+
+
 def test_a_changed_file_without_key_or_provenance_is_an_error_that_says_what_to_do(inbox):
     first = read(inbox)
     put(inbox, "a", "1,changed\n", at=OLD + 60)
