@@ -102,7 +102,7 @@ class Warehouse:
         Raises WarehouseBusy where another process holds the file; WarehouseError where it cannot be
         opened, e.g. on a read-only disk.
         """
-        with self.scratch() as connection, self.mounted(connection):
+        with self.scratch() as connection, self.mounted(connection), written_by_commit(connection):
             yield connection
 
     @contextmanager
@@ -116,7 +116,7 @@ class Warehouse:
         Unqualified names are looked up in the schemas of `search_path`, in order; those that do not
         exist are left out. Raises as `open` does.
         """
-        with self.scratch() as connection, self.mounted(connection):
+        with self.scratch() as connection, self.mounted(connection), written_by_commit(connection):
             self._search(connection, search_path)
             for statement in self._lock_down(folders):
                 connection.execute(statement)
@@ -145,7 +145,9 @@ class Warehouse:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
-            connection.execute(sql("ATTACH {path} AS {name}", path=literal(str(path)), name=quote(STAGE)))
+            # Nobody recovers it: rows need no log before they are in the file.
+            attach = "ATTACH {path} AS {name} (RECOVERY_MODE no_wal_writes)"
+            connection.execute(sql(attach, path=literal(str(path)), name=quote(STAGE)))
         except (OSError, duckdb.IOException) as error:
             raise WarehouseError(
                 f"{folder}: cannot stage rows there ({error}); it must be writable, with space left"
@@ -168,8 +170,7 @@ class Warehouse:
             self._attach_patiently(connection, seconds)
             try:
                 connection.execute(sql("USE {name}", name=quote(self.catalog)))
-                with _written_by_commit(connection):
-                    yield
+                yield
             except duckdb.IOException as error:
                 raise WarehouseError(
                     f"{self.path}: the warehouse cannot be read or written ({_first_line(error)}). "
@@ -299,6 +300,21 @@ def _create_secret(
         ) from None
 
 
+@contextmanager
+def written_by_commit(connection: DuckDBPyConnection) -> Iterator[None]:
+    """Let a commit bring its rows into the file, not into the log first and at detaching from there to the file.
+
+    It is so for every file that is attached: what is committed to a stage meanwhile is written as often.
+    """
+    connection.execute("SET checkpoint_threshold = '1KB'")
+    try:
+        yield
+    finally:
+        # A locked connection keeps it, and after a fatal error it takes no statement.
+        with suppress(duckdb.Error):
+            connection.execute("RESET checkpoint_threshold")
+
+
 def _detach(connection: DuckDBPyConnection, name: str) -> None:
     # Detaching needs another default catalogue and no open transaction; a fatal error (a full disk)
     # has closed the catalogue already, and closing the connection frees it in any case.
@@ -307,18 +323,6 @@ def _detach(connection: DuckDBPyConnection, name: str) -> None:
     with suppress(duckdb.Error):
         connection.execute("USE memory")
         connection.execute(sql("DETACH {name}", name=quote(name)))
-
-
-@contextmanager
-def _written_by_commit(connection: DuckDBPyConnection) -> Iterator[None]:
-    """Let a commit bring its rows into the file, not into the log first and at detaching from there to the file."""
-    connection.execute("SET checkpoint_threshold = '1KB'")
-    try:
-        yield
-    finally:
-        # A locked connection keeps it, and after a fatal error it takes no statement.
-        with suppress(duckdb.Error):
-            connection.execute("RESET checkpoint_threshold")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from sqlflow_dagster.errors import CursorConflict, LoadRefused, SourceFailed, SQ
 from sqlflow_dagster.failpoints import failpoint
 from sqlflow_dagster.sql import Sql, quote, sql
 from sqlflow_dagster.warehouse import commits, marks, merge, quarantine, room, schema, tables
-from sqlflow_dagster.warehouse.duckdb import STAGE, Warehouse
+from sqlflow_dagster.warehouse.duckdb import STAGE, Warehouse, written_by_commit
 from sqlflow_dagster.warehouse.extensions import private
 from sqlflow_dagster.warehouse.intake import Intake
 from sqlflow_dagster.warehouse.lookback import behind
@@ -189,7 +189,8 @@ class _Load:
         if self.columns:
             schema.note_version(self.connection, self.spec.table, self.columns, marker.committed_at)
         failpoint("before_commit")
-        self.connection.execute("COMMIT")
+        with written_by_commit(self.connection):
+            self.connection.execute("COMMIT")
         failpoint("after_commit")
         quarantine.clear(self.connection)
         self.found, self.marker, self.fresh = marker.position, marker, False
