@@ -102,19 +102,11 @@ def _load_once(
         if state is None:
             with warehouse.mounted(connection):
                 state = _state(session, step, connection)
-        marker, done = state.marker, state.done
-        start = _reconciled(session, key, state)
-        if start.cursor and state.stored is None:
-            start = _without_table(step, start)
-        if done and state.stored is not None:
-            repaired = start.repair is not None
+        start = _start(session, step, key, state)
+        if state.done and state.stored is not None:
+            done, repaired = state.done, start.repair is not None
             return Outcome(step, rows=done.rows, cursor_after=done.cursor, skipped=True, repaired=repaired)
-        stream = _stream(step, connector, key)
-        spec = load_spec(session, step, connector, stream, start)
-        if state.stored and not spec.fresh:
-            stream = replace(stream, stored=state.stored)
-            if spec.schema_policy != "strict":
-                spec = replace(spec, shape=replace(spec.shape, stored=tuple(state.stored)))
+        stream, spec = _planned(session, step, connector, start, state)
         audit = Audit(session, step, connector, stream) if step.loss_audit else None
         before = audit.begin() if audit else ""
         try:
@@ -131,7 +123,7 @@ def _load_once(
         except SourceFailed as error:
             # A database that broke holds the file until it is closed.
             held.close()
-            if stream.logged and _moved_by_another(session, key, marker):
+            if stream.logged and _moved_by_another(session, key, state.marker):
                 raise CursorConflict(f"{step.table}: another run moved the source's position on") from error
             raise
     failpoint("after_commit_before_cursor_mirror")
@@ -153,7 +145,21 @@ def _asked(connector: Connector[Any], read: Callable[[], Loaded]) -> Loaded:
     return read() if connector.by_request else connector.guard.once(read)
 
 
-def _reconciled(session: Session, key: StateKey, state: State) -> Start:
+def _planned(
+    session: Session, step: Load, connector: Connector[Any], start: Start, state: State
+) -> tuple[Stream, LoadSpec]:
+    """What is read, and how its rows are stored in the table as it is."""
+    stream = _stream(step, connector, state_key(session.project, step, session.partition))
+    spec = load_spec(session, step, connector, stream, start)
+    if state.stored and not spec.fresh:
+        stream = replace(stream, stored=state.stored)
+        if spec.schema_policy != "strict":
+            spec = replace(spec, shape=replace(spec.shape, stored=tuple(state.stored)))
+    return stream, spec
+
+
+def _start(session: Session, step: Load, key: StateKey, state: State) -> Start:
+    """Where the read begins, after run storage and the warehouse have been brought together."""
     start = reconcile(state.marker, state.copy)
     if start.unreadable and state.copy:
         # Kept for whoever wrote it, e.g. a later release; nothing of ours reads it.
@@ -162,7 +168,7 @@ def _reconciled(session: Session, key: StateKey, state: State) -> Start:
         log.warning("%s: %s", key, start.notice)
     if start.repair:
         session.store.set(str(key), start.repair.to_json())
-    return start
+    return _without_table(step, start) if start.cursor and state.stored is None else start
 
 
 def _without_table(step: Load, start: Start) -> Start:
