@@ -29,7 +29,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from sqlflow_dagster.connectors import casts, csv_bad_rows, csv_width, exact_nested, parameters
+from sqlflow_dagster.connectors import casts, csv_bad_rows, csv_width, exact_nested, parameters, spool
 from sqlflow_dagster.connectors.base import Rejects
 from sqlflow_dagster.connectors.csv_errors import Explainer
 from sqlflow_dagster.connectors.file_options import FileOptions
@@ -188,7 +188,7 @@ class ReadsCsv(Files[C]):
 
     def _is_misread(self, file: File) -> bool:
         """Whether a quoted name of several lines follows the mark: DuckDB, which skips the header, sees no quote."""
-        with file.path.open("rb") as stream:
+        with spool.opened(file, "none") as stream:
             if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
                 return False
             line = re.split(rb"[\r\n]", stream.read(2**16), maxsplit=1)[0]

@@ -162,13 +162,14 @@ class Files(Connector[O]):
             self._required(changes.to_read, since)
         self._noticed(changes)
         self._replaceable(changes, stream)
+        seen = changes.seen(time.time_ns())
         floor: listing.Partition = ()
         if self.options.incremental_by == "partition":
-            floor = listing.reached(changes.seen, manifest.floor(since), self.options.partition_lookback)
+            floor = listing.reached(seen, manifest.floor(since), self.options.partition_lookback)
         replaces = changes.replaces if self.options.row_provenance else ()
         # Of rows of one key the last one stays: that of the newest file, as if each had been read when it came.
         came = changes.to_read if since is None else budget.in_order(changes.to_read)
-        reached = manifest.cursor(changes.seen, floor)
+        reached = manifest.cursor(seen, floor)
         if came:
             yield from self._scans(stream, came, replaces, reached)
         elif since is not None and reached != since:

@@ -13,11 +13,16 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
 from sqlflow_dagster.connectors.listing import Partition
 from sqlflow_dagster.connectors.paths import File
+from sqlflow_dagster.connectors.spool import opened
 from sqlflow_dagster.cursor import Cursor
 from sqlflow_dagster.errors import SourceFailed
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 # Up to this size a content's hash is always taken: it costs a thousandth of a second a megabyte.
 _HASHED = 64 * 2**20
@@ -44,7 +49,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be read: `new` and `changed` files; `gone` are names of files that are no more."""
+    """What is to be read: `new` and `changed` files; `gone` are names of files that are no more.
+
+    `known` is what is remembered of all other files, by name.
+    """
 
     new: tuple[File, ...] = ()
     changed: tuple[File, ...] = ()
@@ -52,7 +60,7 @@ class Changes:
     renamed: tuple[tuple[str, str], ...] = ()
     # Names under which the rows of changed files are stored.
     replaces: tuple[str, ...] = ()
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    known: Mapping[str, Seen] = field(default_factory=dict)
     # How many new and changed files were left for later.
     left: int = 0
 
@@ -60,6 +68,13 @@ class Changes:
     def to_read(self) -> tuple[File, ...]:
         """The new and the changed files, by name."""
         return tuple(sorted((*self.new, *self.changed), key=lambda file: file.name))
+
+    def seen(self, now_ns: int) -> dict[str, Seen]:
+        """Return what the next cursor is to hold, by name.
+
+        To be asked for before the files are read, and only then: most of them are looked through.
+        """
+        return {**self.known, **{file.name: _as_read(file, now_ns) for file in self.to_read}}
 
 
 def compare(
@@ -70,7 +85,7 @@ def compare(
     forget: Callable[[str], bool] = lambda _name: False,
     left_out: Callable[[str], bool] = lambda _name: False,
 ) -> Changes:
-    """Return what has changed since the cursor, and in `seen` what the next cursor is to hold.
+    """Return what has changed since the cursor.
 
     `take` picks which of the new and the changed files are read now; the others are so the next time.
     `forget` says of a file that is not among them, by its name, that nobody will look for it again, and
@@ -99,7 +114,6 @@ def compare(
     taken = {file.name for file in take((*new, *changed))}
     late = [file.name for file in (*new, *changed) if file.name not in taken]
     new, changed = ([file for file in some if file.name in taken] for some in (new, changed))
-    read = {file.name: _as_read(file, now_ns) for file in (*new, *changed)}
     kept = {name: before[name] for name in late if name in before}
     return Changes(
         new=tuple(new),
@@ -108,7 +122,7 @@ def compare(
         renamed=tuple((old, file.name) for file, old in renamed),
         replaces=tuple(before[file.name].loaded_as or file.name for file in changed),
         # Gone files stay known: their rows stay loaded, and one that comes back is not loaded twice.
-        seen={**gone, **unread, **seen, **kept, **read},
+        known={**gone, **unread, **seen, **kept},
         left=len(late),
     )
 
@@ -216,6 +230,8 @@ def _same_content(known: Seen, file: File) -> bool:
 
 
 def digest(file: File) -> str:
-    """Return a hash of the file's content, 16 hexadecimal digits."""
-    with file.path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    """Return a hash of the file's content, 16 hexadecimal digits. Raises SourceFailed where it cannot be read."""
+    with opened(file, "none") as stream:
+        return hashlib.file_digest(
+            cast("BufferedReader", stream), lambda: hashlib.blake2b(digest_size=8)
+        ).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +68,7 @@ class File:
         """Whether the file is no longer what was listed; one with a tag was read as the tag says."""
         if self.tag is not None:
             return False
-        try:
-            return _stat(self.path) != (self.size, self.mtime_ns, self.ctime_ns)
-        except FileNotFoundError:
-            return True
+        return _stat(self.path) != (self.size, self.mtime_ns, self.ctime_ns)
 
 
 def inside(place: Place, target: str | Path) -> Path:
@@ -129,8 +127,8 @@ def find(
     for text in (item for path in paths for item in _meant(place, _local(path))):
         for path in _matches(place, text, wanted, pattern, admits):
             real = inside(place, path)
-            if real.is_file() and real not in found:
-                found[real] = _listed(place, real)
+            if real not in found and (file := _listed(place, real)):
+                found[real] = file
     return sorted(found.values(), key=lambda file: file.name)
 
 
@@ -247,15 +245,22 @@ def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
     return suffix in suffixes
 
 
-def _listed(place: Place, real: Path) -> File:
+def _listed(place: Place, real: Path) -> File | None:
+    """The file as it is; None where it is none, or has gone since its folder was looked through."""
+    status = _stat(real)
+    if status is None:
+        return None
     root = Path(os.path.realpath(place.root))
     name = real.relative_to(root).as_posix() if real.is_relative_to(root) else real.as_posix()
-    return File(real, name, *_stat(real), lead="/" if name.startswith("/") else "")
+    return File(real, name, *status, lead="/" if name.startswith("/") else "")
 
 
-def _stat(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def scattered(files: Sequence[File], *, in_pieces: bool) -> bool:

@@ -119,8 +119,8 @@ _OPENERS: Mapping[str, Callable[[File], IO[bytes]]] = {
 
 
 def has_mark(file: File) -> bool:
-    """Whether the file begins with the byte-order mark of UTF-8."""
-    with file.path.open("rb") as stream:
+    """Whether the file begins with the byte-order mark of UTF-8. Raises SourceFailed where it cannot be read."""
+    with opened(file, "none") as stream:
         return stream.read(3) == codecs.BOM_UTF8
 
 

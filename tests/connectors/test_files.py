@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 
+from sqlflow_dagster.connectors import manifest
 from sqlflow_dagster.connectors.options import parse
 from sqlflow_dagster.connectors.registry import find
 from sqlflow_dagster.cursor import Cursor
@@ -173,6 +174,25 @@ def test_a_file_that_is_written_while_it_is_read_fails_the_read(inbox):
         put(inbox, "b", "2,y\n3,z\n")
         with pytest.raises(RetryLater, match=r"in/b\.csv was written to while it was read"):
             next(batches)
+
+
+def test_new_files_and_what_reading_them_takes_are_told_without_looking_through_them(inbox, monkeypatch):
+    monkeypatch.setattr(manifest, "digest", lambda file: pytest.fail(f"{file.name} was looked through"))
+    with inbox.open("CSV", path="in/*.csv", sync_mode="incremental") as source:
+        assert len(source.new_files(None)) == 2
+        assert source.estimate(None).bytes == 18
+
+
+def test_a_file_that_goes_while_files_are_looked_through_is_named(inbox, monkeypatch):
+    def compare(*args, **kwargs):
+        changes = compared(*args, **kwargs)
+        (inbox.root / "in/b.csv").unlink()
+        return changes
+
+    compared = manifest.compare
+    monkeypatch.setattr(manifest, "compare", compare)
+    with pytest.raises(SourceFailed, match=r"in/b\.csv: it cannot be read .*No such file"):
+        read(inbox)
 
 
 def test_new_files_are_named_without_reading(inbox):
