@@ -37,8 +37,10 @@ sys.exit(not result.success)
 
 # `sqlflow run` in one process, its stations one after the other.
 STATIONS = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
+# As the command does: Dagster ends by it what it has started, which would ignore what this process ignores.
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 marks = [("python", time.process_time())]
 def mark(name): marks.append((name, time.process_time()))
 import sqlflow_dagster.cli.app
