@@ -25,6 +25,16 @@ def test_dagsters_are_the_same_within_and_made_anew_after():
     assert dagsters() is not first
 
 
+def test_blocks_that_overlap_leave_alembic_as_it_was():
+    first, second = read_once(), read_once()
+    before = ScriptDirectory.from_config
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert ScriptDirectory.from_config == before
+
+
 def test_other_peoples_are_read_each_time(tmp_path):
     (tmp_path / "versions").mkdir()
     with read_once():

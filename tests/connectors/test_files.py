@@ -195,6 +195,12 @@ def test_a_file_that_goes_while_files_are_looked_through_is_named(inbox, monkeyp
         read(inbox)
 
 
+def test_links_that_lead_nowhere_are_no_files(inbox):
+    (inbox.root / "in/nowhere.csv").symlink_to("gone.csv")
+    (inbox.root / "in/itself.csv").symlink_to("itself.csv")
+    assert [row[0] for row in read(inbox).rows] == [1, 2]
+
+
 def test_new_files_are_named_without_reading(inbox):
     first = read(inbox)
     put(inbox, "c", "3,z\n")
